@@ -1,0 +1,1 @@
+"""Attention capture, losses, layout guidance and mask annotation (Eq. 2, 3, 5, 6, 7)."""

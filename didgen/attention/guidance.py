@@ -1,0 +1,233 @@
+"""Test-time layout guidance (Eq. 6): before a denoising step, move the latents so that the
+attention of the lesion's and the skin's tokens falls where a mask wants them.
+
+Shape legend: B images, K = 2 tokens (lesion, skin), N pixels of the self-attention grid.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from didgen.attention.captures import Positions
+from didgen.attention.losses import (
+    GuidanceReading,
+    Normalization,
+    cross_attention_guidance_loss,
+    self_attention_guidance_loss,
+)
+from didgen.attention.maps import SMOOTHING_SIGMA, resize_mask
+from didgen.attention.recorder import AttentionRecorder
+
+LOGGER = logging.getLogger(__name__)
+
+Schedule = Literal["constant", "sqrt-linear"]
+
+# The loss is multiplied by this before the backward pass and the gradient divided by it after:
+# exact, being a power of two, and it keeps a half-precision UNet's gradient from underflowing.
+LOSS_SCALE = 1024.0
+
+
+@dataclass(frozen=True)
+class LayoutGuidance:
+    """Settings of Eq. 6; the defaults are the paper's, where it states them.
+
+    eta: step size, in latent units per unit of gradient. guided_fraction: the part of the
+    sampling steps, from the first, that is guided. schedule: "constant" as printed, or
+    "sqrt-linear", eta * sqrt(1 - i / (2 n)) at step i of n, as in the released code.
+    cross_reading, self_normalization, smoothing_sigma: see `losses`. cross_weight and
+    self_weight: factors of L_CA and L_SA; 0 leaves a term (and its recording) out.
+    """
+
+    eta: float = 20.0
+    guided_fraction: float = 0.5
+    schedule: Schedule = "constant"
+    cross_reading: GuidanceReading = "minmax"
+    self_normalization: Normalization = "mean"
+    smoothing_sigma: float = SMOOTHING_SIGMA
+    cross_weight: float = 1.0
+    self_weight: float = 1.0
+    cross_resolution: int = 16
+    self_resolution: int = 32
+    early_exit: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.guided_fraction <= 1.0:
+            raise ValueError(f"guided_fraction is {self.guided_fraction}, expected 0 to 1")
+        if not (math.isfinite(self.eta) and self.eta >= 0.0):
+            raise ValueError(f"eta is {self.eta}, expected a finite number of at least 0")
+        if min(self.cross_weight, self.self_weight) < 0.0 or not (
+            self.cross_weight or self.self_weight
+        ):
+            raise ValueError(
+                f"cross_weight {self.cross_weight} and self_weight {self.self_weight}: expected "
+                "none negative and one positive (to sample unguided, give no guide)"
+            )
+        for value, known in (
+            (self.schedule, Schedule),
+            (self.cross_reading, GuidanceReading),
+            (self.self_normalization, Normalization),
+        ):
+            if value not in get_args(known):
+                raise ValueError(f"unknown setting {value!r}, expected one of {get_args(known)}")
+
+    def guided_steps(self, num_steps: int) -> int:
+        """How many of `num_steps` sampling steps are guided; they are the first ones."""
+        return round(self.guided_fraction * num_steps)
+
+    def step_size(self, step_index: int, num_steps: int) -> float:
+        """The factor of the gradient at a step, counted from 0."""
+        if self.schedule == "constant":
+            return self.eta
+        return self.eta * math.sqrt(1.0 - 0.5 * step_index / num_steps)
+
+
+@dataclass(frozen=True)
+class GuidanceStep:
+    """What one guided step saw: L_CA and L_SA and the gradient's root mean square, (B,) each."""
+
+    step_index: int
+    cross_loss: Tensor
+    self_loss: Tensor
+    gradient_rms: Tensor
+
+
+@dataclass(frozen=True)
+class GuidanceDiverged:
+    """An image whose loss or gradient stopped being finite; it was not moved at that step."""
+
+    image: int
+    step_index: int
+    timestep: int
+
+
+def layout_losses(
+    recorder: AttentionRecorder, lesion_masks: Tensor, settings: LayoutGuidance
+) -> tuple[Tensor, Tensor]:
+    """L_CA and L_SA (B,) of the recorded pass, for masks (B, 1, H, W) of the lesion, [0, 1].
+
+    The cross maps meet soft masks (covered part of each pixel); for Eq. 5, which sums over the
+    pixels in M, a pixel is in M if more than half of it is covered. A term of weight 0 is 0.
+    """
+    masks = torch.cat([lesion_masks, 1.0 - lesion_masks], dim=1)
+    zero = masks.new_zeros(len(masks))
+    cross_loss, self_loss = zero, zero
+    if settings.cross_weight:
+        maps = recorder.cross_maps()
+        targets = resize_mask(masks, tuple(maps.shape[-2:]))
+        cross_loss = cross_attention_guidance_loss(
+            maps, targets, settings.cross_reading, settings.smoothing_sigma
+        )
+    if settings.self_weight:
+        lesion = (resize_mask(lesion_masks, recorder.self_grid) > 0.5).to(masks.dtype).flatten(2)
+        regions = torch.cat([lesion, 1.0 - lesion], dim=1)  # (B, K, N)
+        outside = recorder.apply_self_attention((1.0 - regions).mT).mT
+        self_loss = self_attention_guidance_loss(outside, regions, settings.self_normalization)
+    return cross_loss, self_loss
+
+
+class Guide:
+    """Eq. 6 as a callback of the sampling loop: latents in, guided latents out.
+
+    `guide(latents, timestep, step_index, cond_embeddings)` is called before each step. Within
+    the guided range it runs one conditional pass with gradient and returns
+    z - eta * grad_z(L_CA + L_SA); after it, it returns the very tensor it was given and builds
+    no graph. Each image's update depends on that image alone, whatever the batch.
+
+    `history` has one GuidanceStep a guided step. An image whose loss or gradient is not finite
+    stays where it was, and is noted in `diverged` (once); the others go on.
+
+    Cheapest with frozen weights (`unet.requires_grad_(False)`): their gradients are never
+    computed, but trainable weights make the pass keep more activations.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        masks: Tensor,
+        positions: Positions,
+        num_steps: int,
+        settings: LayoutGuidance | None = None,
+    ) -> None:
+        """masks: lesions (B, 1, H, W), bool or [0, 1], any size with the latents' aspect.
+
+        positions: of the lesion's and the skin's token, as (lesion, skin) or one pair an image.
+
+        Raises ValueError for masks of another shape or range, or other than two positions.
+        """
+        if masks.ndim != 4 or masks.shape[1] != 1:
+            raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (images, 1, H, W)")
+        masks = masks.float()
+        if not bool(((masks >= 0.0) & (masks <= 1.0)).all()):
+            raise ValueError("masks should lie in [0, 1]; divide 8-bit masks by 255")
+        positions = torch.as_tensor(positions, dtype=torch.long)
+        if positions.shape[-1:] != (2,):
+            raise ValueError(
+                f"positions have shape {tuple(positions.shape)}, expected a lesion and a skin one"
+            )
+        self.unet = unet
+        self.masks = masks
+        self.positions = positions
+        self.num_steps = num_steps
+        self.settings = settings or LayoutGuidance()
+        self.history: list[GuidanceStep] = []
+        self.diverged: list[GuidanceDiverged] = []
+
+    def __call__(
+        self, latents: Tensor, timestep: Tensor | int, step_index: int, cond_embeddings: Tensor
+    ) -> Tensor:
+        """The latents (B, C, h, w) after Eq. 6, detached; see the class."""
+        settings = self.settings
+        step_size = settings.step_size(step_index, self.num_steps)
+        if step_index >= settings.guided_steps(self.num_steps) or step_size == 0.0:
+            return latents
+        if len(latents) != len(self.masks):
+            raise ValueError(f"{len(latents)} latents meet {len(self.masks)} masks; give one each")
+        gradient, cross_loss, self_loss = self._gradient(latents, timestep, cond_embeddings)
+        rms = gradient.square().mean((1, 2, 3)).sqrt()
+        sound = torch.isfinite(rms) & torch.isfinite(cross_loss + self_loss)
+        self.history.append(GuidanceStep(step_index, cross_loss.cpu(), self_loss.cpu(), rms.cpu()))
+        self._note(sound, step_index, int(timestep))
+        moved = (latents - step_size * gradient).to(latents.dtype)
+        return torch.where(sound[:, None, None, None], moved, latents)
+
+    def _gradient(
+        self, latents: Tensor, timestep: Tensor | int, embeddings: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of L_CA + L_SA to the latents (B, C, h, w), and both losses (B,)."""
+        settings = self.settings
+        cross = {"resolution": settings.cross_resolution, "positions": self.positions}
+        self_ = {"resolution": settings.self_resolution}
+        # A sampling loop may run in inference mode, whose tensors cannot enter a graph: copy.
+        with torch.inference_mode(False), torch.enable_grad():
+            z = latents.detach().clone().requires_grad_()
+            embeddings = embeddings.detach().clone()
+            with AttentionRecorder(
+                self.unet,
+                cross=cross if settings.cross_weight else None,
+                self_=self_ if settings.self_weight else None,
+            ) as recorder:
+                recorder.run(z, timestep, embeddings, early_exit=settings.early_exit)
+                masks = self.masks.to(z.device)
+                cross_loss, self_loss = layout_losses(recorder, masks, settings)
+                # Images do not meet in the UNet, so the sum's gradient is each image's own.
+                total = settings.cross_weight * cross_loss + settings.self_weight * self_loss
+                (gradient,) = torch.autograd.grad(total.sum() * LOSS_SCALE, z)
+        gradient = gradient.to(torch.promote_types(z.dtype, torch.float32)) / LOSS_SCALE
+        return gradient, cross_loss.detach().float(), self_loss.detach().float()
+
+    def _note(self, sound: Tensor, step_index: int, timestep: int) -> None:
+        known = {case.image for case in self.diverged}
+        for image in (~sound).nonzero().flatten().tolist():
+            if image not in known:
+                self.diverged.append(GuidanceDiverged(image, step_index, timestep))
+                LOGGER.warning(
+                    "guidance of image %d of the batch gave a non-finite gradient at step %d "
+                    "(timestep %d); it is left unguided there",
+                    image,
+                    step_index,
+                    timestep,
+                )

@@ -1,0 +1,352 @@
+"""One handle over a Stable Diffusion folder: encode, decode, embed, predict, find tokens.
+
+Shapes: B batch, C channels, H and W pixels, h and w latent cells, T token positions, D text width.
+Images are float in [-1, 1]; latents are scaled as the UNet wants them. Every size and factor is
+read from the components' own configs.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+WEIGHTS = {
+    "vae": "diffusion_pytorch_model",
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+TINY = Path(__file__).parent / "tiny_weights"
+
+
+class BackboneError(ValueError):
+    """The folder or hub id is not a Stable Diffusion 1.x or 2.x model that can be used."""
+
+
+class PromptTooLong(ValueError):
+    """A prompt has more tokens than the text encoder reads."""
+
+
+class TokenNotFound(ValueError):
+    """A token whose attention is wanted does not occur in the prompt."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A text-to-image latent diffusion model of the Stable Diffusion 1.x or 2.x kind."""
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    unet: Any
+    scheduler: Any
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise BackboneError(
+                f"the scheduler's prediction_type is {self.prediction_type!r}; expected one of "
+                f"{', '.join(PREDICTION_TYPES)}"
+            )
+        channels = self.unet.config.in_channels
+        if channels != self.latent_channels:
+            raise BackboneError(
+                f"the UNet takes {channels} channels, the autoencoder gives "
+                f"{self.latent_channels}: expected a text-to-image model (not one for inpainting)"
+            )
+        wanted, given = self.unet.config.cross_attention_dim, self._text_config.hidden_size
+        if wanted != given:
+            raise BackboneError(
+                f"the UNet attends to text of width {wanted}, the text encoder gives {given}: "
+                "expected the parts of one Stable Diffusion 1.x or 2.x model"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Open a diffusers folder, a hub id ("owner/name") or "tiny", the packaged backbone.
+
+        Only safetensors weights are read. Modules come in evaluation mode without gradients.
+
+        Raises: BackboneError when the source is no such model or lacks a part.
+        """
+        import diffusers
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        place = TINY if str(source) == "tiny" else Path(source)
+        variant = _check_folder(place) if _is_local(str(source), place) else None
+        name = str(place) if _is_local(str(source), place) else str(source)
+        options = {"revision": revision, "local_files_only": local_files_only}
+        weights = {**options, "use_safetensors": True, "variant": variant}
+        try:
+            scheduler = _scheduler_class(name, options).from_pretrained(
+                name, subfolder="scheduler", **options
+            )
+            tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **options)
+            vae = diffusers.AutoencoderKL.from_pretrained(
+                name, subfolder="vae", torch_dtype=dtype, **weights
+            )
+            unet = diffusers.UNet2DConditionModel.from_pretrained(
+                name, subfolder="unet", torch_dtype=dtype, **weights
+            )
+            text_encoder = CLIPTextModel.from_pretrained(
+                name, subfolder="text_encoder", dtype=dtype, **weights
+            )
+        except OSError as error:
+            raise BackboneError(
+                f"cannot open {name!r} as a diffusers Stable Diffusion model with safetensors "
+                f"weights: {error}"
+            ) from error
+        modules = [module.to(device).eval() for module in (vae, text_encoder, unet)]
+        for module in modules:
+            module.requires_grad_(False)
+        return cls(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+                   scheduler=scheduler)  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder of safetensors that `StableDiffusionPipeline.from_pretrained` opens.
+
+        Files are written in place: for a folder that appears whole, give one from
+        `data.files.atomic_directory`.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        path = Path(path)
+        pipeline = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(path, safe_serialization=True)
+        # tokenizer.json alone is unknown to older readers of Stable Diffusion folders.
+        self.tokenizer.backend_tokenizer.model.save(str(path / "tokenizer"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet lives."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The UNet's number type."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def downsampling(self) -> int:
+        """Image pixels a latent cell, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latents, cells."""
+        return int(self.unet.config.sample_size)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, px."""
+        return self.latent_size * self.downsampling
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of one image's latents."""
+        return (self.latent_channels, self.latent_size, self.latent_size)
+
+    @property
+    def prediction_type(self) -> str:
+        """What the UNet predicts: "epsilon" or "v_prediction"."""
+        return self.scheduler.config.prediction_type
+
+    @property
+    def prompt_limit(self) -> int:
+        """Most tokens a prompt may have, start and end tokens included."""
+        return min(self.tokenizer.model_max_length, self._text_config.max_position_embeddings)
+
+    @property
+    def _text_config(self) -> Any:
+        config = self.text_encoder.config
+        return getattr(config, "text_config", None) or config
+
+    def checksum(self) -> str:
+        """SHA-256 over the UNet's weights: names, shapes, types and bytes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.unet.state_dict().items()):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(flat.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def encode_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents of images: BCHW in [-1, 1] -> BChw twice."""
+        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return (posterior.mean - self._shift) * scale, posterior.std * scale
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents of images, BCHW in [-1, 1] -> BChw: the mean, or a draw with the generator."""
+        mean, std = self.encode_moments(images)
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+        return mean + std * noise.to(mean)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images BCHW, clipped to [-1, 1], of latents BChw."""
+        unscaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+        return self.vae.decode(unscaled).sample.clamp(-1, 1)
+
+    @property
+    def _shift(self) -> float:
+        return getattr(self.vae.config, "shift_factor", None) or 0.0
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Text embeddings BTD of prompts, T the prompt limit.
+
+        Raises: PromptTooLong; nothing is ever cut off silently.
+        """
+        for prompt in prompts:
+            self._token_ids(prompt)
+        ids = self.tokenizer(
+            prompts, padding="max_length", max_length=self.prompt_limit, return_tensors="pt"
+        ).input_ids
+        embeddings = self.text_encoder(ids.to(self.text_encoder.device))[0]
+        return embeddings.to(self.dtype)
+
+    def predict(self, latents: Tensor, t: Tensor | int, embeddings: Tensor) -> Tensor:
+        """The UNet's output BChw for noisy latents BChw at timesteps t, one or B of them."""
+        return self.unet(latents, t, encoder_hidden_states=embeddings).sample
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
+        """Latents x_t = a x0 + s noise, with a and s of the timesteps t (one or B)."""
+        a, s = self._signal_and_noise(t, x0)
+        return a * x0 + s * noise
+
+    def training_target(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
+        """What the UNet should predict: the noise, or v = a noise - s x0."""
+        if self.prediction_type == "epsilon":
+            return noise
+        a, s = self._signal_and_noise(t, x0)
+        return a * noise - s * x0
+
+    def to_noise(self, output: Tensor, latents: Tensor, t: Tensor | int) -> Tensor:
+        """The noise that an output of the UNet stands for."""
+        if self.prediction_type == "epsilon":
+            return output
+        a, s = self._signal_and_noise(t, latents)
+        return a * output + s * latents
+
+    def to_x0(self, output: Tensor, latents: Tensor, t: Tensor | int) -> Tensor:
+        """The clean latents that an output of the UNet stands for."""
+        a, s = self._signal_and_noise(t, latents)
+        if self.prediction_type == "epsilon":
+            return (latents - s * output) / a
+        return a * latents - s * output
+
+    def _signal_and_noise(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        cumulative = self.scheduler.alphas_cumprod
+        index = torch.as_tensor(t, device=cumulative.device).long().reshape(-1, 1, 1, 1)
+        alpha = cumulative[index].to(like.device)
+        return alpha.sqrt().to(like.dtype), (1 - alpha).sqrt().to(like.dtype)
+
+    def token_positions(self, prompt: str, token: str) -> list[int]:
+        """Positions of a token or word in the prompt; position 0 is the start token.
+
+        A word of several pieces gives the positions of all its pieces.
+
+        Raises: TokenNotFound when it does not occur, PromptTooLong when the prompt is cut.
+        """
+        ids = self._token_ids(prompt)
+        pieces = self.tokenizer(token, add_special_tokens=False).input_ids
+        texts = self.tokenizer.convert_ids_to_tokens(ids)
+        whole = set(self.tokenizer.get_added_vocab()) | set(self.tokenizer.all_special_tokens)
+        positions = []
+        for start in range(1, len(ids) - len(pieces)):
+            begins_word = texts[start - 1].endswith("</w>") or texts[start - 1] in whole
+            if begins_word and ids[start : start + len(pieces)] == pieces:
+                positions.extend(range(start, start + len(pieces)))
+        if not pieces or not positions:
+            raise TokenNotFound(
+                f"{token!r} does not occur in the prompt {prompt!r}: write it there as a word of "
+                "its own"
+            )
+        return positions
+
+    def _token_ids(self, prompt: str) -> list[int]:
+        ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+        if len(ids) > self.prompt_limit:
+            raise PromptTooLong(
+                f"the prompt has {len(ids)} tokens (start and end included), the text encoder "
+                f"reads {self.prompt_limit}: shorten it: {prompt!r}"
+            )
+        return ids
+
+    def modules(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The autoencoder, the text encoder and the UNet."""
+        return self.vae, self.text_encoder, self.unet
+
+
+def _is_local(source: str, place: Path) -> bool:
+    # A hub id is "name" or "owner/name"; anything else, and anything that exists, is a path.
+    return place.exists() or source == "tiny" or source.count("/") != 1 or source[0] in "./~"
+
+
+def _check_folder(folder: Path) -> str | None:
+    """The variant ("fp16" or None) of a complete folder; BackboneError says what is missing."""
+    if not folder.is_dir():
+        raise BackboneError(f"there is no folder {folder}: give a diffusers folder or a hub id")
+    if not (folder / "model_index.json").is_file():
+        raise BackboneError(
+            f"{folder} has no model_index.json, so it is no diffusers folder: convert a single "
+            "checkpoint file with diffusers first"
+        )
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise BackboneError(
+            f"{folder} lacks {', '.join(missing)}: expected the parts {', '.join(PARTS)}"
+        )
+    variants = []
+    for part, stem in WEIGHTS.items():
+        files = sorted((folder / part).glob(f"{stem}*.safetensors"))
+        if not files:
+            found = sorted(file.name for file in (folder / part).iterdir())
+            raise BackboneError(
+                f"{folder / part} has no {stem}.safetensors (found {', '.join(found)}); weights "
+                "in other formats are not opened: convert them to safetensors"
+            )
+        # fp16 files are read only where the full ones are absent.
+        variants.append(all(".fp16." in file.name for file in files))
+    return "fp16" if all(variants) else None
+
+
+def _scheduler_class(name: str, options: dict[str, Any]) -> Any:
+    """The scheduler class that the model itself names."""
+    import diffusers
+
+    config = diffusers.ConfigMixin.load_config(name, subfolder="scheduler", **_named(options))
+    found = config.get("_class_name", "")
+    if not hasattr(diffusers, found):
+        raise BackboneError(f"{name} names the unknown scheduler {found!r}: {json.dumps(config)}")
+    return getattr(diffusers, found)
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}

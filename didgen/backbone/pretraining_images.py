@@ -1,0 +1,54 @@
+"""Phantom photographs for the tiny backbone's pretraining, drawn once and kept in the work folder.
+
+They are kept in shards, so that drawing more never redraws what is there.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from didgen.data.files import atomic_path
+from didgen.data.phantoms import cohort, render
+from didgen.data.progress import track
+
+SHARD = 256
+
+
+@dataclass(frozen=True)
+class PhantomSet:
+    """Phantoms in memory: images uint8 (N, H, W, 3), masks bool (N, H, W), labels (N,) str."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+
+
+def draw_phantoms(folder: Path, count: int, size: int, seed: int, workers: int = 2) -> PhantomSet:
+    """At least `count` phantoms, equally many of each class, `size` px, in whole shards of 256."""
+    shards = range(-(-count // SHARD))
+    paths = [folder / f"phantoms_{size}_{seed}_{k:03d}.npz" for k in shards]
+    missing = [(path, k) for path, k in zip(paths, shards, strict=True) if not path.exists()]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(workers) as pool:
+            jobs = [pool.submit(draw_shard, path, k, size, seed) for path, k in missing]
+            for job in track(jobs, label="shards of phantoms"):
+                job.result()
+    parts = [np.load(path) for path in paths]
+    names = ("images", "masks", "labels")
+    return PhantomSet(**{name: np.concatenate([part[name] for part in parts]) for name in names})
+
+
+def draw_shard(path: Path, number: int, size: int, seed: int) -> None:
+    """Draw one shard, a cohort of its own, and write it atomically."""
+    specs = cohort(SHARD, seed=seed * 10_000 + number)
+    phantoms = [render(spec, size=size) for spec in specs]
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            images=np.stack([phantom.image for phantom in phantoms]),
+            masks=np.stack([phantom.mask for phantom in phantoms]),
+            labels=np.array([phantom.label for phantom in phantoms]),
+        )

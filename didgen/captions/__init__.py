@@ -1,0 +1,1 @@
+"""DermPrompt: attributes of a dermoscopic image, and the sentence made from them."""

@@ -1,0 +1,176 @@
+"""What is not the body's own or hides it: dark corners, ink, hair, ruler ticks, gel bubbles.
+
+Shapes: lab (H, W, 3) float32 CIELAB; masks (H, W) bool. Lengths are fractions of the shorter side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+# Dark corners: pixels this much darker than the field's median lightness, joined to a corner.
+CORNER_DROP = 22.0
+CORNERS_FROM = 0.005  # share of the image
+# Ink: violet or blue outside the lesion.
+INK_B = -9.0
+INK_CHROMA = 16.0
+INK_FROM = 0.002
+# Hair: share of thin dark lines in the field outside the lesion.
+THIN_CONTRAST = 5.0
+HAIR_SOME, HAIR_DENSE = 0.008, 0.13
+HAIR_LENGTH = 0.12
+# Crossing hairs join into one net: from this extent on a component is hair whatever its area.
+NET_LENGTH = 0.4
+# A component is a line when its squared extent is this many times its area.
+LINE_RATIO = 5.0
+# Ruler: ticks of like direction at even steps.
+TICK_LENGTHS = (0.018, 0.14)
+TICKS_FROM = 5
+# Gel bubbles: bright round spots and rims.
+GLINT_CONTRAST = 9.0
+GLINT_TOP_HAT = 4.0
+GLINT_CHROMA = 0.8  # of the field's median
+BUBBLES_FROM = 2
+
+
+@dataclass(frozen=True)
+class Components:
+    """Connected components of a mask: area, extent, centroid, direction, inertia for each."""
+
+    labels: np.ndarray
+    area: np.ndarray
+    length: np.ndarray
+    width: np.ndarray
+    center: np.ndarray
+    angle: np.ndarray
+
+
+def components(mask: np.ndarray) -> Components:
+    """Components (8-connected) with the moments of each.
+
+    `length`, `width` are the sides in pixels of the rectangle with equal second moments; `center`
+    is (row, column); `angle` the direction of the long axis in radians, in [0, pi).
+    """
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
+    rows, columns = np.nonzero(labels)
+    index = labels[rows, columns] - 1
+
+    def total(values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(index, weights=values, minlength=count).astype(float)
+
+    area = total()
+    safe = np.maximum(area, 1)
+    center = np.stack([total(rows), total(columns)], axis=1) / safe[:, None]
+    dr, dc = rows - center[index, 0], columns - center[index, 1]
+    # A pixel is a unit square: its own second moment is 1/12.
+    rr, cc, rc = (
+        total(dr * dr) / safe + 1 / 12,
+        total(dc * dc) / safe + 1 / 12,
+        total(dr * dc) / safe,
+    )
+    middle, spread = (rr + cc) / 2, np.sqrt(((rr - cc) / 2) ** 2 + rc**2)
+    length, width = np.sqrt(12 * (middle + spread)), np.sqrt(12 * np.maximum(middle - spread, 0))
+    angle = (0.5 * np.arctan2(2 * rc, cc - rr)) % np.pi
+    return Components(labels, area, length, width, center, angle)
+
+
+def dark_corners(lab: np.ndarray) -> np.ndarray:
+    """Pixels of the dermatoscope's dark surround: darker than the field, joined to corners."""
+    lightness = ndimage.uniform_filter(lab[..., 0], 3)
+    height, width = lightness.shape
+    top, left = height // 4, width // 4
+    field = float(np.median(lightness[top : height - top, left : width - left]))
+    # On a dark center (a large lesion) the frame's brighter half is the better reference.
+    field = max(field, float(np.percentile(lightness, 60)))
+    dark = lightness < min(field - CORNER_DROP, 0.62 * field)
+    labels, _ = ndimage.label(dark)
+    reach_r, reach_c = max(1, height // 24), max(1, width // 24)
+    touched: set[int] = set()
+    corners = 0
+    for rows in (slice(0, reach_r), slice(-reach_r, None)):
+        for columns in (slice(0, reach_c), slice(-reach_c, None)):
+            patch = labels[rows, columns]
+            if (patch > 0).mean() > 0.5:
+                corners += 1
+                touched |= set(np.unique(patch[patch > 0]).tolist())
+    if corners < 2:
+        return np.zeros_like(dark)
+    return np.isin(labels, list(touched))
+
+
+def ink(lab: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Violet and blue pen marks outside the lesion."""
+    chroma = np.hypot(lab[..., 1], lab[..., 2])
+    return outside & (lab[..., 2] < INK_B) & (chroma > INK_CHROMA)
+
+
+def thin_dark(lab: np.ndarray) -> np.ndarray:
+    """Black-hat of lightness with a square: dark structures thinner than about 3 % of the side."""
+    lightness = lab[..., 0]
+    size = 2 * round(0.014 * min(lightness.shape)) + 1
+    size = max(5, size)
+    return ndimage.grey_closing(lightness, size=(size, size)) - lightness
+
+
+def hair_lines(lab: np.ndarray, field: np.ndarray, black_hat: np.ndarray) -> np.ndarray:
+    """Pixels of long thin dark lines within the field."""
+    found = components((black_hat > THIN_CONTRAST) & field)
+    side = min(field.shape)
+    is_line = (found.length >= HAIR_LENGTH * side) & (
+        found.length**2 >= LINE_RATIO * np.maximum(found.area, 1)
+    )
+    is_line |= found.length >= NET_LENGTH * side
+    return np.concatenate([[False], is_line])[found.labels]
+
+
+def has_ruler(black_hat: np.ndarray, field: np.ndarray) -> bool:
+    """Whether short dark strokes of like direction stand in a row at even steps."""
+    side = min(field.shape)
+    found = components((black_hat > THIN_CONTRAST) & field)
+    tick = (found.length >= TICK_LENGTHS[0] * side) & (found.length <= TICK_LENGTHS[1] * side)
+    tick &= (found.length > 1.6 * found.width) & (found.area >= 3)
+    if tick.sum() < TICKS_FROM:
+        return False
+    center, angle = found.center[tick], found.angle[tick]
+    for direction in np.unique(np.round(angle / (np.pi / 18)) * (np.pi / 18)):
+        turn = np.abs((angle - direction + np.pi / 2) % np.pi - np.pi / 2)
+        group = center[turn < np.pi / 12]
+        if len(group) >= TICKS_FROM and _in_even_row(group, direction, side):
+            return True
+    return False
+
+
+def _in_even_row(center: np.ndarray, direction: float, side: int) -> bool:
+    """Whether at least TICKS_FROM centers stand across `direction` at even steps."""
+    stroke = np.array([np.sin(direction), np.cos(direction)])
+    across = center @ stroke
+    along = center @ np.array([stroke[1], -stroke[0]])
+    for level in np.unique(np.round(across / (0.04 * side))) * 0.04 * side:
+        row = np.sort(along[np.abs(across - level) < 0.045 * side])
+        steps = np.diff(row)
+        steps = steps[steps > 0.01 * side]
+        if len(steps) < TICKS_FROM - 1:
+            continue
+        middle = np.median(steps)
+        even = np.abs(steps - middle) < 0.2 * middle
+        if even.sum() >= TICKS_FROM - 1 and even.mean() > 0.6:
+            return True
+    return False
+
+
+def has_bubbles(lab: np.ndarray, field: np.ndarray) -> bool:
+    """Whether several small spots or rims are seen, brighter and less colored than the field."""
+    side = min(field.shape)
+    size = max(5, 2 * round(0.02 * side) + 1)
+    if not field.any():
+        return False
+    # Closing first takes out hair: what lies between two hairs is no bubble.
+    lightness = ndimage.grey_closing(lab[..., 0], size=(size, size))
+    top_hat = lightness - ndimage.grey_opening(lightness, size=(size, size))
+    chroma = np.hypot(lab[..., 1], lab[..., 2])
+    glints = (top_hat > GLINT_TOP_HAT) & field
+    glints &= lab[..., 0] > float(np.median(lab[..., 0][field])) + GLINT_CONTRAST
+    glints &= chroma < GLINT_CHROMA * float(np.median(chroma[field]))
+    found = components(glints)
+    spots = (found.area >= max(3, 1.2e-4 * side * side)) & (found.length < 0.2 * side)
+    return int(spots.sum()) >= BUBBLES_FROM

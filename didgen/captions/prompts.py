@@ -1,0 +1,106 @@
+"""Prompts: the prefix with placeholder tokens, then a caption trimmed to the tokenizer's limit."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+PREFIX = "An image of <lesion> on <skin>."
+RESERVED = ("lesion", "skin")
+_PLACEHOLDER = re.compile(r"<(lesion|skin)>")
+
+
+class ReservedWord(ValueError):
+    """A caption uses a word that belongs to the placeholder tokens."""
+
+
+class PrefixTooLong(ValueError):
+    """The tokenizer's limit leaves no room even for the prefix."""
+
+
+@dataclass(frozen=True)
+class PromptStatistics:
+    """Token counts of prompts, start and end tokens included, and how many were trimmed."""
+
+    count: int
+    max_tokens: int
+    mean_tokens: float
+    trimmed: int
+    limit: int
+
+
+def plain_prefix(prefix: str = PREFIX) -> str:
+    """The prefix with plain words, for a backbone without placeholder tokens."""
+    return _PLACEHOLDER.sub(r"\1", prefix)
+
+
+def count_tokens(prompt: str, tokenizer: Any) -> int:
+    """Number of tokens of a prompt, the start and end tokens included, without truncation."""
+    return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+
+
+def check_caption(caption: str) -> None:
+    """Refuse a caption that holds a reserved word, which would blur the placeholders' maps.
+
+    Raises: ReservedWord.
+    """
+    for word in RESERVED:
+        if word in caption.lower():
+            raise ReservedWord(
+                f"the caption {caption!r} holds the reserved word {word!r}, which belongs to the "
+                f"placeholder token <{word}>; use another word, e.g. "
+                f"{'spot' if word == 'lesion' else 'tone'!r}"
+            )
+
+
+def build_prompt(caption: str, tokenizer: Any, prefix: str = PREFIX) -> str:
+    """Prefix, a space and the caption, trimmed at a clause boundary until the tokenizer takes it.
+
+    An empty caption gives the prefix alone. Where even the first clause is too long, it is cut
+    between words.
+    Raises: ReservedWord; PrefixTooLong.
+    """
+    check_caption(caption)
+    limit = int(tokenizer.model_max_length)
+    if count_tokens(prefix, tokenizer) > limit:
+        raise PrefixTooLong(
+            f"the prefix {prefix!r} alone takes {count_tokens(prefix, tokenizer)} tokens, the "
+            f"tokenizer's limit is {limit}; use a tokenizer with a longer limit"
+        )
+    caption = " ".join(caption.split())
+    for candidate in _shorter_and_shorter(caption):
+        prompt = f"{prefix} {candidate}"
+        if count_tokens(prompt, tokenizer) <= limit:
+            return prompt
+    return prefix
+
+
+def _shorter_and_shorter(caption: str) -> Iterable[str]:
+    """The caption, then without its last clause, and so on; then the first clause word by word."""
+    if not caption:
+        return
+    yield caption
+    ends = [match.start() for match in re.finditer(r"[,;.](?=\s)", caption)]
+    for end in reversed(ends):
+        yield caption[:end] + "."
+    words = caption[: ends[0]].split() if ends else caption.rstrip(".").split()
+    for kept in range(len(words) - 1, 0, -1):
+        yield " ".join(words[:kept]) + "."
+
+
+def prompt_statistics(
+    captions: Iterable[str], tokenizer: Any, prefix: str = PREFIX
+) -> PromptStatistics:
+    """Token statistics of the prompts made from captions. Raises: as `build_prompt`."""
+    counts, trimmed = [], 0
+    for caption in captions:
+        prompt = build_prompt(caption, tokenizer, prefix)
+        counts.append(count_tokens(prompt, tokenizer))
+        trimmed += prompt != " ".join(f"{prefix} {caption}".split())
+    return PromptStatistics(
+        count=len(counts),
+        max_tokens=max(counts, default=0),
+        mean_tokens=sum(counts) / len(counts) if counts else 0.0,
+        trimmed=trimmed,
+        limit=int(tokenizer.model_max_length),
+    )

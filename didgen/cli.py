@@ -1,0 +1,175 @@
+"""The command line: one command a stage, its flags made from the stage's Config."""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+# In the order data walks.
+STAGES = (
+    "prepare",
+    "caption",
+    "finetune",
+    "images",
+    "pairs",
+    "augment",
+    "maps",
+    "classify",
+    "segment",
+    "verdict",
+    "report",
+)
+TOOLS = ("pretrain-tiny", "schema")
+EXIT_BAD_INPUT = 2
+EXIT_FAILED = 1
+LOGGER = logging.getLogger("didgen")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage; the exit code is 0, 1 (it failed) or 2 (the input or a setting is wrong)."""
+    parser = _parser()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if arguments[0] == "--version":
+        from didgen import __version__
+
+        print(f"didgen {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in STAGES + TOOLS:
+        parser.error(f"no stage named {name!r}; stages are {', '.join(STAGES + TOOLS)}")
+    _start_logging(name)
+    stage = importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
+    try:
+        config = read_config(stage.Config, _stage_parser(name, stage), rest)
+        # SLURM ends jobs with SIGTERM; as an exit it runs every clean-up on its way out.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        stage.run(config)
+    except ValidationError as error:
+        LOGGER.error("%s: wrong settings\n%s", name, explain(error))
+        return EXIT_BAD_INPUT
+    except ValueError as error:
+        LOGGER.error("%s: %s", name, error, exc_info=_debugging())
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        LOGGER.error("%s: %s", name, error, exc_info=_debugging())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        LOGGER.error("%s: interrupted; run the same command to continue", name)
+        return 130
+    return 0
+
+
+def explain(error: ValidationError) -> str:
+    """One line a fault: the key, what was found and what is allowed."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(map(str, fault["loc"])) or "(whole section)"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key; remove it or correct its spelling"
+        found = "" if fault["type"] in ("missing", "value_error") else f": found {fault['input']!r}"
+        lines.append(f"  {key}{found}: {message}")
+    return "\n".join(lines)
+
+
+def read_config(
+    kind: type[BaseModel], parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> BaseModel:
+    """Build a stage's Config from `--settings` (a JSON object or file) and flags, which win."""
+    given = vars(parser.parse_args(arguments))
+    values = _settings(given.pop("settings"))
+    values.update({key: value for key, value in given.items() if value is not None})
+    return kind.model_validate(values)
+
+
+def _settings(text: str | None) -> dict:
+    if text is None:
+        return {}
+    if not text.lstrip().startswith("{"):
+        text = Path(text).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--settings: not JSON ({error}); expected an object or a file") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, STAGES + TOOLS))
+    lines = ["stages, in the order data walks:"]
+    lines += [f"  {name:{width}}  {_first_line(name)}" for name in STAGES]
+    lines += ["", "apart from the workflow:"]
+    lines += [f"  {name:{width}}  {_first_line(name)}" for name in TOOLS]
+    lines += ["", "`python -m didgen STAGE --help` lists a stage's flags. The whole workflow:",
+              "`snakemake --cores all` (see README.md)."]  # fmt: skip
+    return argparse.ArgumentParser(
+        prog="didgen",
+        usage="python -m didgen STAGE [--settings JSON] [flags]",
+        description="Synthetic dermoscopic images and lesion-mask pairs, and a verdict on them.",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _first_line(name: str) -> str:
+    module = importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def _stage_parser(name: str, stage: types.ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m didgen {name}", description=stage.__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--settings", metavar="JSON", help="the stage's section: a JSON object or a file of one"
+    )
+    for key, field in stage.Config.model_fields.items():
+        many = _is_many(field.annotation)
+        default = "required" if field.is_required() else f"default: {field.get_default()}"
+        text = f"{field.description or ''} ({default})".replace("%", "%%")
+        parser.add_argument(
+            f"--{key.replace('_', '-')}",
+            dest=key,
+            nargs="+" if many else None,
+            type=_literal,
+            help=text,
+            metavar=key.upper(),
+        )
+    return parser
+
+
+def _literal(text: str) -> object:
+    """A flag's value: null, true and false as JSON; the rest is text for pydantic to convert."""
+    return {"null": None, "none": None, "true": True, "false": False}.get(text.lower(), text)
+
+
+def _is_many(annotation: object) -> bool:
+    if typing.get_origin(annotation) in (list, tuple):
+        return True
+    return any(_is_many(inner) for inner in typing.get_args(annotation) if inner is not type(None))
+
+
+def _start_logging(stage: str) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if _debugging() else logging.INFO,
+        format=f"%(asctime)s {stage}: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "PIL", "matplotlib", "urllib3", "filelock", "numexpr"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get("DIDGEN_DEBUG"))

@@ -1,0 +1,1 @@
+"""Manifests, sources, splits, images and phantoms: what every other room reads."""

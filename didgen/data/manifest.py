@@ -1,0 +1,103 @@
+"""The manifest: a checked table with one row an image, CSV on disk, pandas in memory."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from didgen.data.classes import CLASSES
+from didgen.data.files import write_csv
+
+COLUMNS = (
+    "id", "image", "mask", "label", "split", "lesion_id", "patient_id", "source",
+    "width", "height", "sha256",
+)  # fmt: skip
+SYNTHETIC_COLUMNS = ("method", "seed", "caption", "parent_ids", "checkpoint")
+SPLITS = ("train", "val", "test")
+_INTEGERS = ("width", "height", "seed")
+
+
+class ManifestError(ValueError):
+    """A manifest that breaks a rule; the message names the rule, the rows and the remedy."""
+
+
+def read_manifest(path: Path | str, check_files: bool = True) -> pd.DataFrame:
+    """Read and check a manifest. Absent text is "", never NaN; `width`, `height` are integers.
+
+    Raises: `ManifestError` when the file is missing or a rule of `check_manifest` is broken, or,
+    with `check_files`, when a named file does not exist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such manifest; run the stage that writes it first")
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in _INTEGERS:
+        if column in frame:
+            frame[column] = _integers(frame, column, path)
+    check_manifest(frame, str(path))
+    if check_files:
+        names = [n for c in ("image", "mask") for n in frame[c] if n]
+        missing = [name for name in names if not (path.parent / name).is_file()]
+        _refuse(missing, f"{path}: missing files", "restore them or run the preparation again")
+    return frame
+
+
+def write_manifest(frame: pd.DataFrame, path: Path | str) -> None:
+    """Check a manifest and write it atomically, its fixed columns first."""
+    check_manifest(frame, str(path))
+    rest = [column for column in frame.columns if column not in COLUMNS]
+    write_csv(path, frame[[*COLUMNS, *rest]])
+
+
+def resolve(path: Path | str, names: Iterable[str]) -> list[Path | None]:
+    """Absolute paths of a manifest's relative file names; None for an empty name."""
+    root = Path(path).resolve().parent
+    return [root / name if name else None for name in names]
+
+
+def check_manifest(frame: pd.DataFrame, where: str) -> None:
+    """Check columns, ids, labels, splits, paths and sizes. Raises: `ManifestError`."""
+    absent = [column for column in COLUMNS if column not in frame.columns]
+    if absent:
+        raise ManifestError(f"{where}: missing columns {absent}; expected {list(COLUMNS)}")
+    if frame.empty:
+        raise ManifestError(f"{where}: no rows; expected at least one image")
+    duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
+    _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
+    strange = sorted(set(frame["label"]) - set(CLASSES) - {""})
+    _refuse(strange, f"{where}: unknown labels", f"use one of {', '.join(CLASSES)}")
+    bare = frame.loc[(frame["label"] == "") & (frame["mask"] == ""), "id"].tolist()
+    _refuse(bare, f"{where}: rows with neither label nor mask", "add one of the two")
+    strange = sorted(set(frame["split"]) - set(SPLITS))
+    _refuse(strange, f"{where}: unknown splits", f"use one of {', '.join(SPLITS)}")
+    outside = [
+        name
+        for column in ("image", "mask")
+        for name in frame[column]
+        if name and (Path(name).is_absolute() or ".." in Path(name).parts)
+    ]
+    _refuse(outside, f"{where}: paths that leave the folder", "use paths relative to the manifest")
+    _refuse(frame.loc[frame["image"] == "", "id"].tolist(), f"{where}: rows without image", "fix")
+    check_groups(frame, where)
+
+
+def check_groups(frame: pd.DataFrame, where: str) -> None:
+    """Check that no lesion and no patient stands in two splits. Raises: `ManifestError`."""
+    for column, noun in (("lesion_id", "lesions"), ("patient_id", "patients")):
+        known = frame[frame[column] != ""]
+        splits = known.groupby(column)["split"].nunique()
+        crossing = splits[splits > 1].index.tolist()
+        _refuse(crossing, f"{where}: {noun} in more than one split", "keep each in a single split")
+
+
+def _integers(frame: pd.DataFrame, column: str, where: Path) -> pd.Series:
+    numbers = pd.to_numeric(frame[column], errors="coerce")
+    bad = frame.loc[numbers.isna(), "id"].tolist() if "id" in frame else []
+    _refuse(bad, f"{where}: rows whose {column} is not a whole number", "correct them")
+    return numbers.astype("int64")
+
+
+def _refuse(offenders: list, what: str, remedy: str) -> None:
+    if offenders:
+        shown = ", ".join(map(str, offenders[:5])) + (", ..." if len(offenders) > 5 else "")
+        raise ManifestError(f"{what}: {len(offenders)} ({shown}); {remedy}")

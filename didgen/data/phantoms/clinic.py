@@ -1,0 +1,102 @@
+"""A made-up clinic: patients with lesions, lesions with photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .types import PHANTOM_CLASSES, PhantomSpec, check_class
+
+
+def cohort(
+    n_images: int,
+    classes: Sequence[str] = PHANTOM_CLASSES,
+    seed: int = 0,
+    weights: Mapping[str, float] | None = None,
+    prefix: str = "PH",
+) -> list[PhantomSpec]:
+    """Orders for n_images photographs with ids PH_0000000, PH_0000001, ...
+
+    A patient has 1 to 4 lesions, a lesion 1 to 3 photographs of its one class. Class counts
+    follow the weights (default: equal) by largest remainder; with at least as many images as
+    classes of positive weight each of these has one. The same arguments give the same cohort.
+
+    Raises: ValueError for n_images below 1, unknown or repeated classes, weights that do not
+    cover exactly the classes, negative ones, or all zero.
+    """
+    if isinstance(n_images, bool) or not isinstance(n_images, int | np.integer) or n_images < 1:
+        raise ValueError(f"n_images is {n_images!r}: expected a whole number of at least 1")
+    counts = class_counts(int(n_images), classes, weights)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 4]))
+    lesions = [
+        (label, photos) for label, count in counts.items() for photos in _split(rng, count, 3)
+    ]
+    lesions = [lesions[k] for k in rng.permutation(len(lesions))]
+    specs: list[PhantomSpec] = []
+    remaining = iter(enumerate(lesions))
+    for p, n_lesions in enumerate(_split(rng, len(lesions), 4)):
+        patient_seed = int(rng.integers(2**31))
+        for _ in range(n_lesions):
+            number, (label, photos) = next(remaining)
+            lesion_seed = int(rng.integers(2**31))
+            for photo_seed in rng.integers(2**31, size=photos):
+                specs.append(
+                    PhantomSpec(
+                        id=f"{prefix}_{len(specs):07d}",
+                        label=label,
+                        patient_id=f"{prefix}_P{p:06d}",
+                        lesion_id=f"{prefix}_L{number:06d}",
+                        patient_seed=patient_seed,
+                        lesion_seed=lesion_seed,
+                        photo_seed=int(photo_seed),
+                    )
+                )
+    return specs
+
+
+def class_counts(
+    n_images: int, classes: Sequence[str], weights: Mapping[str, float] | None
+) -> dict[str, int]:
+    """Images of each class by largest remainder; none is left empty if there are enough."""
+    for label in classes:
+        check_class(label)
+    if not classes or len(set(classes)) != len(classes):
+        raise ValueError(f"classes are {list(classes)}: expected at least one, each once")
+    shares = _shares(classes, weights)
+    exact = shares * n_images
+    counts = np.floor(exact).astype(int)
+    order = np.argsort(-(exact - counts), kind="stable")
+    counts[order[: n_images - counts.sum()]] += 1
+    wanted = np.flatnonzero(shares > 0)
+    if n_images >= len(wanted):
+        for k in wanted[counts[wanted] == 0]:
+            counts[np.argmax(counts)] -= 1
+            counts[k] += 1
+    return dict(zip(classes, counts.tolist(), strict=True))
+
+
+def _shares(classes: Sequence[str], weights: Mapping[str, float] | None) -> np.ndarray:
+    """Normalized weights (classes,)."""
+    if weights is None:
+        return np.full(len(classes), 1.0 / len(classes))
+    if set(weights) != set(classes):
+        raise ValueError(
+            f"weights name {sorted(weights)}, the classes are {sorted(classes)}: give one weight "
+            "for each class"
+        )
+    values = np.array([float(weights[label]) for label in classes])
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
+        raise ValueError(f"weights are {dict(weights)}: expected numbers >= 0, not all zero")
+    return values / values.sum()
+
+
+def _split(rng: np.random.Generator, total: int, most: int) -> list[int]:
+    """Random parts of 1..most that add up to total; small parts are likelier."""
+    parts: list[int] = []
+    chance = 1.0 / np.arange(1, most + 1)
+    while total > 0:
+        part = min(int(rng.choice(most, p=chance / chance.sum())) + 1, total)
+        parts.append(part)
+        total -= part
+    return parts

@@ -1,0 +1,115 @@
+"""ISIC 2018 Task 1 (masks) and Task 3 (diagnoses), read from the challenge's own archives.
+
+Codella et al. 2019 (arXiv 1902.03368); Tschandl et al. 2018 (HAM10000). Licences as the challenge
+site states them: Task 1 CC-0, Task 3 CC BY-NC 4.0.
+"""
+
+import csv
+import io
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile
+
+from didgen.data.classes import CLASSES
+from didgen.data.sources.records import Record, SourceError, ZipPixels
+
+BUCKET = "https://isic-archive.s3.amazonaws.com/challenges/2018"
+PHASES = {"train": "Training", "val": "Validation", "test": "Test"}
+TASK1_SOURCE = "ISIC 2018 Task 1"
+TASK3_SOURCE = "ISIC 2018 Task 3"
+
+
+def isic2018_records(folder: Path | str, official: bool) -> list[Record]:
+    """Records of both tasks from a folder of the official archives, under their official names.
+
+    With `official`, the challenge's training, validation and test archives are all required and
+    give the splits; without it only the training archives are read, and the split is left open.
+    Raises: `SourceError` for a missing or damaged archive, or a ground truth that does not fit.
+    """
+    folder = Path(folder)
+    records = []
+    for split in PHASES if official else ("train",):
+        phase = PHASES[split]
+        chosen = split if official else ""
+        records += _task1(folder, phase, chosen)
+        records += _task3(folder, phase, chosen)
+    return records
+
+
+def _task1(folder: Path, phase: str, split: str) -> list[Record]:
+    images = _members(folder / f"ISIC2018_Task1-2_{phase}_Input.zip", ".jpg")
+    masks = _members(folder / f"ISIC2018_Task1_{phase}_GroundTruth.zip", ".png")
+    masks = {name.removesuffix("_segmentation"): place for name, place in masks.items()}
+    _same_names(set(images), set(masks), f"Task 1 {phase}")
+    return [
+        Record(name, "", "", "", TASK1_SOURCE, split, ZipPixels(images[name], masks[name]))
+        for name in sorted(images)
+    ]
+
+
+def _task3(folder: Path, phase: str, split: str) -> list[Record]:
+    images = _members(folder / f"ISIC2018_Task3_{phase}_Input.zip", ".jpg")
+    truth = folder / f"ISIC2018_Task3_{phase}_GroundTruth.zip"
+    (archive, member), *_ = _members(truth, ".csv").values()
+    with ZipFile(archive) as opened:
+        rows = list(csv.DictReader(io.StringIO(opened.read(member).decode("utf-8-sig"))))
+    labels = {row["image"]: _label(row, truth) for row in rows}
+    _same_names(set(images), set(labels), f"Task 3 {phase}")
+    lesions = _lesion_groups(folder) if phase == "Training" else {}
+    return [
+        Record(
+            name,
+            labels[name],
+            lesions.get(name, ""),
+            "",
+            TASK3_SOURCE,
+            split,
+            ZipPixels(images[name]),
+        )
+        for name in sorted(images)
+    ]
+
+
+def _label(row: dict[str, str], where: Path) -> str:
+    chosen = [code for code in CLASSES if float(row[code]) == 1.0]
+    if len(chosen) != 1:
+        raise SourceError(
+            f"{where}: {row['image']} has {len(chosen)} diagnoses, expected exactly one of "
+            f"{', '.join(CLASSES)}"
+        )
+    return chosen[0]
+
+
+def _lesion_groups(folder: Path) -> dict[str, str]:
+    path = _present(folder / "ISIC2018_Task3_Training_LesionGroupings.csv")
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        return {row["image"]: row["lesion_id"] for row in csv.DictReader(stream)}
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(
+            f"{path}: no such file; download {BUCKET}/{path.name} into {path.parent}, or set "
+            "data.mirror to the folder that holds the ISIC 2018 archives"
+        )
+    return path
+
+
+def _members(path: Path, suffix: str) -> dict[str, tuple[Path, str]]:
+    try:
+        with ZipFile(_present(path)) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(suffix)]
+    except BadZipFile as error:
+        raise SourceError(f"{path}: not a readable zip archive ({error}); fetch it again") from None
+    if not names:
+        raise SourceError(f"{path}: holds no {suffix} file; fetch the official archive again")
+    return {PurePosixPath(name).stem: (path, name) for name in names}
+
+
+def _same_names(images: set[str], truths: set[str], what: str) -> None:
+    if images != truths:
+        lone = sorted(images ^ truths)
+        raise SourceError(
+            f"{what}: {len(images - truths)} images without ground truth and "
+            f"{len(truths - images)} ground truths without image ({', '.join(lone[:5])}, ...); "
+            "fetch the two archives again"
+        )

@@ -1,0 +1,38 @@
+"""The built-in source: procedural phantoms, every one with label, mask, lesion and patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from didgen.data.images import Fit
+from didgen.data.phantoms import PhantomSpec, cohort, render
+from didgen.data.sources.records import Record
+
+
+@dataclass(frozen=True)
+class PhantomPixels:
+    """A phantom, rendered on demand at any size."""
+
+    spec: PhantomSpec
+
+    def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+        """Render at `size` px; phantoms are square, so `fit` has nothing to do."""
+        phantom = render(self.spec, size=size)
+        return phantom.image, phantom.mask
+
+
+def phantom_records(n_images: int, classes: Sequence[str], seed: int) -> list[Record]:
+    """Records of a cohort of phantoms, in equal shares of the classes."""
+    return [
+        Record(
+            id=spec.id,
+            label=spec.label,
+            lesion_id=spec.lesion_id,
+            patient_id=spec.patient_id,
+            source="phantom",
+            split="",
+            pixels=PhantomPixels(spec),
+        )
+        for spec in cohort(n_images, classes, seed)
+    ]

@@ -1,0 +1,1 @@
+"""Classifiers and segmenters that judge the synthetic data."""

@@ -1,0 +1,214 @@
+"""Images, labels and masks of a manifest, decoded once and kept as bytes where they fit."""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from didgen.data.classes import CLASSES
+from didgen.data.images import fit_image, fit_mask, read_image, read_mask
+from didgen.data.manifest import read_manifest, resolve
+
+LOGGER = logging.getLogger(__name__)
+GIGABYTE = 1e9
+WORKERS = 4
+
+
+class DatasetError(ValueError):
+    """Images that cannot serve a task; the message says which and what to do."""
+
+
+class Pixels:
+    """An array of equally sized images, in memory or read from files on demand.
+
+    `read(indices)` gives uint8 of shape (n, H, W, 3), or (n, H, W) in {0, 1} for masks.
+    Raises: `DatasetError` for an image of another size than the first.
+    """
+
+    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], np.ndarray]) -> None:
+        self.paths = list(paths)
+        self._decode = decode
+        self._kept: np.ndarray | None = None
+        self.shape = decode(self.paths[0]).shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all images take when decoded."""
+        return len(self.paths) * int(np.prod(self.shape))
+
+    def keep(self) -> None:
+        """Decode every image now and keep the bytes."""
+        self._kept = self.read(np.arange(len(self.paths)))
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices`, in that order."""
+        if self._kept is not None:
+            return self._kept[indices]
+        found = np.empty((len(indices), *self.shape), np.uint8)
+
+        def fill(place: int) -> None:
+            found[place] = self._checked(self.paths[indices[place]])
+
+        # Pillow releases the interpreter lock while it decodes.
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(fill, range(len(indices))))
+        return found
+
+    def _checked(self, path: Path) -> np.ndarray:
+        pixels = self._decode(path)
+        if pixels.shape != self.shape:
+            raise DatasetError(
+                f"{path}: found {pixels.shape[1]}x{pixels.shape[0]} px, expected "
+                f"{self.shape[1]}x{self.shape[0]} as the first image; set image_size"
+            )
+        return pixels
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with what a task asks of them: class indices (N,) or masks, never both."""
+
+    frame: pd.DataFrame
+    images: Pixels
+    labels: np.ndarray | None = None
+    masks: Pixels | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def ids(self) -> list[str]:
+        """The images' ids, in order."""
+        return self.frame["id"].tolist()
+
+    @property
+    def image_size(self) -> int:
+        """The longer side in px."""
+        return max(self.images.shape[:2])
+
+    def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """uint8 images (B, 3, H, W) and int64 labels (B,) or uint8 masks (B, 1, H, W)."""
+        images = torch.from_numpy(self.images.read(indices)).permute(0, 3, 1, 2)
+        if self.masks is not None:
+            return images, torch.from_numpy(self.masks.read(indices))[:, None]
+        return images, torch.from_numpy(self.labels[indices])
+
+    def identity(self) -> pd.DataFrame:
+        """Columns id, lesion_id, patient_id; an unknown lesion or patient is its own."""
+        frame = self.frame[["id", "lesion_id", "patient_id"]].reset_index(drop=True)
+        frame["lesion_id"] = frame["lesion_id"].where(frame["lesion_id"] != "", frame["id"])
+        known = frame["patient_id"] != ""
+        frame["patient_id"] = frame["patient_id"].where(known, frame["lesion_id"])
+        return frame
+
+
+def usable_rows(manifest: Path, need: Literal["label", "mask"]) -> tuple[pd.DataFrame, int]:
+    """The rows that have what the task needs, with absolute paths, and how many have not.
+
+    Raises: `DatasetError` when no row is left.
+    """
+    frame = read_manifest(manifest)
+    for column in ("image", "mask"):
+        frame[column] = resolve(manifest, frame[column])
+    keep = frame["label"] != "" if need == "label" else frame["mask"].notna()
+    left_out = int((~keep).sum())
+    if left_out:
+        LOGGER.info("%s: %d of %d images have no %s", manifest, left_out, len(frame), need)
+    if not keep.any():
+        raise DatasetError(f"{manifest}: no image has a {need}; give at least one row a {need}")
+    return frame[keep].reset_index(drop=True), left_out
+
+
+def class_codes(frames: Sequence[pd.DataFrame]) -> list[str]:
+    """The diagnoses that occur in any of the tables, in the order of `CLASSES`."""
+    present = {code for frame in frames for code in frame["label"]}
+    return [code for code in CLASSES if code in present]
+
+
+def check_apart(
+    train: pd.DataFrame, held_out: dict[str, pd.DataFrame], synthetic: pd.DataFrame | None
+) -> None:
+    """Refuse leaks: an id, lesion or patient in two splits, a synthetic child of a held-out image.
+
+    Raises: `DatasetError` naming the first offenders.
+    """
+    named = {"train": train, **held_out}
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        for column in ("id", "lesion_id", "patient_id"):
+            both = (set(named[first][column]) & set(named[second][column])) - {""}
+            _refuse(both, f"{column} in both {first} and {second}", "split by patient and lesion")
+    if synthetic is None:
+        return
+    _refuse(set(synthetic["id"]) & set(train["id"]), "id both real and synthetic", "rename them")
+    if "parent_ids" in synthetic:
+        parents = {p for cell in synthetic["parent_ids"] for p in re.split(r"[;,\s]+", cell)}
+        for split, frame in held_out.items():
+            leaked = (parents & set(frame["id"])) - {""}
+            _refuse(leaked, f"synthetic images made from {split} images", "make them from train")
+
+
+def _refuse(offenders: set[str], what: str, remedy: str) -> None:
+    if offenders:
+        shown = ", ".join(sorted(offenders)[:5]) + (", ..." if len(offenders) > 5 else "")
+        raise DatasetError(f"{what}: {len(offenders)} ({shown}); {remedy}")
+
+
+def build(
+    frame: pd.DataFrame, image_size: int | None, classes: Sequence[str] | None = None
+) -> ImageSet:
+    """A set for classification (`classes` given) or segmentation, nothing decoded yet.
+
+    Raises: `DatasetError` for a label outside `classes`.
+    """
+
+    def image(path: Path) -> np.ndarray:
+        pixels = read_image(path)
+        return pixels if image_size is None else fit_image(pixels, image_size, "squash")
+
+    def mask(path: Path) -> np.ndarray:
+        pixels = read_mask(path)
+        pixels = pixels if image_size is None else fit_mask(pixels, image_size, "squash")
+        return pixels.astype(np.uint8)
+
+    images = Pixels(frame["image"].tolist(), image)
+    if classes is None:
+        masks = Pixels(frame["mask"].tolist(), mask)
+        if masks.shape != images.shape[:2]:
+            raise DatasetError(
+                f"{masks.paths[0]}: found a mask of {masks.shape[1]}x{masks.shape[0]} px, "
+                f"expected {images.shape[1]}x{images.shape[0]} as its image; set image_size"
+            )
+        return ImageSet(frame, images, masks=masks)
+    strange = sorted(set(frame["label"]) - set(classes))
+    if strange:
+        raise DatasetError(f"found labels {strange}, expected only {list(classes)}; remove them")
+    index = {code: k for k, code in enumerate(classes)}
+    return ImageSet(frame, images, labels=frame["label"].map(index).to_numpy(np.int64))
+
+
+def keep_in_memory(sets: Sequence[ImageSet], memory_gb: float) -> bool:
+    """Decode the sets once if all of them fit in `memory_gb`; says in the log which way it went.
+
+    Raises: `DatasetError` when images differ in size, within or across sets.
+    """
+    shapes = {found.images.shape for found in sets}
+    if len(shapes) > 1:
+        raise DatasetError(f"found images of sizes {sorted(shapes)}, expected one; set image_size")
+    arrays = [pixels for s in sets for pixels in (s.images, s.masks) if pixels is not None]
+    total = sum(pixels.nbytes for pixels in arrays)
+    fits = total <= memory_gb * GIGABYTE
+    LOGGER.info(
+        "%d images, %.2f GB decoded: %s", sum(map(len, sets)), total / GIGABYTE,
+        "kept in memory" if fits else f"above memory_gb = {memory_gb:g}, read on demand",
+    )  # fmt: skip
+    if fits:
+        for pixels in arrays:
+            pixels.keep()
+    return fits

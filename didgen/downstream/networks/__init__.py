@@ -1,0 +1,1 @@
+"""Network definitions that no library provides."""

@@ -1,0 +1,35 @@
+"""How long and how fast a judge is trained: the settings both tasks share."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+
+class Schedule(Section):
+    """Optimiser steps, learning rate and stopping; every arm gets the same budget."""
+
+    steps: int = Field(150, ge=1, description="optimiser steps at most, equal for every arm")
+    batch_size: int = Field(16, ge=1, description="images a step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(1e-2, ge=0, description="weight decay of AdamW")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises"
+    )
+    eval_every: int = Field(15, ge=1, description="steps between evaluations on validation")
+    patience: int = Field(
+        10, ge=1, description="evaluations without a better one before training stops"
+    )
+    sampling: Literal["uniform", "balanced"] = Field(
+        "uniform", description="draw images alike, or every class equally often"
+    )
+    image_size: int | None = Field(
+        None, ge=32, description="side in px to which images are squashed; null: as they are"
+    )
+    memory_gb: float = Field(
+        4.0, ge=0, description="GB of decoded images kept in memory; larger sets are read lazily"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic; auto: bfloat16 where the processor has it built in"
+    )

@@ -1,0 +1,1 @@
+"""Metric formulas and statistics; only numpy, scipy and torch."""

@@ -1,0 +1,104 @@
+"""Provenance: what was run, with which settings, versions, seeds and checkpoint."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from didgen import __version__
+from didgen.report.numbers import listed, megabytes, plural
+from didgen.report.page import Options, Section
+from didgen.report.reading import json_file, text_table, trials
+
+STAGES = {
+    "prepare": "data",
+    "caption": "captions",
+    "finetune": "backbone",
+    "images": "images",
+    "pairs": "pairs",
+    "augment": "augmented",
+    "maps": "maps",
+    "verdict": "verdict",
+}
+LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
+             "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
+
+
+def section(run_dir: Path, options: Options) -> Section:
+    """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
+    configs = {stage: json_file(run_dir / folder / "config.json") for stage, folder in STAGES.items()}
+    for task in ("classify", "segment"):
+        for arm, trial in {trial.arm: trial for trial in reversed(trials(run_dir / task))}.items():
+            configs[f"{task}, {arm}, seed {trial.seed}"] = json_file(trial.folder / "config.json")
+    missing = [
+        f"The stage {stage} left no config.json in this run."
+        for stage, config in configs.items()
+        if config is None
+    ]
+    content = {
+        "configs": {
+            stage: [(key, _shown(value, run_dir)) for key, value in config.items()]
+            for stage, config in configs.items()
+            if config is not None
+        },
+        "facts": _facts(run_dir),
+        "versions": _versions(),
+    }
+    return Section("provenance", "Provenance", content, tuple(missing))
+
+
+def _shown(value: Any, run_dir: Path) -> str:
+    """A setting as text; a path inside the run is told relative to the run's parent."""
+    if isinstance(value, str):
+        for root in (run_dir.resolve(), run_dir):
+            value = value.replace(f"{root}/", f"{run_dir.resolve().name}/")
+        return value or "(empty)"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_shown(item, run_dir)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_shown(item, run_dir) for item in value) or "none"
+    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if (
+        value is None or isinstance(value, bool)
+    ) else str(value)
+
+
+def _facts(run_dir: Path) -> list[tuple[str, str]]:
+    facts = []
+    hashes: dict[str, None] = {}
+    for name, noun in (("images", "class-conditional images"), ("pairs", "pairs")):
+        frame = text_table(run_dir / name / "metadata.csv", ("id",))
+        if frame is None:
+            continue
+        told = plural(len(frame), "row")
+        if "seed" in frame and (frame["seed"] != "").any():
+            seeds = sorted(int(seed) for seed in frame["seed"] if seed)
+            told += f", seeds {seeds[0]} to {seeds[-1]}"
+        if "method" in frame:
+            told += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
+        facts.append((f"Synthetic {noun}", told))
+        hashes |= dict.fromkeys(value for value in frame.get("checkpoint", ()) if value)
+    if hashes:
+        facts.append(("Checkpoint, SHA-256 of the UNet", listed(list(hashes))))
+    if len(hashes) > 1:
+        facts.append(("Attention", "images and pairs were made by different checkpoints"))
+    augmented = text_table(run_dir / "augmented" / "metadata.csv", ("file_name",))
+    if augmented is not None:
+        facts.append(("Augmented set", plural(len(augmented), "image")))
+    if (run_dir / "backbone" / "model_index.json").is_file():
+        files = [path for path in (run_dir / "backbone").rglob("*") if path.is_file()]
+        facts.append(("Fine-tuned backbone", megabytes(sum(p.stat().st_size for p in files))))
+    for task in ("classify", "segment"):
+        seeds = sorted({trial.seed for trial in trials(run_dir / task)})
+        if seeds:
+            facts.append((f"Seeds of {task}", listed([str(seed) for seed in seeds])))
+    return facts
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("didgen", __version__), ("Python", platform.python_version())]
+    for name in LIBRARIES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            found.append((name, "not installed where the report was written"))
+    return found

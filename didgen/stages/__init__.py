@@ -1,0 +1,1 @@
+"""One file a stage: Config (pydantic) and run(config)."""

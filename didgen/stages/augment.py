@@ -1,0 +1,97 @@
+"""Gather all synthetic images and pairs into one augmented data set."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Settings(Section):
+    """Nothing to set: everything that was made is gathered."""
+
+
+class Config(Settings):
+    """Paths of the stage."""
+
+    images: tuple[Path, ...] = Field((), description="folders written by the images stage")
+    pairs: tuple[Path, ...] = Field((), description="folders written by the pairs stage")
+    out: Path = Field(description="folder to write: images/, masks/, metadata.csv")
+
+
+def run(config: Config) -> None:
+    """Write the augmented set; `datasets.load_dataset("imagefolder", data_dir=out)` opens it.
+
+    `metadata.csv` is a manifest too; its first column, `file_name`, repeats `image`.
+    Raises: `ManifestError` for a damaged set, `ValueError` when nothing was synthesized at all.
+    """
+    import pandas as pd
+
+    from didgen.data.files import write_csv, write_json, write_text
+    from didgen.data.manifest import check_manifest
+
+    parts = [_gather(folder, config.out) for folder in (*config.images, *config.pairs)]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise ValueError(
+            "nothing was synthesized: images.per_class and pairs.count are both 0, or every sample "
+            "failed (see failed.csv beside each set); raise one of them"
+        )
+    frame = pd.concat(parts, ignore_index=True).fillna("")
+    frame = frame.sort_values("id", ignore_index=True)
+    check_manifest(frame, str(config.out / "metadata.csv"))
+    frame.insert(0, "file_name", frame["image"])
+    write_csv(config.out / "metadata.csv", frame)
+    write_json(
+        config.out / "summary.json",
+        {
+            "n_images": len(frame),
+            "n_pairs": int((frame["mask"] != "").sum()),
+            "classes": frame["label"].replace("", "mask only").value_counts().to_dict(),
+            "checkpoints": sorted(set(frame["checkpoint"])),
+        },
+    )
+    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
+
+
+def _gather(folder: Path, out: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    from didgen.data.manifest import read_manifest
+
+    table = folder / "metadata.csv"
+    if table.is_file() and not len(pd.read_csv(table)):
+        return pd.DataFrame()
+    frame = read_manifest(table)
+    for column in ("image", "mask", "condition"):
+        for name in frame.get(column, pd.Series(dtype=str)):
+            if name:
+                _place(folder / name, out / name)
+    return frame
+
+
+def _place(source: Path, target: Path) -> None:
+    """Hard-link where the file system can, else copy: the same bytes, once on disk."""
+    import os
+    import shutil
+
+    from didgen.data.files import atomic_path
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        if target.samefile(source):
+            return
+        target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,111 @@
+"""Synthesize class-conditional images from text alone."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+from didgen.stages.prepare import Code
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from didgen.synthesis.protocol import Request
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Settings(Section):
+    """How many images of which class, and how they are sampled."""
+
+    method: str = Field("didgen", description="method of synthesis, a name in METHODS")
+    classes: tuple[Code, ...] | None = Field(
+        None, description="diagnoses to synthesize; null: all that the training set has"
+    )
+    per_class: int = Field(40, ge=0, description="images a class; the paper: 1000")
+    prompts: Literal["dermprompt", "prefix"] = Field(
+        "dermprompt",
+        description="`dermprompt`: captions of the class's training images; `prefix`: the prefix "
+        "and the diagnosis only",
+    )
+    steps: int = Field(50, ge=1, le=1000, description="sampling steps")
+    guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
+    scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
+    batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    train: Path = Field(description="manifest of the training images")
+    captions: Path = Field(description="captions.csv of the caption stage")
+    backbone: Path = Field(description="fine-tuned diffusers folder")
+    out: Path = Field(description="folder to write: images/, metadata.csv")
+    shard: str = Field("1/1", description="which of how many shards to make: k/n")
+    seed: int = Field(0, ge=0, description="seed from which every image's own seed is derived")
+
+
+def run(config: Config) -> None:
+    """Write `images/`, `metadata.csv` and `config.json`; images already made are kept.
+
+    Raises: `ValueError` for a class without training captions or an unusable backbone.
+    """
+    from didgen.stages.synthetic_set import synthesize_to_folder
+    from didgen.synthesis.protocol import shard_of
+
+    requests = _requests(config)
+    chosen = shard_of(requests, config.shard)
+    LOGGER.info("%d images, shard %s of %d", len(chosen), config.shard, len(requests))
+    synthesize_to_folder(chosen, config, options={
+        "steps": config.steps,
+        "guidance_scale": config.guidance_scale,
+        "scheduler": config.scheduler,
+    })  # fmt: skip
+
+
+def _requests(config: Config) -> list["Request"]:
+    from didgen.backbone.loading import load_tokenizer
+    from didgen.captions.prompts import build_prompt
+    from didgen.data.manifest import read_manifest
+    from didgen.stages.caption import read_captions
+    from didgen.synthesis.protocol import Request, derive_seed
+
+    tokenizer = load_tokenizer(config.backbone)
+    train = read_manifest(config.train)
+    captions = read_captions(config.captions, train["id"])
+    present = [code for code in dict.fromkeys(train["label"]) if code]
+    classes = config.classes if config.classes is not None else tuple(sorted(present))
+    absent = sorted(set(classes) - set(present))
+    if absent:
+        raise ValueError(
+            f"images.classes asks for {absent}, but no training image has these labels; found "
+            f"{sorted(present)}"
+        )
+    requests = []
+    for code in classes:
+        parents = train.loc[train["label"] == code, "id"].tolist()
+        for number in range(config.per_class):
+            name = f"SYN_{code}_{number:05d}"
+            parent, caption = _caption(config, code, number, parents, captions)
+            prompt = build_prompt(caption, tokenizer)
+            seed = derive_seed(config.seed, name)
+            requests.append(Request(name, code, caption, prompt, seed, parent_ids=parent))
+    return requests
+
+
+def _caption(
+    config: Config, code: str, number: int, parents: list[str], captions: "pd.Series"
+) -> tuple[tuple[str, ...], str]:
+    """The caption of the n-th image of a class; every training caption has its turn."""
+    import numpy as np
+
+    from didgen.data.classes import CLASSES
+
+    if config.prompts == "prefix":
+        return (), f"A {CLASSES[code].phrase}."
+    turn, place = divmod(number, len(parents))
+    order = np.random.default_rng([config.seed, turn, *code.encode()]).permutation(len(parents))
+    parent = parents[order[place]]
+    return (parent,), captions[parent]

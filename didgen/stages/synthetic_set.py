@@ -1,0 +1,123 @@
+"""What the stages `images` and `pairs` share: requests to a folder of samples that resumes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from didgen.synthesis.protocol import Request, Sample
+
+LOGGER = logging.getLogger(__name__)
+
+
+def synthesize_to_folder(
+    requests: Sequence["Request"], config: Any, options: Mapping[str, Any]
+) -> None:
+    """Make every request's sample with the method `config.method` and write the set.
+
+    Samples that an interrupted run with the same settings left behind are kept, not made again.
+    Failed samples are counted, listed in `failed.csv` and never enter `metadata.csv`.
+    """
+    import pandas as pd
+
+    from didgen.backbone.handle import Backbone
+    from didgen.backbone.loading import default_device
+    from didgen.data.files import write_csv, write_text
+    from didgen.data.manifest import write_manifest
+    from didgen.data.progress import track
+    from didgen.synthesis.protocol import load_method
+
+    backbone = Backbone.load(config.backbone, device=default_device())
+    checkpoint = backbone.checksum()[:16]
+    parts = _open_parts(config, checkpoint)
+    todo = [request for request in requests if not (parts / f"{request.id}.csv").is_file()]
+    if len(todo) < len(requests):
+        LOGGER.info("%d of %d samples are there already", len(requests) - len(todo), len(requests))
+    synthesizer = load_method(config.method)(backbone, **options)
+    batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
+    for batch in track(batches, label=f"synthesize (batches of {config.batch_size})"):
+        for sample in synthesizer.synthesize(batch):
+            _write_sample(sample, config, checkpoint, parts)
+    rows = [
+        pd.read_csv(parts / f"{request.id}.csv", dtype=str, keep_default_na=False)
+        for request in requests
+    ]
+    frame = pd.concat(rows, ignore_index=True) if rows else _empty_set()
+    failed = frame[frame["failure"] != ""]
+    if len(failed):
+        LOGGER.warning("%d of %d samples failed; see failed.csv", len(failed), len(frame))
+    write_csv(config.out / "failed.csv", failed[["id", "seed", "failure"]])
+    good = frame[frame["failure"] == ""].drop(columns="failure")
+    if len(good):
+        write_manifest(good, config.out / "metadata.csv")
+    else:
+        write_csv(config.out / "metadata.csv", good)
+    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+
+
+def _open_parts(config: Any, checkpoint: str) -> Path:
+    """The folder of one row file a sample; a set made with other settings is cleared first."""
+    import hashlib
+    import shutil
+
+    from didgen.data.files import write_text
+
+    settings = config.model_dump_json(exclude={"out", "shard", "batch_size"})
+    key = hashlib.sha256(f"{settings}/{checkpoint}".encode()).hexdigest()[:16]
+    marker = config.out / ".parts" / "key"
+    if marker.is_file() and marker.read_text() != key:
+        LOGGER.info("settings or checkpoint have changed: samples are made afresh")
+        for name in (".parts", "images", "masks", "conditions"):
+            shutil.rmtree(config.out / name, ignore_errors=True)
+    write_text(marker, key)
+    return marker.parent
+
+
+def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -> None:
+    import pandas as pd
+
+    from didgen.data.files import sha256_file, write_csv, write_png
+
+    request = sample.request
+    row = {
+        "id": request.id,
+        "image": f"images/{request.id}.png",
+        "mask": "",
+        "label": request.label,
+        "split": "train",
+        "lesion_id": request.id,
+        "patient_id": "",
+        "source": "synthetic",
+        "width": sample.image.shape[1],
+        "height": sample.image.shape[0],
+        "sha256": "",
+        "method": config.method,
+        "seed": request.seed,
+        "caption": request.caption,
+        "parent_ids": ";".join(request.parent_ids),
+        "checkpoint": checkpoint,
+        "failure": sample.failure,
+        **sample.scores,
+    }
+    if not sample.failure:
+        write_png(config.out / row["image"], sample.image)
+        row["sha256"] = sha256_file(config.out / row["image"])
+        if sample.mask is not None:
+            row["mask"] = f"masks/{request.id}.png"
+            write_png(config.out / row["mask"], sample.mask)
+        if request.mask is not None:
+            row["condition"] = f"conditions/{request.id}.png"
+            write_png(config.out / row["condition"], request.mask)
+    # The row comes last: its presence says that the sample's files are whole.
+    write_csv(parts / f"{request.id}.csv", pd.DataFrame([row]))
+
+
+def _empty_set() -> "pd.DataFrame":
+    import pandas as pd
+
+    from didgen.data.manifest import COLUMNS, SYNTHETIC_COLUMNS
+
+    return pd.DataFrame(columns=[*COLUMNS, *SYNTHETIC_COLUMNS, "failure"])

@@ -1,0 +1,116 @@
+"""Downstream: train the same networks with and without synthetic data, and compare."""
+
+
+wildcard_constraints:
+    arm="|".join(ARMS),
+    seed=r"\d+",
+
+
+rule train_classifier:
+    """One classifier of one arm and one seed, evaluated on the test images."""
+    input:
+        train=rules.prepare.output.train,
+        val=rules.prepare.output.val,
+        test=rules.prepare.output.test,
+        synthetic=synthetic_data,
+    output:
+        metrics=f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json",
+        predictions=f"{RUN}/classify/{{arm}}/seed{{seed}}/predictions.csv",
+        curves=f"{RUN}/classify/{{arm}}/seed{{seed}}/curves.csv",
+        config=f"{RUN}/classify/{{arm}}/seed{{seed}}/config.json",
+    log:
+        f"{RUN}/logs/classify/{{arm}}-seed{{seed}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/classify/{{arm}}-seed{{seed}}.tsv"
+    conda:
+        "../envs/generation.yaml"
+    # Small networks gain little from a second core; another job beside them gains a whole one.
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        settings=section("classify"),
+        synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
+        out=lambda wildcards, output: folder(output.metrics),
+    message:
+        "Training the classifier of arm {wildcards.arm}, seed {wildcards.seed}"
+    shell:
+        "python -m didgen classify --settings {params.settings:q}"
+        " --arm {wildcards.arm} --seed {wildcards.seed}"
+        " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
+        " --out {params.out} 2>&1 | tee {log}"
+
+
+rule train_segmenter:
+    """One segmenter of one arm and one seed, evaluated on the test images."""
+    input:
+        train=rules.prepare.output.train,
+        val=rules.prepare.output.val,
+        test=rules.prepare.output.test,
+        synthetic=synthetic_data,
+    output:
+        metrics=f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json",
+        scores=f"{RUN}/segment/{{arm}}/seed{{seed}}/scores.csv",
+        curves=f"{RUN}/segment/{{arm}}/seed{{seed}}/curves.csv",
+        config=f"{RUN}/segment/{{arm}}/seed{{seed}}/config.json",
+    log:
+        f"{RUN}/logs/segment/{{arm}}-seed{{seed}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/segment/{{arm}}-seed{{seed}}.tsv"
+    conda:
+        "../envs/generation.yaml"
+    # Small networks gain little from a second core; another job beside them gains a whole one.
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        settings=section("segment"),
+        synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
+        out=lambda wildcards, output: folder(output.metrics),
+    message:
+        "Training the segmenter of arm {wildcards.arm}, seed {wildcards.seed}"
+    shell:
+        "python -m didgen segment --settings {params.settings:q}"
+        " --arm {wildcards.arm} --seed {wildcards.seed}"
+        " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
+        " --out {params.out} 2>&1 | tee {log}"
+
+
+rule verdict:
+    """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
+    input:
+        classify=expand(f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
+        segment=expand(f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
+    output:
+        verdict=report(
+            f"{RUN}/verdict.json",
+            caption="../workflow/report/verdict.rst",
+            category="Verdict",
+        ),
+        config=f"{RUN}/verdict/config.json",
+    log:
+        f"{RUN}/logs/verdict.log",
+    benchmark:
+        f"{RUN}/benchmarks/verdict.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=section("verdict"),
+        run=config["run"],
+        classify=lambda wildcards, input: folder(folder(folder(input.classify[0]))),
+        segment=lambda wildcards, input: folder(folder(folder(input.segment[0]))),
+        tables=lambda wildcards, output: folder(output.config),
+    message:
+        "Comparing the arms"
+    shell:
+        "python -m didgen verdict --settings {params.settings:q} --run {params.run:q}"
+        " --classify {params.classify} --segment {params.segment}"
+        " --out {output.verdict} --tables {params.tables} 2>&1 | tee {log}"

@@ -1,0 +1,174 @@
+"""Generation: fine-tune the backbone, synthesize images and pairs, look at its attention."""
+
+
+# Each image depends on its own seed alone, so the number of shards changes nothing but the time.
+scattergather:
+    images=config["shards"],
+    pairs=config["shards"],
+
+
+rule finetune:
+    """The backbone, fine-tuned with the region-aware attention loss."""
+    input:
+        train=rules.prepare.output.train,
+        captions=rules.caption.output.captions,
+    output:
+        backbone=f"{RUN}/backbone/model_index.json",
+        training=f"{RUN}/backbone/training.csv",
+        config=f"{RUN}/backbone/config.json",
+    log:
+        f"{RUN}/logs/finetune.log",
+    benchmark:
+        f"{RUN}/benchmarks/finetune.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 24000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+    params:
+        settings=section("finetune"),
+        seed=config["seed"],
+        out=lambda wildcards, output: folder(output.backbone),
+        # Snakemake deletes declared outputs before a rerun; what a training resumes from lies apart.
+        state=f"{RUN}/.state/finetune",
+    message:
+        "Fine-tuning the backbone"
+    shell:
+        "python -m didgen finetune --settings {params.settings:q} --seed {params.seed}"
+        " --train {input.train} --captions {input.captions}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+
+
+rule image_shard:
+    """One shard of the images made from text alone."""
+    input:
+        train=rules.prepare.output.train,
+        captions=rules.caption.output.captions,
+        backbone=rules.finetune.output.backbone,
+    output:
+        metadata=f"{RUN}/images/{{scatteritem}}/metadata.csv",
+        config=f"{RUN}/images/{{scatteritem}}/config.json",
+    log:
+        f"{RUN}/logs/images/{{scatteritem}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/images/{{scatteritem}}.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        settings=section("images"),
+        seed=config["seed"],
+        backbone=lambda wildcards, input: folder(input.backbone),
+        out=lambda wildcards, output: folder(output.metadata),
+        shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+    message:
+        "Synthesizing images, shard {params.shard}"
+    shell:
+        "python -m didgen images --settings {params.settings:q} --seed {params.seed}"
+        " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
+        " --shard {params.shard} --out {params.out} 2>&1 | tee {log}"
+
+
+rule pair_shard:
+    """One shard of the lesion-mask pairs."""
+    input:
+        train=rules.prepare.output.train,
+        captions=rules.caption.output.captions,
+        backbone=rules.finetune.output.backbone,
+    output:
+        metadata=f"{RUN}/pairs/{{scatteritem}}/metadata.csv",
+        config=f"{RUN}/pairs/{{scatteritem}}/config.json",
+    log:
+        f"{RUN}/logs/pairs/{{scatteritem}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/pairs/{{scatteritem}}.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 960 * attempt,
+    params:
+        settings=section("pairs"),
+        seed=config["seed"],
+        backbone=lambda wildcards, input: folder(input.backbone),
+        out=lambda wildcards, output: folder(output.metadata),
+        shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+    message:
+        "Synthesizing lesion-mask pairs, shard {params.shard}"
+    shell:
+        "python -m didgen pairs --settings {params.settings:q} --seed {params.seed}"
+        " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
+        " --shard {params.shard} --out {params.out} 2>&1 | tee {log}"
+
+
+rule augment:
+    """The augmented data set: synthetic images and pairs in one image folder."""
+    input:
+        images=gather.images(f"{RUN}/images/{{scatteritem}}/metadata.csv"),
+        pairs=gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv"),
+    output:
+        metadata=f"{RUN}/augmented/metadata.csv",
+        config=f"{RUN}/augmented/config.json",
+    log:
+        f"{RUN}/logs/augment.log",
+    benchmark:
+        f"{RUN}/benchmarks/augment.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=section("augment"),
+        images=lambda wildcards, input: [folder(path) for path in input.images],
+        pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
+        out=lambda wildcards, output: folder(output.metadata),
+    message:
+        "Joining the synthetic images and pairs"
+    shell:
+        "python -m didgen augment --settings {params.settings:q}"
+        " --images {params.images} --pairs {params.pairs}"
+        " --out {params.out} 2>&1 | tee {log}"
+
+
+rule maps:
+    """Attention maps of the lesion and skin tokens on held-out images."""
+    input:
+        manifest=rules.prepare.output.test,
+        captions=rules.caption.output.captions,
+        backbone=rules.finetune.output.backbone,
+    output:
+        maps=f"{RUN}/maps/maps.json",
+        config=f"{RUN}/maps/config.json",
+    log:
+        f"{RUN}/logs/maps.log",
+    benchmark:
+        f"{RUN}/benchmarks/maps.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=section("maps"),
+        seed=config["seed"],
+        backbone=lambda wildcards, input: folder(input.backbone),
+        out=lambda wildcards, output: folder(output.maps),
+    message:
+        "Comparing attention maps with the masks of held-out images"
+    shell:
+        "python -m didgen maps --settings {params.settings:q} --seed {params.seed}"
+        " --manifest {input.manifest}"
+        " --captions {input.captions} --backbone {params.backbone}"
+        " --out {params.out} 2>&1 | tee {log}"

@@ -1,0 +1,40 @@
+"""Report: everything the run found, on one page."""
+
+
+rule report:
+    """One self-contained page: data, samples, attention maps, losses, metrics, verdict."""
+    input:
+        summary=rules.prepare.output.summary,
+        captions=rules.caption.output.captions,
+        training=rules.finetune.output.training,
+        augmented=rules.augment.output.metadata,
+        maps=rules.maps.output.maps,
+        verdict=rules.verdict.output.verdict,
+    output:
+        page=report(
+            f"{RUN}/report/index.html",
+            caption="../workflow/report/page.rst",
+            category="Report",
+        ),
+    log:
+        f"{RUN}/logs/report.log",
+    benchmark:
+        f"{RUN}/benchmarks/report.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        settings=section("report"),
+        run_dir=lambda wildcards, output: folder(folder(output.page)),
+    message:
+        "Writing the report"
+    shell:
+        "python -m didgen report --settings {params.settings:q} --run-dir {params.run_dir}"
+        " --out {output.page} 2>&1 | tee {log}"
+
+
+onsuccess:
+    shell("{sys.executable:q} {workflow.basedir:q}/outcome.py {RUN:q}")

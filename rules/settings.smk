@@ -1,0 +1,88 @@
+"""What all rules share: the run's folder, its settings, its device, its interpreter."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+REPOSITORY = Path(workflow.basedir).parent
+ARMS = ("original", "synthetic")
+
+
+def check_config():
+    """Stop before any job when a key is unknown, a value wrong or a combination impossible.
+
+    The pydantic models know which values go together, and name the key; where the launcher has no
+    pydantic, the schema made from them still catches unknown keys, types and ranges.
+    """
+    sys.path.insert(0, str(REPOSITORY))
+    try:
+        from didgen.cli import explain
+        from didgen.config import RunConfig
+        from pydantic import ValidationError
+    except ModuleNotFoundError as error:
+        if error.name != "pydantic":
+            raise
+    else:
+        try:
+            # With all defaults filled in: writing one out changes nothing and reruns nothing.
+            config.update(RunConfig.model_validate(config).model_dump(mode="json"))
+        except ValidationError as error:
+            raise WorkflowError(f"The configuration cannot be used:\n{explain(error)}") from None
+    validate(config, "../workflow/schemas/config.schema.json")
+    if config["mirror"]:
+        config["data"]["mirror"] = config["mirror"]
+
+
+def section(stage):
+    """One stage's settings as JSON: editing them reruns that stage and what follows it."""
+    return json.dumps(config[stage], sort_keys=True)
+
+
+def gpus(wildcards):
+    """How many GPUs a job of a network takes.
+
+    Where there is none, 0 leaves the jobs free to run side by side. A cluster's login node may
+    have none although its nodes do: there the profile says so.
+    """
+    return int(shutil.which("nvidia-smi") is not None)
+
+
+def folder(path):
+    """The folder of an output or input file, for commands that take folders."""
+    return str(Path(path).parent)
+
+
+def flag(name, values):
+    """A flag with its values for a shell command, or nothing where there are none."""
+    return f"{name} {values}" if values else ""
+
+
+def synthetic_data(wildcards):
+    """What an arm trains on beside the original images."""
+    return [] if wildcards.arm == "original" else rules.augment.output.metadata
+
+
+def command_prefix():
+    """Let every command find this checkout's package, and the interpreter snakemake runs in.
+
+    Under conda the activated environment brings its own interpreter; PYTHONPATH is set after
+    activation because conda drops it.
+    """
+    prefix = "set -euo pipefail; "
+    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+        prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    return prefix + f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
+
+
+check_config()
+
+RUN = f"results/{config['run']}"
+SEEDS = config["seeds"]
+
+shell.prefix(command_prefix())

@@ -1,0 +1,217 @@
+import math
+
+import pytest
+import torch
+
+from didgen.attention.guidance import Guide, LayoutGuidance, layout_losses
+from didgen.attention.recorder import AttentionRecorder
+
+POSITIONS = [4, 6]
+
+
+def disks(batch=2, size=64):
+    """Disks of different radii left of the center, (batch, 1, size, size)."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    radii = torch.linspace(0.15, 0.35, batch) * size
+    distance = ((y - size / 2) ** 2 + (x - size / 3) ** 2).sqrt()
+    return (distance[None, None] <= radii.view(-1, 1, 1, 1)).float()
+
+
+def losses_of(unet, latents, timestep, embeddings, masks):
+    with (
+        torch.no_grad(),
+        AttentionRecorder(
+            unet, cross={"resolution": 16, "positions": POSITIONS}, self_={"resolution": 32}
+        ) as recorder,
+    ):
+        recorder.run(latents, timestep, embeddings)
+        return layout_losses(recorder, masks, LayoutGuidance())
+
+
+def test_equation_6_is_one_gradient_step(new_unet, inputs):
+    unet = new_unet().double()
+    latents, timestep, embeddings = inputs(2, torch.float64)
+    masks = disks()
+    guide = Guide(unet, masks, POSITIONS, 10, LayoutGuidance(eta=3.0))
+    moved = guide(latents, timestep, 0, embeddings)
+    z = latents.clone().requires_grad_()
+    with AttentionRecorder(
+        unet, cross={"resolution": 16, "positions": POSITIONS}, self_={"resolution": 32}
+    ) as recorder:
+        unet(z, timestep, embeddings)
+        cross_loss, self_loss = layout_losses(recorder, masks, LayoutGuidance())
+    (gradient,) = torch.autograd.grad((cross_loss + self_loss).sum(), z)
+    assert float(gradient.abs().max()) > 0
+    torch.testing.assert_close(moved, latents - 3.0 * gradient)
+    assert not moved.requires_grad
+    (step,) = guide.history
+    torch.testing.assert_close(step.cross_loss, cross_loss.detach())
+    torch.testing.assert_close(step.gradient_rms, gradient.square().mean((1, 2, 3)).sqrt())
+
+
+def test_self_loss_is_equation_5_of_the_explicit_map(new_unet, inputs):
+    unet = new_unet().double()
+    latents, timestep, embeddings = inputs(1, torch.float64)
+    masks = disks(1).double()
+    with (
+        torch.no_grad(),
+        AttentionRecorder(
+            unet, cross={"resolution": 16, "positions": POSITIONS}, self_={"resolution": 32}
+        ) as recorder,
+    ):
+        unet(latents, timestep, embeddings)
+        _, loss = layout_losses(recorder, masks, LayoutGuidance(self_normalization="sum"))
+        matrix = recorder.apply_self_attention(torch.eye(1024, dtype=torch.float64)[None])[0]
+    lesion = (masks[0, 0].view(32, 2, 32, 2).mean((1, 3)) > 0.5).flatten()
+    expected = sum(matrix[m][:, ~m].sum() / (~m).sum() for m in (lesion, ~lesion))
+    torch.testing.assert_close(loss, 0.5 * expected[None])
+
+
+def test_a_batch_moves_as_its_images_alone(new_unet, inputs):
+    unet = new_unet().double()
+    latents, timestep, embeddings = inputs(4, torch.float64)
+    masks = disks(4)
+    together = Guide(unet, masks, POSITIONS, 10)(latents, timestep, 0, embeddings)
+    alone = [
+        Guide(unet, masks[i : i + 1], POSITIONS, 10)(
+            latents[i : i + 1], timestep, 0, embeddings[i : i + 1]
+        )
+        for i in range(4)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_full_pass_and_early_exit_agree(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    results = [
+        Guide(unet, disks(), POSITIONS, 10, LayoutGuidance(early_exit=early))(
+            latents, timestep, 0, embeddings
+        )
+        for early in (False, True)
+    ]
+    assert torch.equal(*results)
+
+
+def test_guidance_lowers_both_losses(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    masks = disks()
+    before = sum(losses_of(unet, latents, timestep, embeddings, masks))
+    guide = Guide(unet, masks, POSITIONS, 16, LayoutGuidance(eta=20.0))
+    for step in range(8):
+        latents = guide(latents, timestep, step, embeddings)
+    after = sum(losses_of(unet, latents, timestep, embeddings, masks))
+    assert bool((after < before).all())
+    assert len(guide.history) == 8 and not guide.diverged
+
+
+def test_no_update_and_no_pass_after_the_guided_range(unet, inputs, count_hooks):
+    latents, timestep, embeddings = inputs(1)
+    guide = Guide(unet, disks(1), POSITIONS, 10)
+    passes = []
+    handle = unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
+    before = count_hooks(unet)
+    assert guide(latents, timestep, 5, embeddings) is latents
+    assert guide(latents, timestep, 9, embeddings) is latents
+    assert not passes
+    assert guide(latents, timestep, 4, embeddings) is not latents
+    assert len(passes) == 1 and count_hooks(unet) == before
+    handle.remove()
+
+
+def test_guides_inside_no_grad_and_inference_mode(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    expected = Guide(unet, disks(1), POSITIONS, 10)(latents, timestep, 0, embeddings)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            moved = Guide(unet, disks(1), POSITIONS, 10)(latents + 0, timestep, 0, embeddings + 0)
+        assert torch.equal(moved, expected)
+
+
+def test_no_gradient_reaches_the_weights(new_unet, inputs):
+    unet = new_unet().requires_grad_(True)
+    latents, timestep, embeddings = inputs(1)
+    Guide(unet, disks(1), POSITIONS, 10)(latents, timestep, 0, embeddings)
+    assert all(p.grad is None for p in unet.parameters())
+
+
+def test_a_diverging_image_does_not_take_the_others_along(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    clean = Guide(unet, disks(), POSITIONS, 10)(latents, timestep, 0, embeddings)
+    broken = latents.clone()
+    broken[0, 0, 0, 0] = math.nan
+    guide = Guide(unet, disks(), POSITIONS, 10)
+    for step in range(2):
+        moved = guide(broken, timestep, step, embeddings)
+    torch.testing.assert_close(moved[1], clean[1])
+    assert torch.equal(moved[0].isnan(), broken[0].isnan())
+    (case,) = guide.diverged
+    assert (case.image, case.step_index, case.timestep) == (0, 0, 500)
+
+
+def test_an_empty_mask_gives_a_finite_update(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    masks = torch.zeros(2, 1, 64, 64)
+    masks[1] = 1.0
+    guide = Guide(unet, masks, POSITIONS, 10)
+    assert bool(torch.isfinite(guide(latents, timestep, 0, embeddings)).all())
+    assert not guide.diverged
+
+
+def test_a_term_of_weight_zero_is_left_out(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    for weights, zero in (((1.0, 0.0), "self_loss"), ((0.0, 1.0), "cross_loss")):
+        settings = LayoutGuidance(cross_weight=weights[0], self_weight=weights[1])
+        guide = Guide(unet, disks(1), POSITIONS, 10, settings)
+        assert not torch.equal(guide(latents, timestep, 0, embeddings), latents)
+        assert float(getattr(guide.history[0], zero)) == 0.0
+
+
+def test_half_precision_follows_single_precision(new_unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    settings = LayoutGuidance(eta=20.0)
+    full = Guide(new_unet(), disks(1), POSITIONS, 10, settings)(latents, timestep, 0, embeddings)
+    half = Guide(new_unet().bfloat16(), disks(1), POSITIONS, 10, settings)
+    moved = half(latents.bfloat16(), timestep, 0, embeddings.bfloat16())
+    assert moved.dtype == torch.bfloat16
+    a, b = (full - latents).flatten(), (moved.float() - latents).flatten()
+    assert float(torch.nn.functional.cosine_similarity(a, b, dim=0)) > 0.7
+
+
+def test_schedules_by_hand():
+    constant = LayoutGuidance()
+    assert [constant.step_size(i, 50) for i in (0, 24)] == [20.0, 20.0]
+    released = LayoutGuidance(schedule="sqrt-linear")
+    assert released.step_size(0, 50) == 20.0
+    assert released.step_size(24, 50) == pytest.approx(17.436, abs=1e-3)
+    assert constant.guided_steps(50) == 25
+    assert LayoutGuidance(guided_fraction=0.0).guided_steps(50) == 0
+    assert LayoutGuidance(guided_fraction=1.0).guided_steps(7) == 7
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guided_fraction": 1.5},
+        {"eta": -1.0},
+        {"eta": math.nan},
+        {"schedule": "cosine"},
+        {"cross_reading": "ratio"},
+        {"self_normalization": "median"},
+        {"cross_weight": 0.0, "self_weight": 0.0},
+    ],
+)
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="expected"):
+        LayoutGuidance(**settings)
+
+
+def test_bad_masks_and_positions_are_refused(unet, inputs):
+    with pytest.raises(ValueError, match="divide 8-bit masks by 255"):
+        Guide(unet, 255 * disks(1), POSITIONS, 10)
+    with pytest.raises(ValueError, match=r"\(images, 1, H, W\)"):
+        Guide(unet, disks(1)[0], POSITIONS, 10)
+    with pytest.raises(ValueError, match="a lesion and a skin one"):
+        Guide(unet, disks(1), [4], 10)
+    latents, timestep, embeddings = inputs(2)
+    with pytest.raises(ValueError, match="2 latents meet 1 masks"):
+        Guide(unet, disks(1), POSITIONS, 10)(latents, timestep, 0, embeddings)

@@ -1,0 +1,65 @@
+import pandas as pd
+import pytest
+
+from didgen.data.manifest import ManifestError, read_manifest, resolve, write_manifest
+
+
+def manifest(**changes) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "id": ["a", "b", "c"],
+            "image": ["images/a.png", "images/b.png", "images/c.png"],
+            "mask": ["masks/a.png", "", ""],
+            "label": ["", "MEL", "NV"],
+            "split": ["train", "val", "test"],
+            "lesion_id": ["L1", "L2", ""],
+            "patient_id": ["P1", "P2", ""],
+            "source": "x",
+            "width": 8,
+            "height": 8,
+            "sha256": "0",
+        }
+    )
+    return frame.assign(**changes)
+
+
+def test_round_trip_keeps_empty_text_and_integers(tmp_path):
+    write_manifest(manifest(extra=["NA", "", "null"]), tmp_path / "m.csv")
+    read = read_manifest(tmp_path / "m.csv", check_files=False)
+    assert read["mask"].tolist() == ["masks/a.png", "", ""]
+    assert read["extra"].tolist() == ["NA", "", "null"]
+    assert read["width"].dtype == "int64"
+    assert resolve(tmp_path / "m.csv", read["mask"])[1:] == [None, None]
+    assert resolve(tmp_path / "m.csv", read["mask"])[0] == tmp_path / "masks/a.png"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": ["a", "a", "c"]}, r"duplicate ids: 1 \(a\)"),
+        ({"label": ["", "WART", "NV"]}, r"unknown labels: 1 \(WART\); use one of MEL, NV"),
+        ({"label": ["", "", "NV"]}, r"neither label nor mask: 1 \(b\)"),
+        ({"split": ["train", "dev", "test"]}, r"unknown splits: 1 \(dev\)"),
+        ({"lesion_id": ["L1", "L1", ""]}, r"lesions in more than one split: 1 \(L1\)"),
+        ({"patient_id": ["P1", "P2", "P1"]}, r"patients in more than one split: 1 \(P1\)"),
+        ({"image": ["/etc/passwd", "x", "y"]}, r"paths that leave the folder: 1"),
+        ({"image": ["../a.png", "x", "y"]}, r"paths that leave the folder: 1"),
+        ({"image": ["", "x", "y"]}, r"rows without image: 1 \(a\)"),
+    ],
+)
+def test_broken_rules_are_named_with_rows_and_remedy(tmp_path, changes, message):
+    with pytest.raises(ManifestError, match=message):
+        write_manifest(manifest(**changes), tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_missing_columns_rows_and_files_are_named(tmp_path):
+    with pytest.raises(ManifestError, match=r"missing columns \['sha256'\]"):
+        write_manifest(manifest().drop(columns="sha256"), tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="no rows"):
+        write_manifest(manifest().iloc[:0], tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="no such manifest"):
+        read_manifest(tmp_path / "absent.csv")
+    write_manifest(manifest(), tmp_path / "m.csv")
+    with pytest.raises(ManifestError, match="missing files: 4"):
+        read_manifest(tmp_path / "m.csv")

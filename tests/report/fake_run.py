@@ -1,0 +1,207 @@
+"""A made-up run's folder, with every file that the report reads."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+ARMS = {"original": 0.0, "synthetic": 0.021}
+Draw = Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def blob(label: str, seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A brown ellipse on pink: uint8 (size, size, 3), bool (size, size)."""
+    rng = np.random.default_rng([seed, *label.encode()])
+    y, x = np.mgrid[:size, :size] / size
+    cx, cy, a, b = rng.uniform([0.4, 0.4, 0.15, 0.15], [0.6, 0.6, 0.3, 0.3])
+    mask = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 < 1
+    image = np.where(mask[..., None], (120, 70, 50), (225, 180, 160))
+    return (image + rng.normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8), mask
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Write an array as PNG, a mask as 0/255."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels).save(path)
+
+
+def save_json(path: Path, value: object) -> None:
+    """Write JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def make_run(
+    root: Path,
+    codes: tuple[str, ...] = ("MEL", "NV"),
+    per_class: int = 4,
+    size: int = 32,
+    draw: Draw = blob,
+    caption: str = "A medium oval {phrase}, dark brown, centered, on light skin.",
+    pairs: int = 4,
+    seeds: int = 3,
+) -> Path:
+    """Write the whole folder; returns it."""
+    rng = np.random.default_rng(0)
+    _data(root, codes, per_class, size, draw, caption)
+    _synthetic(root, codes, per_class, size, draw, caption, pairs)
+    _maps(root, codes, size, draw)
+    steps = np.arange(1, 251)
+    noise = rng.normal(1, 0.06, 250)
+    rec, attn = (0.09 + 0.25 * np.exp(-steps / 40)) * noise, 0.02 + 0.2 * np.exp(-steps / 25)
+    frame = pd.DataFrame({"step": steps, "loss": rec + 0.1 * attn, "loss_rec": rec})
+    frame = frame.assign(loss_attn=attn, lr=2e-4, grad_norm=1.0, seconds=1.1)
+    (root / "backbone").mkdir()
+    frame.to_csv(root / "backbone" / "training.csv", index=False)
+    save_json(root / "backbone" / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
+    tasks = {
+        "classification": _task(root, "classify", "balanced_accuracy", 0.58, seeds, codes, rng),
+        "segmentation": _task(root, "segment", "dice", 0.86, seeds, codes, rng),
+    }
+    save_json(root / "verdict.json", {"run": root.name, "tasks": tasks})
+    for name in ("data", "captions", "backbone", "images", "pairs", "augmented", "maps", "verdict"):
+        save_json(root / name / "config.json", {"seed": 0, "out": str(root.resolve() / name)})
+    return root
+
+
+def _row(name: str, label: str, split: str, size: int, mask: str = "") -> dict:
+    return {
+        "id": name, "image": f"images/{name}.png", "mask": mask, "label": label, "split": split,
+        "lesion_id": f"L{name}", "patient_id": f"P{name}", "source": "phantoms",
+        "width": size, "height": size, "sha256": "0" * 64,
+    }  # fmt: skip
+
+
+def _phrase(caption: str, label: str) -> str:
+    return caption.replace("{phrase}", label)
+
+
+def _data(
+    root: Path, codes: tuple[str, ...], per_class: int, size: int, draw: Draw, caption: str
+) -> None:
+    captions = []
+    for offset, (split, count) in enumerate((("train", per_class), ("val", 1), ("test", 2))):
+        rows = []
+        for code in codes:
+            for number in range(count):
+                name = f"PH_{code}_{split}_{number:03d}"
+                image, mask = draw(code, 1000 * offset + number, size)
+                save(root / "data" / "images" / f"{name}.png", image)
+                save(root / "data" / "masks" / f"{name}.png", mask)
+                rows.append(_row(name, code, split, size, f"masks/{name}.png"))
+                captions.append({"id": name, "caption": _phrase(caption, code)})
+        pd.DataFrame(rows).to_csv(root / "data" / f"{split}.csv", index=False)
+    save_json(root / "data" / "summary.json", {"left_out": {"over max_per_class": 3}})
+    (root / "captions").mkdir()
+    pd.DataFrame(captions).to_csv(root / "captions" / "captions.csv", index=False)
+    counts = {"light": 9, "tan": 3, "dark": 2}
+    fields = {"skin_tone": counts, "colors": {"dark brown": 12, "red": 5}, "hair": {"none": 14}}
+    save_json(root / "captions" / "statistics.json", {"attributes": fields})
+
+
+def _synthetic(
+    root: Path,
+    codes: tuple[str, ...],
+    per_class: int,
+    size: int,
+    draw: Draw,
+    caption: str,
+    pairs: int,
+) -> None:
+    def synthetic(name: str, code: str, seed: int, **more: object) -> dict:
+        told = {"method": "didgen", "seed": seed, "caption": _phrase(caption, code)}
+        row = _row(name, code, "train", size) | told
+        return row | {"parent_ids": "PH_1", "checkpoint": "ab12cd34ef56ab78"} | more
+
+    rows = []
+    for code in codes:
+        for number in range(per_class):
+            name = f"SYN_{code}_{number:05d}"
+            save(root / "images" / "images" / f"{name}.png", draw(code, 5000 + number, size)[0])
+            rows.append(synthetic(name, code, 5000 + number))
+    pd.DataFrame(rows).to_csv(root / "images" / "metadata.csv", index=False)
+    made = []
+    for number in range(pairs):
+        name, code = f"PAIR_{number:05d}", codes[number % len(codes)]
+        image, mask = draw(code, 7000 + number, size)
+        condition = np.roll(mask, 1 + number % 9, axis=number % 2)
+        iou = (mask & condition).sum() / (mask | condition).sum()
+        folder = root / "pairs"
+        save(folder / "images" / f"{name}.png", image)
+        save(folder / "masks" / f"{name}.png", mask)
+        save(folder / "conditions" / f"{name}.png", condition)
+        files = {"mask": f"masks/{name}.png", "condition": f"conditions/{name}.png"}
+        made.append(synthetic(name, code, 7000 + number, **files, layout_iou=iou))
+    pd.DataFrame(made).to_csv(root / "pairs" / "metadata.csv", index=False)
+    table = pd.DataFrame(rows + made)
+    table.insert(0, "file_name", table["image"])
+    (root / "augmented").mkdir()
+    table.to_csv(root / "augmented" / "metadata.csv", index=False)
+
+
+def _maps(root: Path, codes: tuple[str, ...], size: int, draw: Draw) -> None:
+    from didgen.report.panels import attention_panel
+
+    images = []
+    for number, code in enumerate(codes * 2):
+        name = f"PH_{code}_test_{number:03d}"
+        image, mask = draw(code, 2000 + number, size)
+        y, x = np.mgrid[:size, :size] / size
+        near = np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.05) * 0.4 + mask * 0.6
+        found = near > 0.5
+        panel = attention_panel(image, np.stack([near, 1 - near]), mask, found)
+        save(root / "maps" / "panels" / f"{name}.png", panel)
+        iou = float((mask & found).sum() / (mask | found).sum())
+        images.append({"id": name, "lesion_iou": iou, "panel": f"panels/{name}.png"})
+    values = [image["lesion_iou"] for image in images]
+    told = {"resolution": 16, "n": len(images), "lesion_iou_mean": float(np.mean(values))}
+    told |= {"lesion_iou_std": float(np.std(values, ddof=1)), "annotated_iou_mean": 0.8125}
+    save_json(root / "maps" / "maps.json", told | {"images": images})
+
+
+def _task(
+    root: Path,
+    folder: str,
+    metric: str,
+    level: float,
+    seeds: int,
+    codes: tuple[str, ...],
+    rng: np.random.Generator,
+) -> dict:
+    arms = {}
+    for arm, gain in ARMS.items():
+        scores = []
+        for seed in range(seeds):
+            score = float(level + gain + rng.normal(0, 0.012))
+            scores.append(score)
+            matrix = rng.integers(0, 9, (len(codes), len(codes))) + 30 * np.eye(len(codes), dtype=int)
+            recall = {code: {"recall": float(rng.uniform(0.4, 0.9))} for code in codes}
+            metrics = {metric: score, "auc": 0.9 + gain, "n": 40, "per_class": recall}
+            if folder == "classify":
+                metrics |= {"classes": list(codes), "confusion_matrix": matrix.tolist()}
+            place = root / folder / arm / f"seed{seed}"
+            save_json(place / "metrics.json", metrics)
+            save_json(place / "config.json", {"arm": arm, "seed": seed})
+            step = np.arange(10, 301, 10)
+            value = score * (1 - np.exp(-step / 60)) + rng.normal(0, 0.01, 30)
+            curves = pd.DataFrame({"step": step, "train_loss": 2 * np.exp(-step / 80) + 0.05})
+            curves.assign(val_score=value).to_csv(place / "curves.csv", index=False)
+        spread = float(np.std(scores, ddof=1)) if seeds > 1 else 0.0
+        arms[arm] = {"mean": float(np.mean(scores)), "sd": spread, "per_seed": scores}
+    difference = arms["synthetic"]["mean"] - arms["original"]["mean"]
+    low, high = difference - 0.031, difference + 0.029
+    if folder == "segment":
+        low, high = difference - 0.008, difference + 0.009
+    sure = low > 0
+    name = metric.replace("_", " ")
+    answer = "improves" if sure else "gives no evidence of changing"
+    told = f"Adding synthetic data {answer} {name}: difference {difference:+.3f}."
+    return {
+        "metric": name, "arms": arms, "best_control": "original", "difference": difference,
+        "interval": [low, high], "confidence": 0.95, "p": 0.0004 if sure else 0.278,
+        "test": "paired bootstrap over test images", "n_test": 175, "n_seeds": seeds,
+        "verdict": "helps" if sure else "no evidence", "sentence": told,
+    }  # fmt: skip

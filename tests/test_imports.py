@@ -1,0 +1,169 @@
+"""Imports point one way: the rooms of the package, what formulas may use, what names may not be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "didgen"
+
+# Each level may import the levels below it, never a sibling on its own level.
+LEVELS = (
+    ("data",),
+    ("backbone", "attention"),
+    ("captions", "synthesis", "downstream", "metrics", "report"),
+    ("stages",),
+    ("cli", "config", "__main__"),
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+TOP = len(LEVELS) - 1
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FORMULAS = {"torch"}
+METRICS = {"numpy", "scipy", "torch", "sklearn"}
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file names, with its line: imports anywhere in it, functions and
+    TYPE_CHECKING blocks included, relative ones resolved, and strings such as "didgen.x:y", from
+    which modules are loaded by name."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package[: len(package) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield base, node.lineno
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.partition(":")[0]
+            if name.startswith("didgen.") and all(map(str.isidentifier, name.split("."))):
+                yield name, node.lineno
+
+
+def room_of(module: str) -> str | None:
+    """The room a module of the package lies in; None for other packages and for plain names."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "didgen" and len(parts) > 1 and parts[1] in LEVEL else None
+
+
+def allowed(importer: str, target: str) -> bool:
+    """Whether one room may import another."""
+    if importer == target or LEVEL[importer] == LEVEL[target] == TOP:
+        return True
+    return LEVEL[target] < LEVEL[importer]
+
+
+def faults(path: Path) -> list[str]:
+    """The imports of a file that point the wrong way."""
+    importer = room_of(module_name(path))
+    found = []
+    for name, line in imported(path):
+        target = room_of(name)
+        if importer and target and not allowed(importer, target):
+            found.append(f"{path.name}:{line}: {importer} imports {name}")
+    return found
+
+
+def outside(path: Path) -> set[str]:
+    """The packages a file imports beside the standard library and this package."""
+    tops = {
+        alias.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for alias in (
+            [name.name for name in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or "didgen"]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    return tops - set(sys.stdlib_module_names) - {"didgen"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    assert not faults(path)
+
+
+def test_every_room_has_a_level() -> None:
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
+    assert rooms - {"__init__"} <= set(LEVEL), "a new room needs its place in LEVELS"
+
+
+@pytest.mark.parametrize(
+    ("importer", "target", "verdict"),
+    [
+        ("stages", "metrics", True),
+        ("metrics", "data", True),
+        ("cli", "config", True),
+        ("synthesis", "attention", True),
+        ("metrics", "report", False),
+        ("attention", "backbone", False),
+        ("data", "captions", False),
+        ("captions", "stages", False),
+    ],
+)
+def test_allowed_by_hand(importer: str, target: str, verdict: bool) -> None:
+    assert allowed(importer, target) is verdict
+
+
+def test_lazy_relative_and_named_imports_are_seen(tmp_path: Path, monkeypatch) -> None:
+    package = tmp_path / "didgen" / "metrics"
+    package.mkdir(parents=True)
+    path = package / "fidelity.py"
+    path.write_text(
+        "def score():\n"
+        "    from ..report import figures\n"
+        "    import didgen.captions.prompts\n"
+        "METHODS = {'ours': 'didgen.synthesis.didgen:Ours'}\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    lines = {int(fault.split(":")[1]) for fault in faults(path)}
+    assert lines == {2, 3, 4}
+
+
+@pytest.mark.parametrize("name", ["losses.py", "maps.py"])
+def test_attention_formulas_import_only_torch(name: str) -> None:
+    path = PACKAGE / "attention" / name
+    assert outside(path) <= FORMULAS
+    assert {room_of(module) for module, _ in imported(path)} <= {None, "attention"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "metrics").glob("*.py")), ids=lambda path: path.stem
+)
+def test_metric_formulas_import_only_numerics(path: Path) -> None:
+    assert outside(path) <= METRICS
+    assert {room_of(module) for module, _ in imported(path)} <= {None, "metrics"}
+
+
+def test_no_room_for_homeless_code() -> None:
+    homeless = {"utils", "util", "helpers", "common", "misc"}
+    places = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *ROOT.glob("rules/*.smk")]
+    found = [path for path in places if path.stem in homeless]
+    assert not found, "name the module after what it holds"
+
+
+def test_settings_load_without_heavy_libraries() -> None:
+    """The launcher checks a configuration with pydantic alone."""
+    heavy = ("torch", "diffusers", "transformers", "timm", "pandas", "skimage", "matplotlib")
+    code = f"import sys, didgen.config; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,81 @@
+"""What runs again after an edit, and what a run leaves behind: real rules, stub stages."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from didgen.config import RunConfig
+
+DOWNSTREAM = {"verdict", "report", "all"}
+
+
+def edit(finished: Path, section: str, key: str) -> str:
+    """Write a copy of the configuration with one number raised by one; its name."""
+    config = yaml.safe_load((finished / "config" / "config.yaml").read_text())
+    value = getattr(getattr(RunConfig.model_validate(config), section), key)
+    config[section] = config.get(section, {}) | {key: value + 1}
+    (finished / "changed.yaml").write_text(yaml.safe_dump(config))
+    return "changed.yaml"
+
+
+def test_every_rule_gives_its_stage_the_flags_it_needs(finished: Path) -> None:
+    run_dir = finished / "results" / "smoke"
+    assert (run_dir / "report" / "index.html").exists()
+    for rule in ("prepare", "finetune", "images/1-of-2", "classify/synthetic-seed0", "verdict"):
+        assert "stub of" in (run_dir / "logs" / f"{rule}.log").read_text()
+        assert (run_dir / "benchmarks" / f"{rule}.tsv").exists()
+
+
+def test_only_the_synthetic_arm_sees_synthetic_data(finished: Path) -> None:
+    logs = finished / "results" / "smoke" / "logs"
+    for task in ("classify", "segment"):
+        assert "--synthetic" not in (logs / task / "original-seed0.log").read_text()
+        assert "--synthetic" in (logs / task / "synthetic-seed0.log").read_text()
+
+
+def test_a_second_run_has_nothing_to_do(finished: Path, snakemake) -> None:
+    done = snakemake(finished)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "rerun"),
+    [
+        (
+            "pairs",
+            "steps",
+            {"pair_shard", "augment", "train_classifier", "train_segmenter"} | DOWNSTREAM,
+        ),
+        pytest.param("maps", "images", {"maps", "report", "all"}, marks=pytest.mark.slow),
+    ],
+)
+def test_editing_a_section_reruns_its_stage_and_what_follows(
+    finished: Path, snakemake, jobs, section: str, key: str, rerun: set[str]
+) -> None:
+    done = snakemake(finished, "-n", "--configfile", edit(finished, section, key))
+    assert done.returncode == 0, done.stdout
+    assert set(jobs(done.stdout)) == rerun
+
+
+@pytest.mark.slow
+def test_writing_a_default_out_reruns_nothing(finished: Path, snakemake) -> None:
+    config = yaml.safe_load((finished / "config" / "config.yaml").read_text())
+    full = RunConfig.model_validate(config).model_dump(mode="json")
+    (finished / "full.yaml").write_text(yaml.safe_dump(full))
+    done = snakemake(finished, "-n", "--configfile", "full.yaml")
+    assert "Nothing to be done" in done.stdout
+
+
+def test_a_failing_stage_speaks_on_the_terminal_and_in_its_log(finished: Path, snakemake) -> None:
+    main = finished / "didgen" / "__main__.py"
+    working = main.read_text()
+    main.write_text("import sys\nsys.exit('the disk is full')\n")
+    try:
+        done = snakemake(finished, "--config", "run=broken", "--until", "prepare")
+    finally:
+        main.write_text(working)
+    assert done.returncode != 0
+    assert "the disk is full" in done.stdout
+    assert "the disk is full" in (finished / "results/broken/logs/prepare.log").read_text()

@@ -1,0 +1,95 @@
+"""The workflow: every configuration builds every stage, wrong ones stop and name the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+STAGES = {
+    "prepare",
+    "caption",
+    "finetune",
+    "image_shard",
+    "pair_shard",
+    "augment",
+    "maps",
+    "train_classifier",
+    "train_segmenter",
+    "verdict",
+    "report",
+    "all",
+}
+
+
+def test_the_demo_is_what_runs_without_a_config_file(tmp_path: Path, snakemake, jobs) -> None:
+    (tmp_path / "config").symlink_to(CONFIG)
+    done = snakemake(tmp_path, "-n")
+    assert done.returncode == 0, done.stdout
+    assert "results/demo/report/index.html" in done.stdout
+    assert set(jobs(done.stdout)) == STAGES
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "isic2018.yaml",
+        pytest.param("isic2018-mini.yaml", marks=pytest.mark.slow),
+        pytest.param("smoke.yaml", marks=pytest.mark.slow),
+    ],
+)
+def test_every_configuration_builds_every_stage(tmp_path: Path, snakemake, jobs, name: str) -> None:
+    flags = ("--config", "mirror=archives") if "isic" in name else ()
+    done = snakemake(tmp_path, "-n", "--configfile", str(CONFIG / name), *flags)
+    assert done.returncode == 0, done.stdout
+    counts = jobs(done.stdout)
+    config = yaml.safe_load((CONFIG / name).read_text())
+    assert set(counts) == STAGES
+    assert counts["image_shard"] == counts["pair_shard"] == config.get("shards", 1)
+    assert counts["train_classifier"] == counts["train_segmenter"] == 2 * len(config["seeds"])
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("finetune", {"lerning_rate": 1e-4}, ["finetune.lerning_rate", "unknown key"]),
+        ("data", {"source": "isic2018", "mirror": None}, ["data", "mirror"]),
+        pytest.param(
+            "data", {"size": "large"}, ["data.size", "'large'", "integer"], marks=pytest.mark.slow
+        ),
+        pytest.param(None, {"sections": {}}, ["sections"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_wrong_configuration_stops_and_names_the_key(
+    tmp_path: Path, snakemake, section: str | None, values: dict, said: list[str]
+) -> None:
+    config = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
+    (config.setdefault(section, {}) if section else config).update(values)
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "-n", "--configfile", str(path))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    for words in said:
+        assert words in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["prepare", "images", "pairs", "classify", "segment", "maps"])
+def test_a_stage_can_be_asked_for_alone(tmp_path: Path, snakemake, jobs, target: str) -> None:
+    done = snakemake(tmp_path, "-n", "--configfile", str(CONFIG / "smoke.yaml"), target)
+    assert done.returncode == 0, done.stdout
+    assert target in jobs(done.stdout)
+    assert not {"all", "report"} & set(jobs(done.stdout))
+
+
+def test_workflow_files_are_formatted(module) -> None:
+    done = module(["snakefmt", "--check", "workflow", "rules"], ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_snakemake_finds_nothing_to_improve(module) -> None:
+    done = module(["snakemake", "--lint"], ROOT)
+    assert done.returncode == 0, done.stdout
