@@ -36,10 +36,9 @@ LOGGER = logging.getLogger("didgen")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage; the exit code is 0, 1 (it failed) or 2 (the input or a setting is wrong)."""
-    parser = _parser()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
+        _parser().print_help()
         return 0
     if arguments[0] == "--version":
         from didgen import __version__
@@ -48,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in STAGES + TOOLS:
-        parser.error(f"no stage named {name!r}; stages are {', '.join(STAGES + TOOLS)}")
+        _parser().error(f"no stage named {name!r}; stages are {', '.join(STAGES + TOOLS)}")
     _start_logging(name)
-    stage = importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
+    stage = _module(name)
     try:
         config = read_config(stage.Config, _stage_parser(name, stage), rest)
         # SLURM ends jobs with SIGTERM; as an exit it runs every clean-up on its way out.
@@ -123,8 +122,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _first_line(name: str) -> str:
-    module = importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
-    return (module.__doc__ or "").strip().splitlines()[0]
+    return (_module(name).__doc__ or "").strip().splitlines()[0]
+
+
+def _module(name: str) -> types.ModuleType:
+    # The schema is made from all stages' settings, so it stands above them.
+    if name == "schema":
+        return importlib.import_module("didgen.schema")
+    return importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
 
 
 def _stage_parser(name: str, stage: types.ModuleType) -> argparse.ArgumentParser:

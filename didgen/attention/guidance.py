@@ -160,10 +160,11 @@ class Guide:
         """
         if masks.ndim != 4 or masks.shape[1] != 1:
             raise ValueError(f"masks have shape {tuple(masks.shape)}, expected (images, 1, H, W)")
-        masks = masks.float()
+        with torch.inference_mode(False):  # tensors of inference mode cannot enter a graph
+            masks = masks.detach().clone().float()
+            positions = torch.as_tensor(positions, dtype=torch.long).clone()
         if not bool(((masks >= 0.0) & (masks <= 1.0)).all()):
             raise ValueError("masks should lie in [0, 1]; divide 8-bit masks by 255")
-        positions = torch.as_tensor(positions, dtype=torch.long)
         if positions.shape[-1:] != (2,):
             raise ValueError(
                 f"positions have shape {tuple(positions.shape)}, expected a lesion and a skin one"
@@ -201,7 +202,7 @@ class Guide:
         settings = self.settings
         cross = {"resolution": settings.cross_resolution, "positions": self.positions}
         self_ = {"resolution": settings.self_resolution}
-        # A sampling loop may run in inference mode, whose tensors cannot enter a graph: copy.
+        # Copies, because a sampling loop may run in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
             z = latents.detach().clone().requires_grad_()
             embeddings = embeddings.detach().clone()
@@ -217,7 +218,7 @@ class Guide:
                 total = settings.cross_weight * cross_loss + settings.self_weight * self_loss
                 (gradient,) = torch.autograd.grad(total.sum() * LOSS_SCALE, z)
         gradient = gradient.to(torch.promote_types(z.dtype, torch.float32)) / LOSS_SCALE
-        return gradient, cross_loss.detach().float(), self_loss.detach().float()
+        return gradient, cross_loss.detach(), self_loss.detach()
 
     def _note(self, sound: Tensor, step_index: int, timestep: int) -> None:
         known = {case.image for case in self.diverged}

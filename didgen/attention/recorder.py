@@ -78,7 +78,8 @@ class AttentionRecorder:
         self.unet = unet
         self._cross = cross
         self._self = self_
-        self._signature = inspect.signature(unet.forward)
+        # The class's signature: wrappers such as accelerate's replace the instance's forward.
+        self._signature = inspect.signature(type(unet).forward)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._plans: dict[Grid, dict[str, AttentionLayer]] = {}
         self._forget()
@@ -136,7 +137,7 @@ class AttentionRecorder:
     def _before_pass(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
         if threading.get_ident() != self._thread:
             return
-        given = self._signature.bind_partial(*args, **kwargs).arguments
+        given = self._signature.bind_partial(unet, *args, **kwargs).arguments
         for name in ("attention_mask", "encoder_attention_mask"):
             if given.get(name) is not None:
                 raise AttentionRecordingError(

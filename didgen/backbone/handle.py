@@ -341,7 +341,7 @@ def _scheduler_class(name: str, options: dict[str, Any]) -> Any:
     """The scheduler class that the model itself names."""
     import diffusers
 
-    config = diffusers.ConfigMixin.load_config(name, subfolder="scheduler", **_named(options))
+    config = diffusers.DDIMScheduler.load_config(name, subfolder="scheduler", **_named(options))
     found = config.get("_class_name", "")
     if not hasattr(diffusers, found):
         raise BackboneError(f"{name} names the unknown scheduler {found!r}: {json.dumps(config)}")

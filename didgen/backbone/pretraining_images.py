@@ -3,8 +3,10 @@
 They are kept in shards, so that drawing more never redraws what is there.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +16,53 @@ from didgen.data.phantoms import cohort, render
 from didgen.data.progress import track
 
 SHARD = 256
+# image uint8 (H, W, 3), mask bool (H, W), diagnosis code -> caption, caption of the mirror image
+Captioner = Callable[[np.ndarray, np.ndarray, str], tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class PhantomSet:
-    """Phantoms in memory: images uint8 (N, H, W, 3), masks bool (N, H, W), labels (N,) str."""
+    """Phantoms in memory.
+
+    Shapes: images uint8 (N, H, W, 3), masks bool (N, H, W), labels (N,) str, captions (N, 2) str:
+    the caption of the image and that of its mirror image.
+    """
 
     images: np.ndarray
     masks: np.ndarray
     labels: np.ndarray
+    captions: np.ndarray
 
 
-def draw_phantoms(folder: Path, count: int, size: int, seed: int, workers: int = 2) -> PhantomSet:
+def draw_phantoms(
+    folder: Path, count: int, size: int, seed: int, captioner: Captioner, workers: int = 2
+) -> PhantomSet:
     """At least `count` phantoms, equally many of each class, `size` px, in whole shards of 256."""
     shards = range(-(-count // SHARD))
     paths = [folder / f"phantoms_{size}_{seed}_{k:03d}.npz" for k in shards]
     missing = [(path, k) for path, k in zip(paths, shards, strict=True) if not path.exists()]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = [pool.submit(draw_shard, path, k, size, seed) for path, k in missing]
+        # Forked children of a process with torch's threads can hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(draw_shard, path, k, size, seed, captioner) for path, k in missing]
             for job in track(jobs, label="shards of phantoms"):
                 job.result()
     parts = [np.load(path) for path in paths]
-    names = ("images", "masks", "labels")
+    names = ("images", "masks", "labels", "captions")
     return PhantomSet(**{name: np.concatenate([part[name] for part in parts]) for name in names})
 
 
-def draw_shard(path: Path, number: int, size: int, seed: int) -> None:
-    """Draw one shard, a cohort of its own, and write it atomically."""
+def draw_shard(path: Path, number: int, size: int, seed: int, captioner: Captioner) -> None:
+    """Draw and describe one shard, a cohort of its own, and write it atomically."""
     specs = cohort(SHARD, seed=seed * 10_000 + number)
     phantoms = [render(spec, size=size) for spec in specs]
+    captions = [captioner(item.image, item.mask, item.label) for item in phantoms]
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
-            images=np.stack([phantom.image for phantom in phantoms]),
-            masks=np.stack([phantom.mask for phantom in phantoms]),
-            labels=np.array([phantom.label for phantom in phantoms]),
+            images=np.stack([item.image for item in phantoms]),
+            masks=np.stack([item.mask for item in phantoms]),
+            labels=np.array([item.label for item in phantoms]),
+            captions=np.array(captions),
         )

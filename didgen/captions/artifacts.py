@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from didgen.captions.attributes import Hair
+
 # Dark corners: pixels this much darker than the field's median lightness, joined to a corner.
 CORNER_DROP = 22.0
 CORNERS_FROM = 0.005  # share of the image
@@ -101,7 +103,9 @@ def dark_corners(lab: np.ndarray) -> np.ndarray:
 def ink(lab: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Violet and blue pen marks outside the lesion."""
     chroma = np.hypot(lab[..., 1], lab[..., 2])
-    return outside & (lab[..., 2] < INK_B) & (chroma > INK_CHROMA)
+    # The hue bound leaves out magenta drapes, whose a is large beside b.
+    violet = (lab[..., 2] < INK_B) & (lab[..., 2] < -0.5 * lab[..., 1])
+    return outside & violet & (chroma > INK_CHROMA)
 
 
 def thin_dark(lab: np.ndarray) -> np.ndarray:
@@ -112,10 +116,10 @@ def thin_dark(lab: np.ndarray) -> np.ndarray:
     return ndimage.grey_closing(lightness, size=(size, size)) - lightness
 
 
-def hair_lines(lab: np.ndarray, field: np.ndarray, black_hat: np.ndarray) -> np.ndarray:
-    """Pixels of long thin dark lines within the field."""
-    found = components((black_hat > THIN_CONTRAST) & field)
-    side = min(field.shape)
+def hair_lines(thin: np.ndarray) -> np.ndarray:
+    """Those of the thin dark pixels that belong to long lines or to nets of crossing lines."""
+    found = components(thin)
+    side = min(thin.shape)
     is_line = (found.length >= HAIR_LENGTH * side) & (
         found.length**2 >= LINE_RATIO * np.maximum(found.area, 1)
     )
@@ -123,21 +127,28 @@ def hair_lines(lab: np.ndarray, field: np.ndarray, black_hat: np.ndarray) -> np.
     return np.concatenate([[False], is_line])[found.labels]
 
 
-def has_ruler(black_hat: np.ndarray, field: np.ndarray) -> bool:
-    """Whether short dark strokes of like direction stand in a row at even steps."""
+def hair_word(share: float) -> Hair:
+    """Hair from the share of the surroundings under long thin dark lines."""
+    return "none" if share < HAIR_SOME else "some" if share < HAIR_DENSE else "dense"
+
+
+def ruler_ticks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
+    """The band of short dark strokes of like direction at even steps, (H, W) bool; None without."""
     side = min(field.shape)
     found = components((black_hat > THIN_CONTRAST) & field)
     tick = (found.length >= TICK_LENGTHS[0] * side) & (found.length <= TICK_LENGTHS[1] * side)
     tick &= (found.length > 1.6 * found.width) & (found.area >= 3)
     if tick.sum() < TICKS_FROM:
-        return False
+        return None
     center, angle = found.center[tick], found.angle[tick]
     for direction in np.unique(np.round(angle / (np.pi / 18)) * (np.pi / 18)):
         turn = np.abs((angle - direction + np.pi / 2) % np.pi - np.pi / 2)
-        group = center[turn < np.pi / 12]
-        if len(group) >= TICKS_FROM and _in_even_row(group, direction, side):
-            return True
-    return False
+        group = turn < np.pi / 12
+        if group.sum() >= TICKS_FROM and _in_even_row(center[group], direction, side):
+            kept = np.zeros(len(found.area) + 1, dtype=bool)
+            kept[1 + np.flatnonzero(tick)[group]] = True
+            return kept[found.labels]
+    return None
 
 
 def _in_even_row(center: np.ndarray, direction: float, side: int) -> bool:

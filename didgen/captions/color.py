@@ -4,40 +4,50 @@ import numpy as np
 
 from didgen.captions.attributes import MAX_COLORS, Color
 
-# sRGB references; a color takes the name of the nearest one by CIEDE2000. Several stand for one
-# name because the six colors of the ABCD rule are ranges, not points (see docs/dermprompt.md).
-REFERENCES: tuple[tuple[Color, tuple[int, int, int]], ...] = (
-    ("white", (235, 232, 230)),
-    ("white", (215, 205, 203)),
-    ("black", (18, 14, 14)),
-    ("black", (38, 28, 26)),
-    ("dark brown", (58, 33, 24)),
-    ("dark brown", (84, 52, 38)),
-    ("dark brown", (108, 68, 50)),
-    ("light brown", (138, 92, 66)),
-    ("light brown", (160, 112, 82)),
-    ("light brown", (153, 102, 60)),
-    ("tan", (196, 154, 120)),
-    ("tan", (214, 176, 142)),
-    ("red", (178, 48, 44)),
-    ("red", (140, 32, 34)),
-    ("red", (186, 80, 70)),
-    ("pink", (222, 160, 152)),
-    ("pink", (208, 134, 130)),
-    ("purple", (120, 58, 96)),
-    ("purple", (92, 44, 76)),
-    ("blue-gray", (92, 104, 124)),
-    ("blue-gray", (70, 78, 96)),
-    ("blue-gray", (128, 132, 146)),
-    ("blue-gray", (104, 98, 108)),
-    ("yellow", (226, 192, 104)),
-    ("yellow", (200, 160, 70)),
+# CIELAB (D65) references; a color takes the name of the nearest one by CIEDE2000. Several stand for
+# one name because names are ranges, not points. The six words of the ABCD rule and four more; the
+# values are this project's own (docs/dermprompt.md says how they were chosen).
+REFERENCES: tuple[tuple[Color, tuple[float, float, float]], ...] = (
+    ("light brown", (50, 18, 24)),
+    ("light brown", (54, 18, 18)),
+    ("light brown", (44, 19, 22)),
+    ("tan", (58, 12, 26)),
+    ("tan", (66, 11, 25)),
+    ("tan", (76, 9, 21)),
+    ("dark brown", (30, 16, 17)),
+    ("dark brown", (38, 17, 18)),
+    ("dark brown", (22, 12, 12)),
+    ("black", (8, 1, 1)),
+    ("black", (15, 4, 4)),
+    ("red", (45, 44, 22)),
+    ("red", (53, 36, 17)),
+    ("red", (36, 40, 22)),
+    ("red", (54, 30, 18)),
+    ("pink", (65, 28, 10)),
+    ("pink", (70, 20, 12)),
+    ("pink", (60, 26, 9)),
+    ("purple", (33, 30, -12)),
+    ("purple", (40, 25, -8)),
+    ("blue-gray", (46, 0, -12)),
+    ("blue-gray", (45, 5, -2)),
+    ("blue-gray", (60, 2, -5)),
+    ("blue-gray", (28, 1, -6)),
+    ("white", (88, 4, 3)),
+    ("white", (77, 10, 8)),
+    ("yellow", (77, 9, 36)),
+    ("yellow", (66, 10, 40)),
 )
 NAMES: tuple[Color, ...] = tuple(name for name, _ in REFERENCES)
-CLUSTERS = 5
-MAX_PIXELS = 1500
+CLUSTERS = 4
+MAX_PIXELS = 1000
 # A second or third color is named from this share of the area on.
 NAMED_FROM = 0.12
+# Pigment is judged against its surroundings: on a tone darker than L = 70 lightness is raised by
+# (70 / L) to this power before it is named.
+REFERENCE_TONE = 70.0
+TONE_POWER = 0.6
+# Below this b the white balance is too blue for a typology angle to mean anything.
+MIN_TONE_B = 3.0
 
 _LINEAR = (np.arange(256) / 255.0).astype(np.float32)
 _LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.055) ** 2.4)
@@ -59,7 +69,7 @@ def srgb_to_lab(pixels: np.ndarray) -> np.ndarray:
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
-_REFERENCES_LAB = srgb_to_lab(np.array([rgb for _, rgb in REFERENCES], dtype=np.uint8))
+_REFERENCES_LAB = np.array([lab for _, lab in REFERENCES], dtype=np.float32)
 
 
 def name_colors(lab: np.ndarray) -> list[Color]:
@@ -94,11 +104,15 @@ def cluster(lab: np.ndarray, k: int = CLUSTERS, steps: int = 10) -> tuple[np.nda
     return centers[kept], counts[kept] / len(lab)
 
 
-def color_words(lab: np.ndarray) -> tuple[Color, ...]:
-    """Up to three color names of a region, by share. Shape: (N, 3) CIELAB; empty gives ()."""
+def color_words(lab: np.ndarray, tone: float = REFERENCE_TONE) -> tuple[Color, ...]:
+    """Up to three color names of a region, by share, as seen on surroundings of lightness `tone`.
+
+    Shape: (N, 3) CIELAB; an empty region gives (). Range: tone in [0, 100].
+    """
     if len(lab) == 0:
         return ()
-    lab = lab[:: max(1, len(lab) // MAX_PIXELS)]
+    lab = lab[:: max(1, len(lab) // MAX_PIXELS)].copy()
+    lab[:, 0] *= (REFERENCE_TONE / float(np.clip(tone, 30.0, REFERENCE_TONE))) ** TONE_POWER
     centers, shares = cluster(lab)
     totals: dict[Color, float] = {}
     for name, share in zip(name_colors(centers), shares, strict=True):
@@ -107,13 +121,10 @@ def color_words(lab: np.ndarray) -> tuple[Color, ...]:
     return tuple(ranked[:1] + [n for n in ranked[1:MAX_COLORS] if totals[n] >= NAMED_FROM])
 
 
-def typology_angle(lab: np.ndarray) -> float:
-    """Individual typology angle in degrees, ITA = arctan((L - 50) / b), of the median color.
+def typology_angle(lightness: float, b: float) -> float:
+    """Individual typology angle in degrees, ITA = arctan((L - 50) / b) (Chardin et al. 1991).
 
-    Shape: (N, 3) CIELAB. A b below 0.1 (a bluish white balance) counts as 0.1: the angle stays
-    within (-90, 90) and keeps the sign of L - 50.
+    A b below MIN_TONE_B counts as MIN_TONE_B: the angle stays within (-90, 90) and keeps the sign
+    of L - 50.
     """
-    if len(lab) == 0:
-        raise ValueError("no pixels to take the typology angle from")
-    lightness, b = float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
-    return float(np.degrees(np.arctan2(lightness - 50.0, max(b, 0.1))))
+    return float(np.degrees(np.arctan2(lightness - 50.0, max(b, MIN_TONE_B))))

@@ -1,9 +1,20 @@
-"""Solidity, ratio of the main axes and asymmetry of a mask's largest component."""
+"""The outline of a mask: shape, symmetry, and how sharply its border ends in the image."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+
+from didgen.captions.attributes import Border, Shape, Symmetry
+
+# Irregular below this solidity, else oval above this ratio of the main axes.
+IRREGULAR_BELOW = 0.945
+OVAL_ABOVE = 1.22
+ASYMMETRIC_ABOVE = 0.16
+# Border: width of the transition (contrast over gradient) as a share of the image's side.
+BLURRED_ABOVE = 0.065
+# Ripples below this share of the outline's own width are smoothed away before it is judged.
+SMOOTHING = 0.025
 
 
 @dataclass(frozen=True)
@@ -27,9 +38,36 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(mask)
 
 
+def smooth_outline(mask: np.ndarray) -> np.ndarray:
+    """The mask without the ripples of a jagged annotation; small masks stay as they are."""
+    sigma = SMOOTHING * float(np.sqrt(mask.sum()))
+    if sigma < 0.5:
+        return mask
+    blurred = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=3)
+    smooth = blurred > 0.5
+    return smooth if smooth.any() else mask
+
+
+def shape_word(outline: Outline) -> Shape:
+    """Irregular by solidity, else oval by the ratio of the main axes, else round."""
+    if outline.solidity < IRREGULAR_BELOW:
+        return "irregular"
+    return "oval" if outline.axis_ratio > OVAL_ABOVE else "round"
+
+
+def symmetry_word(outline: Outline) -> Symmetry:
+    """Symmetry from the mismatch when folded over the main axes."""
+    return "asymmetric" if outline.asymmetry > ASYMMETRIC_ABOVE else "symmetric"
+
+
+def border_word(width: float) -> Border:
+    """Border from the transition's width as a share of the side."""
+    return "blurred" if width > BLURRED_ABOVE else "sharp"
+
+
 def measure_outline(mask: np.ndarray) -> Outline:
     """Measure a mask (H, W) bool with at least one pixel."""
-    mask = largest_component(mask)
+    mask = smooth_outline(largest_component(mask))
     rows, columns = np.nonzero(mask)
     points = np.stack([columns - columns.mean(), rows - rows.mean()], axis=1).astype(float)
     second = points.T @ points / len(points) + np.eye(2) / 12
@@ -69,3 +107,49 @@ def _asymmetry(
     upright[inside] = mask[r[inside], c[inside]]
     area = max(1, int(upright.sum()))
     return float(np.mean([(upright ^ np.flip(upright, axis)).sum() / area for axis in (0, 1)]))
+
+
+def border_width(
+    lab: np.ndarray, mask: np.ndarray, corners: np.ndarray, sectors: int = 12
+) -> float:
+    """Median width of the border's transition over sectors, as a share of the shorter side.
+
+    In each sector: color contrast between a ring inside and a ring outside the contour, divided
+    by the steep end (90th percentile) of the gradient along that contrast near the contour.
+    1.0 stands for "no contrast". Shapes: lab (H, W, 3), mask and corners (H, W) bool.
+    """
+    side = min(mask.shape)
+    reach = 0.06 * side
+    distance = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    near = (np.abs(distance) <= 2 * reach) & ~corners
+    outer, inner = near & ~mask, near & mask
+    if not outer.any() or not inner.any():
+        return 1.0
+    across = lab[outer].mean(axis=0) - lab[inner].mean(axis=0)
+    across /= max(float(np.linalg.norm(across)), 1e-6)
+    profile = ndimage.gaussian_filter(lab @ across, 0.008 * side)
+    gradient = np.hypot(*np.gradient(profile))
+    rows, columns = np.nonzero(near)
+    center = np.argwhere(mask).mean(axis=0)
+    angle = np.arctan2(rows - center[0], columns - center[1])
+    sector = ((angle + np.pi) / (2 * np.pi) * sectors).astype(int) % sectors
+    table = (profile[near], gradient[near], distance[near])
+    widths = [
+        _sector_width(*(column[sector == k] for column in table), reach, side)
+        for k in range(sectors)
+    ]
+    known = [width for width in widths if width is not None]
+    return float(np.median(known)) if known else 1.0
+
+
+def _sector_width(
+    value: np.ndarray, gradient: np.ndarray, depth: np.ndarray, reach: float, side: int
+) -> float | None:
+    """Width of the transition in one sector; None where the sector is too small to tell."""
+    inside, outside, edge = depth > 0.7 * reach, depth < -0.7 * reach, np.abs(depth) < 0.7 * reach
+    if min(inside.sum(), outside.sum(), edge.sum()) < 3:
+        return None
+    contrast = float(np.median(value[outside]) - np.median(value[inside]))
+    if contrast < 3.0:
+        return 1.0
+    return min(1.0, contrast / max(float(np.percentile(gradient[edge], 90)), 1e-6) / side)

@@ -41,7 +41,8 @@ class Paired:
         t, c = self.treatment, self.control
         if t.ndim != 2 or t.shape != c.shape or not t.size:
             raise ValueError(
-                f"found scores of shapes {t.shape} and {c.shape}, expected two equal (seeds, images)"
+                f"found scores of shapes {t.shape} and {c.shape}, "
+                "expected two equal ones, (seeds, images)"
             )
         if len(self.clusters) != t.shape[1] or len(self.groups) != t.shape[1]:
             raise ValueError(

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from didgen.report.numbers import mean_sd
 from didgen.report.scales import Scale, linear_ticks, log_ticks, padded, tick_label
 
-WIDTH, HEIGHT = 440, 248
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 44
+WIDTH, HEIGHT = 400, 236
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 44
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _y_axis(scale: Scale, label: str, ticks: Sequence[float]) -> Markup:
     )
     middle = (scale.start + scale.stop) / 2
     name = Markup(
-        '<text class="mid name" transform="translate(11 {y:.1f}) rotate(-90)">{text}</text>'
+        '<text class="mid name" transform="translate(12 {y:.1f}) rotate(-90)">{text}</text>'
     ).format(y=middle, text=label)
     return marks + name
 
@@ -179,7 +179,7 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
     values = [value for row in arms.values() for value in row]
     if not values:
         raise ValueError(f"the chart '{title}' has no values; expected at least one")
-    left, row_height = 112, 40
+    left, row_height = 96, 40
     bottom = TOP + row_height * len(arms)
     low, high = padded(values, 0.12)
     across = Scale(low, high, left, WIDTH - RIGHT)
@@ -199,9 +199,9 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
                 y=y - 9,
                 w=across(min(high, mean + spread)) - across(max(low, mean - spread)),
             )
-        body += Markup('<line class="line s{s}" x1="{x:.1f}" x2="{x:.1f}" y1="{a}" y2="{b}"/>').format(
-            s=index, x=across(mean), a=y - 12, b=y + 12
-        )
+        body += Markup(
+            '<line class="line s{s}" x1="{x:.1f}" x2="{x:.1f}" y1="{a}" y2="{b}"/>'
+        ).format(s=index, x=across(mean), a=y - 12, b=y + 12)
         body += Markup("").join(
             Markup('<circle class="dot s{}" cx="{:.1f}" cy="{}" r="4"/>').format(
                 index, across(value), y

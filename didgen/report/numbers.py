@@ -41,10 +41,10 @@ def number(value: float | None, places: int = 3, sign: bool = False) -> Markup:
 
 
 def p_value(value: float) -> Markup:
-    """A p value with its relation: "= 0.042", or "< 0.001"."""
+    """A p value: "0.042", or "< 0.001" below that."""
     if value < 0.001:
         return Markup('&lt;&nbsp;<data value="{}">0.001</data>').format(repr(float(value)))
-    return Markup("=&nbsp;{}").format(number(value, 3))
+    return number(value, 3)
 
 
 def whole(value: int) -> str:

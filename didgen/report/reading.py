@@ -17,7 +17,7 @@ class BrokenResult(ValueError):
 
 
 def broken(path: Path, found: str, expected: str) -> BrokenResult:
-    """The error for a file that is there but wrong: what was found, what was expected, what to do."""
+    """The error for a file that is there but wrong: what is found, what is expected, what to do."""
     return BrokenResult(
         f"{path}: {found}; expected {expected}. "
         "Delete the file and run the stage that writes it again, then the report"

@@ -58,9 +58,7 @@ def bars(counts: Mapping[str, int]) -> tuple[Bar, ...]:
     total, largest = sum(counts.values()), max(counts.values(), default=0)
     if total == 0:
         return ()
-    return tuple(
-        Bar(name, count, count / total, count / largest) for name, count in counts.items()
-    )
+    return tuple(Bar(name, count, count / total, count / largest) for name, count in counts.items())
 
 
 def count_table(
@@ -134,4 +132,4 @@ def confusion_table(
             Cell(value=count, places=0, share=count / total if total else 0.0) for count in counts
         ]
         rows.append(Row(name, tuple(cells)))
-    return Table(caption, "true \N{RIGHTWARDS ARROW} predicted", tuple(names), tuple(rows), "", "confusion")
+    return Table(caption, "true class", tuple(names), tuple(rows), "", "confusion")

@@ -54,6 +54,7 @@ class Comparison:
 
     metric: str
     arms: dict[str, list[float]]
+    seeds: list[int]
     control: str
     paired: "Paired"
     interval: "Interval"
@@ -86,10 +87,10 @@ def run(config: Config) -> None:
     for task, entry in tasks.items():
         LOGGER.info("%s: %s", task, entry["sentence"])
     arms = [
-        {"task": task, "metric": found.metric, "arm": arm, "seed": place, "value": value}
+        {"task": task, "metric": found.metric, "arm": arm, "seed": seed, "value": value}
         for task, found in comparisons.items()
         for arm, values in found.arms.items()
-        for place, value in enumerate(values)
+        for seed, value in zip(found.seeds, values, strict=True)
     ]
     tests = [
         {"task": task, "test": name, "p": p}
@@ -122,7 +123,9 @@ def read_runs(folder: Path, name: str) -> Runs:
             f"{folder}: found arms {sorted(runs)}, expected {TREATMENT!r} and at least one "
             f"control with a {name} below <arm>/seed<number>; train them first"
         )
-    seeds = {arm: sorted(found) for arm, found in runs.items()}
+    # File names sort seed10 before seed2; seeds of two arms must meet in the same place.
+    runs = {arm: dict(sorted(found.items())) for arm, found in runs.items()}
+    seeds = {arm: list(found) for arm, found in runs.items()}
     if len({tuple(found) for found in seeds.values()}) > 1:
         raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
     first = next(iter(runs[TREATMENT].values()))
@@ -155,7 +158,8 @@ def classification(folder: Path, settings: Settings) -> Comparison:
     tests = {
         "McNemar exact on the seeds' ensemble": mcnemar_exact(voted[TREATMENT], voted[control])
     }
-    return _finish("balanced accuracy", found, control, paired, tests, settings)
+    seeds = list(runs[TREATMENT])
+    return _finish("balanced accuracy", found, seeds, control, paired, tests, settings)
 
 
 def segmentation(folder: Path, settings: Settings) -> Comparison:
@@ -173,7 +177,8 @@ def segmentation(folder: Path, settings: Settings) -> Comparison:
     found, control, paired = _compare(scores, runs, everyone)
     means = [paired.treatment.mean(0), paired.control.mean(0)]
     tests = {"paired t over images": paired_t(*means), "Wilcoxon over images": wilcoxon(*means)}
-    return _finish("Dice", found, control, paired, tests, settings)
+    seeds = list(runs[TREATMENT])
+    return _finish("Dice", found, seeds, control, paired, tests, settings)
 
 
 def _compare(
@@ -192,14 +197,14 @@ def _compare(
 
 
 def _finish(
-    metric: str, arms: dict[str, list[float]], control: str, paired: "Paired",
+    metric: str, arms: dict[str, list[float]], seeds: list[int], control: str, paired: "Paired",
     tests: dict[str, float], settings: Settings,
 ) -> Comparison:  # fmt: skip
     from didgen.metrics.statistics import clustered_bootstrap, sign_flip_test
 
     interval = clustered_bootstrap(paired, settings.confidence, settings.resamples, settings.seed)
     p = sign_flip_test(paired, settings.resamples, settings.seed)
-    return Comparison(metric, arms, control, paired, interval, p, tests)
+    return Comparison(metric, arms, seeds, control, paired, interval, p, tests)
 
 
 def _ensemble(tables: list["pd.DataFrame"]) -> Any:

@@ -120,7 +120,7 @@ def test_empty_and_full_masks_add_nothing(value):
     for normalization in ("mean", "sum"):
         loss = self_attention_guidance_loss(outside, regions, normalization)
         (gradient,) = torch.autograd.grad(loss.sum(), outside)
-        assert float(loss) == 0.0 and bool(torch.isfinite(gradient).all())
+        assert loss.item() == 0.0 and bool(torch.isfinite(gradient).all())
     maps = torch.rand(1, 2, 4, 4)
     masks = regions.unsqueeze(-1).expand(1, 2, 4, 4)
     ratio = cross_attention_guidance_loss(maps, masks, "foreground-background")

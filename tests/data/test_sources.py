@@ -63,7 +63,9 @@ def test_missing_table_and_columns(tmp_path):
 
 
 def test_missing_archive_names_the_file_and_where_it_comes_from(tmp_path):
-    with pytest.raises(SourceError, match=r"ISIC2018_Task1-2_Training_Input.zip: no such file; dow"):
+    with pytest.raises(
+        SourceError, match=r"ISIC2018_Task1-2_Training_Input.zip: no such file; dow"
+    ):
         isic2018_records(tmp_path, official=False)
     (tmp_path / "ISIC2018_Task1-2_Training_Input.zip").write_bytes(b"PK not a zip")
     with pytest.raises(SourceError, match="not a readable zip"):

@@ -24,7 +24,9 @@ def section(run_dir: Path, options: Options) -> Section:
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise broken(path, f"{type(images).__name__} under 'images'", "a list of objects")
     if not images:
-        why = f"Attention maps of no image were recorded: {maps.get('note', 'no reason was given')}."
+        why = (
+            f"Attention maps of no image were recorded: {maps.get('note', 'no reason was given')}."
+        )
         return Section("attention", TITLE, None, (why,))
     ordered = sorted(images, key=lambda image: -finite(path, image, "lesion_iou"))
     values = [float(image["lesion_iou"]) for image in ordered]
@@ -40,7 +42,9 @@ def section(run_dir: Path, options: Options) -> Section:
         else None,
         "mean": finite(path, maps, "lesion_iou_mean"),
         "sd": mean_sd(values)[1] if spread is None else finite(path, maps, "lesion_iou_std"),
-        "chart": histogram("maps-iou", "IoU of the <lesion> map", values, "IoU of the <lesion> map"),
+        "chart": histogram(
+            "maps-iou", "IoU of the <lesion> map", values, "IoU of the <lesion> map"
+        ),
         "shown": [_panel(path, image, options) for image in shown],
         "n_panels": len(with_panel),
     }

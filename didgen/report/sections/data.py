@@ -29,13 +29,18 @@ def section(run_dir: Path, options: Options) -> Section:
     attributes = _attributes(run_dir / "captions" / "statistics.json")
     if not attributes:
         missing.append("No captions were counted in this run, so attributes are not shown.")
-    sizes = {f"{w} \N{MULTIPLICATION SIGN} {h} px" for w, h in zip(frame["width"], frame["height"], strict=True)}
+    sizes = {
+        f"{w} \N{MULTIPLICATION SIGN} {h} px"
+        for w, h in zip(frame["width"], frame["height"], strict=True)
+    }
     content = {
         "classes": count_table("Images by class and split", "class", _by_class(frame)),
         "groups": _groups(frame),
         "leak": _leak(frame),
-        "sources": [plural(int(n), "image") + f" from {name or 'a source not named'}"
-                    for name, n in frame["source"].value_counts().items()],
+        "sources": [
+            plural(int(n), "image") + f" from {name or 'a source not named'}"
+            for name, n in frame["source"].value_counts().items()
+        ],
         "masks": int((frame["mask"] != "").sum()),
         "total": len(frame),
         "sizes": listed(sorted(sizes)),

@@ -8,7 +8,7 @@ from typing import Any
 from didgen import __version__
 from didgen.report.numbers import listed, megabytes, plural
 from didgen.report.page import Options, Section
-from didgen.report.reading import json_file, text_table, trials
+from didgen.report.reading import Trial, json_file, text_table, trials
 
 STAGES = {
     "prepare": "data",
@@ -26,9 +26,14 @@ LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-
 
 def section(run_dir: Path, options: Options) -> Section:
     """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
-    configs = {stage: json_file(run_dir / folder / "config.json") for stage, folder in STAGES.items()}
+    configs = {
+        stage: json_file(run_dir / folder / "config.json") for stage, folder in STAGES.items()
+    }
     for task in ("classify", "segment"):
-        for arm, trial in {trial.arm: trial for trial in reversed(trials(run_dir / task))}.items():
+        firsts: dict[str, Trial] = {}
+        for trial in trials(run_dir / task):
+            firsts.setdefault(trial.arm, trial)
+        for arm, trial in firsts.items():
             configs[f"{task}, {arm}, seed {trial.seed}"] = json_file(trial.folder / "config.json")
     missing = [
         f"The stage {stage} left no config.json in this run."
@@ -57,9 +62,9 @@ def _shown(value: Any, run_dir: Path) -> str:
         return "; ".join(f"{key}: {_shown(item, run_dir)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(_shown(item, run_dir) for item in value) or "none"
-    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if (
-        value is None or isinstance(value, bool)
-    ) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
 
 
 def _facts(run_dir: Path) -> list[tuple[str, str]]:
@@ -71,8 +76,7 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
             continue
         told = plural(len(frame), "row")
         if "seed" in frame and (frame["seed"] != "").any():
-            seeds = sorted(int(seed) for seed in frame["seed"] if seed)
-            told += f", seeds {seeds[0]} to {seeds[-1]}"
+            told += f", {plural(frame['seed'].nunique(), 'seed')} (column seed of its metadata.csv)"
         if "method" in frame:
             told += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
         facts.append((f"Synthetic {noun}", told))
@@ -80,7 +84,7 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
     if hashes:
         facts.append(("Checkpoint, SHA-256 of the UNet", listed(list(hashes))))
     if len(hashes) > 1:
-        facts.append(("Attention", "images and pairs were made by different checkpoints"))
+        facts.append(("Caution", "images and pairs were made by different checkpoints"))
     augmented = text_table(run_dir / "augmented" / "metadata.csv", ("file_name",))
     if augmented is not None:
         facts.append(("Augmented set", plural(len(augmented), "image")))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from didgen.data.classes import CLASSES
+from didgen.report.numbers import digits, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import Trial, broken, json_file, trials
 from didgen.report.tables import Table, arms_table, confusion_table
@@ -27,69 +28,114 @@ def section(run_dir: Path, options: Options) -> Section:
             missing.append(f"No model was tested on {task} in this run.")
             continue
         decided = (verdict.get("tasks") or {}).get(task) or {}
-        entries.append(_task(task, done, str(decided.get("metric", ""))))
+        entries.append(_task(task, done, decided))
     content = {"tasks": entries} if entries else None
     return Section("results", "Results", content, tuple(missing))
 
 
-def _task(task: str, done: list[Trial], leading: str) -> dict[str, Any]:
+def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, Any]:
     arms = list(dict.fromkeys(trial.arm for trial in done))
-    seeds = {arm: [trial.seed for trial in done if trial.arm == arm] for arm in arms}
     measures: dict[str, dict[str, list[float]]] = {}
     per_class: dict[str, dict[str, dict[str, list[float]]]] = {}
     for trial in done:
-        for key, value in trial.metrics.items():
-            if type(value) is float:
-                name = key.replace("_", " ")
-                measures.setdefault(name, {}).setdefault(trial.arm, []).append(value)
-        for code, numbers in (trial.metrics.get("per_class") or {}).items():
-            for key, value in _numbers(trial, numbers).items():
-                rows = per_class.setdefault(key, {}).setdefault(_class_name(code), {})
+        test = _test(trial)
+        for key, value in _numbers(test).items():
+            measures.setdefault(_words(key), {}).setdefault(trial.arm, []).append(value)
+        for code, numbers in test.get("per_class", {}).items():
+            for key, value in _numbers(numbers).items():
+                rows = per_class.setdefault(_words(key), {}).setdefault(_class_name(code), {})
                 rows.setdefault(trial.arm, []).append(value)
-    lowered = next((name for name in measures if name.lower() == leading.lower()), "")
-    tables = [
-        arms_table(f"{task.capitalize()} on the test split", "measure", measures, arms, lowered)
-    ]
-    for key, rows in per_class.items():
-        caption = f"{key.replace('_', ' ').capitalize()} of each class"
-        tables.append(arms_table(caption, "class", rows, arms))
+    metric = str(decided.get("metric", "")).lower()
+    leading = next((name for name in measures if name.lower() == metric), "")
+    by_class = {
+        name: arms_table(f"{name.capitalize()} of each class", "class", rows, arms)
+        for name, rows in per_class.items()
+    }
+    caption = f"{task.capitalize()} on the test split"
+    first = arms_table(caption, "measure", measures, arms, leading, _decision(decided))
+    seeds = {arm: [trial.seed for trial in done if trial.arm == arm] for arm in arms}
     return {
         "name": task,
         "arms": arms,
         "seeds": seeds,
-        "tables": tables,
+        "models": list(dict.fromkeys(filter(None, map(_model, done)))),
+        "tables": [first, *(by_class.pop(name) for name in ("recall",) if name in by_class)],
+        "details": list(by_class.values()),
         "confusions": _confusions(done, arms),
         "single": all(len(own) == 1 for own in seeds.values()),
     }
 
 
-def _numbers(trial: Trial, numbers: Any) -> dict[str, float]:
-    if isinstance(numbers, dict):
-        return {key: value for key, value in numbers.items() if type(value) is float}
-    if isinstance(numbers, int | float):
-        return {"recall": float(numbers)}
+def _test(trial: Trial) -> dict[str, Any]:
+    """The part of metrics.json that was measured on the test split."""
+    test = trial.metrics.get("test")
     path = trial.folder / "metrics.json"
-    raise broken(path, f"{numbers!r} under 'per_class'", "numbers for each class")
+    if not isinstance(test, dict):
+        raise broken(path, f"{test!r} under 'test'", "an object of measures")
+    per_class = test.get("per_class", {})
+    if not isinstance(per_class, dict) or not all(isinstance(n, dict) for n in per_class.values()):
+        raise broken(path, "something else under 'per_class'", "an object of measures a class")
+    return test
+
+
+def _numbers(owner: dict[str, Any]) -> dict[str, float]:
+    """The measures: fractional numbers. Counts are whole numbers, absent measures null."""
+    return {key: value for key, value in owner.items() if type(value) is float}
+
+
+def _words(key: str) -> str:
+    known = {"auroc": "AUROC", "f1": "F1", "ece": "calibration error", "iou": "IoU", "dice": "Dice"}
+    if key.endswith("_sd"):
+        return f"{_words(key.removesuffix('_sd'))}, sd over images"
+    return " ".join(known.get(word, word) for word in key.split("_"))
 
 
 def _class_name(code: str) -> str:
     return f"{CLASSES[code].name} ({code})" if code in CLASSES else code
 
 
+def _decision(decided: dict[str, Any]) -> str:
+    """The verdict's numbers as a note to the table: its interval and its p."""
+    interval, p = decided.get("interval"), decided.get("p")
+    if not interval or p is None:
+        return ""
+    low, high = (digits(end, 3, sign=True) for end in interval)
+    level = f"{100 * decided.get('confidence', 0.95):g} %"
+    told = "p < 0.001" if p < 0.001 else f"p = {digits(p)}"
+    return (
+        f"{decided['metric']}, synthetic against {decided.get('best_control', 'original')}: "
+        f"{level} interval of the difference {low} to {high}, {told}"
+    )
+
+
+def _model(trial: Trial) -> str:
+    model = trial.metrics.get("model")
+    if not isinstance(model, dict) or "name" not in model:
+        return ""
+    told = str(model["name"])
+    if "weights" in model:
+        told += f", weights: {model['weights']}"
+    if isinstance(model.get("parameters"), int):
+        told += f", {model['parameters'] / 1e6:.1f} million parameters"
+    return told
+
+
 def _confusions(done: list[Trial], arms: list[str]) -> list[Table]:
     tables = []
     for arm in arms:
-        own = [trial for trial in done if trial.arm == arm and _matrix(trial)]
+        own = [
+            t for t in done if t.arm == arm and isinstance(t.metrics["test"].get("confusion"), dict)
+        ]
         if not own:
             continue
-        names = own[0].metrics.get("classes") or list(own[0].metrics.get("per_class", ()))
-        caption = f"Confusion matrix, {arm}: sum over {len(own)} seed{'s'[: len(own) > 1]}"
+        found = [trial.metrics["test"]["confusion"] for trial in own]
+        caption = f"Confusion matrix, {arm}: sum over {plural(len(own), 'seed')}"
         try:
-            tables.append(confusion_table(caption, names, [_matrix(trial) for trial in own]))
-        except ValueError as error:
-            raise broken(own[0].folder / "metrics.json", str(error), "a square matrix") from error
+            names = found[0]["classes"]
+            tables.append(confusion_table(caption, names, [each["rows_true"] for each in found]))
+        except (KeyError, TypeError, ValueError) as error:
+            path = own[0].folder / "metrics.json"
+            raise broken(
+                path, f"a confusion matrix with {error}", "classes and rows_true"
+            ) from error
     return tables
-
-
-def _matrix(trial: Trial) -> list[list[float]] | None:
-    return trial.metrics.get("confusion_matrix") or trial.metrics.get("confusion")

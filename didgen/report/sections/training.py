@@ -1,12 +1,12 @@
 """Training: the losses of the fine-tuning, and how the downstream models went."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.report.figures import Chart, Line, line_chart
+from didgen.report.numbers import listed
 from didgen.report.page import Options, Section
-from didgen.report.reading import broken, number_table, trials
+from didgen.report.reading import Trial, number_table, trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,9 @@ LOSSES = {
     "loss": "Total loss, L_rec + \N{GREEK SMALL LETTER ALPHA} L_attn",
     "loss_rec": "Reconstruction loss L_rec",
     "loss_attn": "Attention loss L_attn",
+    "grad_norm": "Norm of the gradient, before clipping",
 }
+LOSS_SERIES = 3  # a colour that stands for no arm
 POINTS = 220  # as many as a chart of this width can show
 
 
@@ -47,25 +49,34 @@ def _facts(frame: "pd.DataFrame | None") -> dict[str, Any]:
         return {}
     facts = {"steps": int(frame["step"].max())}
     if "seconds" in frame and frame["seconds"].notna().any():
-        seconds = frame["seconds"].dropna()
-        # A running clock grows with every row; a duration of each step does not.
-        total = seconds.iloc[-1] if seconds.is_monotonic_increasing else seconds.sum()
-        facts["minutes"] = float(total) / 60
+        clock = frame["seconds"].dropna()
+        # The clock starts anew when a training is resumed: a step back begins another stretch.
+        gained = clock.diff().fillna(clock)
+        facts["minutes"] = float(gained.where(gained >= 0, clock).sum()) / 60
     return facts
 
 
 def _losses(frame: "pd.DataFrame") -> list[Chart]:
     charts = []
-    for index, (column, title) in enumerate(LOSSES.items()):
+    for column, title in LOSSES.items():
         if column not in frame or frame[column].notna().sum() == 0:
             continue
         rows = frame[["step", column]].dropna()
         x, y = rows["step"].tolist(), rows[column].tolist()
-        lines = [Line("mean of neighbours", *thinned(x, smoothed(y)), series=index)]
+        lines = [Line("mean of neighbours", *thinned(x, smoothed(y)), series=LOSS_SERIES)]
         if len(y) > 20:
-            lines.insert(0, Line("", *thinned(x, y), series=index, faint=True))
+            lines.insert(0, Line("", *thinned(x, y), series=LOSS_SERIES, faint=True))
         log = min(y) > 0 and max(y) / min(y) > 15
-        charts.append(line_chart(f"train-{column}", title, lines, "step", column, log))
+        charts.append(
+            line_chart(
+                f"train-{column}",
+                title,
+                lines,
+                "step",
+                column.split("_")[0].replace("grad", "norm"),
+                log,
+            )
+        )
     return charts
 
 
@@ -95,40 +106,39 @@ def thinned(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
 
 
 def _curves(task: str, folder: Path) -> list[Chart]:
-    """One chart a measure: one curve a seed, coloured by arm."""
-    tables = []
-    for trial in trials(folder):
-        path = trial.folder / "curves.csv"
-        frame = number_table(path, ())
-        if frame is None:
-            continue
-        axis = next((name for name in ("step", "epoch") if name in frame), None)
-        if axis is None:
-            raise broken(path, f"columns {', '.join(frame.columns)}", "also step or epoch")
-        tables.append((trial, axis, frame))
-    if not tables:
-        return []
-    arms = list(dict.fromkeys(trial.arm for trial, _, _ in tables))
-    axis = tables[0][1]
-    hidden = {"step", "epoch", "seconds", "lr"}
-    measures = dict.fromkeys(n for _, _, f in tables for n in f.columns if n not in hidden)
+    """Two charts, losses and validation score: one curve a seed, coloured by arm."""
+    tables = [
+        (trial, frame)
+        for trial in trials(folder)
+        if (frame := number_table(trial.folder / "curves.csv", ("step", "val_score"))) is not None
+    ]
+    arms = list(dict.fromkeys(trial.arm for trial, _ in tables))
+    named = {trial.metrics.get("val_score", "score") for trial, _ in tables if trial.metrics}
+    score = f"validation {listed(sorted(map(str, named))) or 'score'}"
     charts = []
-    for measure in measures:
-        lines, named = [], set()
-        for trial, own_axis, frame in tables:
-            if measure not in frame or own_axis != axis:
-                continue
-            rows = frame[[axis, measure]].dropna()
-            if rows.empty:
-                continue
-            name = "" if trial.arm in named else trial.arm
-            named.add(trial.arm)
-            points = thinned(rows[axis].tolist(), rows[measure].tolist())
-            lines.append(Line(name, *points, series=arms.index(trial.arm)))
+    for label, columns in (("loss", ("train_loss", "val_loss")), (score, ("val_score",))):
+        lines = [
+            line
+            for trial, frame in tables
+            for column in columns
+            if (line := _line(trial, frame, column, arms)) is not None
+        ]
         if lines:
-            values = [value for line in lines for value in line.y if not math.isnan(value)]
-            log = "loss" in measure and min(values) > 0 and max(values) / min(values) > 15
-            label = measure.replace("_", " ")
+            values = [value for line in lines for value in line.y]
+            log = label == "loss" and min(values) > 0 and max(values) / min(values) > 15
             title = f"{task.capitalize()}: {label}"
-            charts.append(line_chart(f"{task}-{measure}", title, lines, axis, label, log))
+            key = f"{task}-{columns[-1].replace('_', '-')}"
+            charts.append(line_chart(key, title, lines, "step", label, log))
     return charts
+
+
+def _line(trial: Trial, frame: "pd.DataFrame", column: str, arms: list[str]) -> Line | None:
+    if column not in frame:
+        return None
+    rows = frame[["step", column]].dropna()
+    if rows.empty:
+        return None
+    points = thinned(rows["step"].tolist(), rows[column].tolist())
+    faint = column == "train_loss"
+    name = "" if faint else trial.arm
+    return Line(name, *points, series=arms.index(trial.arm), faint=faint)

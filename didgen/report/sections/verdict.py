@@ -9,9 +9,9 @@ from didgen.report.reading import broken, finite, json_file
 
 # The three verdicts are told in the same form, whichever way they fall.
 ANSWERS = {
-    "helps": ("the synthetic images help", "\N{BLACK UP-POINTING TRIANGLE}"),
-    "no evidence": ("no evidence that they help or hurt", "\N{BLACK CIRCLE}"),
-    "hurts": ("the synthetic images hurt", "\N{BLACK DOWN-POINTING TRIANGLE}"),
+    "helps": ("synthetic images help", "\N{BLACK UP-POINTING TRIANGLE}"),
+    "no evidence": ("no evidence that synthetic images help or hurt", "\N{BLACK CIRCLE}"),
+    "hurts": ("synthetic images hurt", "\N{BLACK DOWN-POINTING TRIANGLE}"),
 }
 
 
@@ -59,14 +59,18 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
         "difference": difference,
         "low": low,
         "high": high,
-        "level": round(100 * confidence, 1),
+        "level": f"{100 * confidence:g}",
         "p": finite(path, task, "p"),
         "test": str(task.get("test", "not named")),
-        "n_test": task.get("n_test"),
-        "n_seeds": task.get("n_seeds"),
+        "others": {
+            str(test): finite(path, task["other_tests"], test)
+            for test in task.get("other_tests", {})
+        },
+        "n_test": task.get("n_test", "not given"),
+        "n_seeds": task.get("n_seeds", "not given"),
         "interval_chart": interval_chart(
             f"interval-{name}",
-            f"{name}: difference with its {100 * confidence:g} % interval",
+            f"{name}: difference, {100 * confidence:g} % interval",
             difference,
             low,
             high,
@@ -75,7 +79,7 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
         ),
         "arms_chart": arms_chart(
             f"arms-{name}",
-            f"{name}: each seed, mean and standard deviation",
+            f"{name}: each seed, mean \N{PLUS-MINUS SIGN} sd",
             {arm: numbers["per_seed"] for arm, numbers in arms.items()},
             str(task["metric"]),
         ),

@@ -1,0 +1,166 @@
+"""The tiny backbone's pretraining: phantoms, autoencoder, denoiser, and the folder that results."""
+
+import copy
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from didgen.backbone.handle import Backbone
+from didgen.backbone.pretraining_autoencoder import tile, train_autoencoder
+from didgen.backbone.pretraining_denoiser import (
+    PREFIX,
+    CaptionedLatents,
+    caption_latents,
+    denoiser_loss,
+    encode_images,
+    scaling_factor,
+)
+from didgen.backbone.pretraining_images import Captioner, PhantomSet, draw_phantoms
+from didgen.backbone.pretraining_loop import Plan, train
+from didgen.backbone.sampling import sample
+from didgen.backbone.tiny import TinyShape, build
+from didgen.data.classes import CLASSES
+from didgen.data.files import atomic_directory, write_json, write_png, write_text
+
+LOGGER = logging.getLogger(__name__)
+PREVIEW_EVERY = 1000
+PREVIEW_COLUMNS = 6
+PREVIEW_STEPS = 12
+PREVIEW_GUIDANCE = 4.0
+HELD_OUT = 256
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Length and size of a pretraining; `deadline` as in `pretraining_loop.Plan`."""
+
+    images: int = 3072
+    vae_steps: int = 2400
+    unet_steps: int = 4000
+    batch_size: int = 12
+    seed: int = 0
+    workers: int = 2
+    deadline: float | None = None
+
+
+def pretrain(
+    recipe: Recipe, captioner: Captioner, out: Path, work: Path, record: dict[str, Any]
+) -> None:
+    """Run the phases that are not done yet and write the fp16 folder `out`.
+
+    `work` keeps phantoms, states, logs, previews and the latest export; `record` is saved beside
+    the weights as `config.json`. Raises: OutOfTime, with the state saved, at the deadline.
+    """
+    backbone = build(TinyShape(), recipe.seed)
+    size, workers = backbone.image_size, recipe.workers
+    folder = work / "phantoms"
+    held_out = draw_phantoms(folder, HELD_OUT, size, recipe.seed + 1, captioner, workers)
+    phantoms = draw_phantoms(folder, recipe.images, size, recipe.seed, captioner, workers)
+    LOGGER.info("%d phantoms are drawn; training the autoencoder", len(phantoms.images))
+    train_autoencoder(
+        backbone.vae,
+        phantoms.images,
+        held_out.images,
+        Plan(recipe.vae_steps, lr=2e-3, ema=0.998, deadline=recipe.deadline),
+        work / "autoencoder",
+        recipe.seed,
+    )
+    mean, std = encode_images(backbone, phantoms.images, work / "latents.pt")
+    backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
+    LOGGER.info("scaling factor %.4f; training the UNet", backbone.vae.config.scaling_factor)
+    data = caption_latents(backbone, mean, std, phantoms.captions)
+    train_denoiser(backbone, data, held_out, recipe, work, record)
+    export(backbone, out, work, record)
+
+
+def train_denoiser(
+    backbone: Backbone,
+    data: CaptionedLatents,
+    held_out: PhantomSet,
+    recipe: Recipe,
+    work: Path,
+    record: dict[str, Any],
+) -> None:
+    """Train UNet and text encoder in place; previews and exports every 1000 steps."""
+    folder = work / "denoiser"
+    folder.mkdir(parents=True, exist_ok=True)
+    denoiser = nn.ModuleDict({"unet": backbone.unet, "text_encoder": backbone.text_encoder})
+
+    def loss_of(step: int) -> Tensor:
+        return denoiser_loss(backbone, denoiser, data, recipe.batch_size, recipe.seed, step)
+
+    def on_save(step: int, average: dict[str, Tensor]) -> None:
+        if step % PREVIEW_EVERY == 0 or step == recipe.unet_steps:
+            averaged = with_weights(backbone, average)
+            export(averaged, work / "export", work, {**record, "unet_steps_done": step})
+            preview(averaged, held_out, work, step)
+
+    plan = Plan(
+        recipe.unet_steps, lr=1e-3, warmup=200, final_lr=0.05, ema=0.999, deadline=recipe.deadline
+    )
+    average = train(denoiser, loss_of, plan, folder, on_save)
+    denoiser.load_state_dict(average, strict=False)
+    denoiser.eval()
+
+
+def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:
+    """A copy of the backbone whose UNet and text encoder have the averaged weights."""
+    modules = nn.ModuleDict({"unet": backbone.unet, "text_encoder": backbone.text_encoder})
+    modules = copy.deepcopy(modules)
+    modules.load_state_dict(average, strict=False)
+    modules.eval()
+    return Backbone(
+        vae=backbone.vae,
+        text_encoder=modules["text_encoder"],
+        tokenizer=backbone.tokenizer,
+        unet=modules["unet"],
+        scheduler=backbone.scheduler,
+    )
+
+
+def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> None:
+    """A sheet of samples, a row a class, from captions of held-out phantoms; the captions too."""
+    rows, lines = [], []
+    for number, code in enumerate(CLASSES):
+        captions = held_out.captions[held_out.labels == code][:PREVIEW_COLUMNS, 0].tolist()
+        prompts = [f"{PREFIX} {caption}" for caption in captions]
+        seeds = [1000 * number + column for column in range(len(prompts))]
+        latents = sample(
+            backbone,
+            prompts,
+            seeds,
+            steps=PREVIEW_STEPS,
+            guidance_scale=PREVIEW_GUIDANCE,
+            scheduler="dpm++",
+        )
+        with torch.no_grad():
+            rows.append(backbone.decode(latents))
+        lines += [f"{code} {column}: {caption}" for column, caption in enumerate(captions)]
+    write_png(work / f"samples_{step:06d}.png", tile(torch.cat(rows), PREVIEW_COLUMNS))
+    write_text(work / "samples.txt", "\n".join(lines) + "\n")
+
+
+def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) -> None:
+    """Write the backbone as fp16 safetensors with its recipe and training logs, atomically."""
+    halved = Backbone(
+        vae=copy.deepcopy(backbone.vae).half(),
+        text_encoder=copy.deepcopy(backbone.text_encoder).half(),
+        tokenizer=backbone.tokenizer,
+        unet=copy.deepcopy(backbone.unet).half(),
+        scheduler=backbone.scheduler,
+    )
+    with atomic_directory(out) as folder:
+        halved.save(folder)
+        for phase in ("autoencoder", "denoiser"):
+            log = work / phase / "log.csv"
+            if log.exists():
+                shutil.copy(log, folder / f"{phase}.csv")
+        quality = work / "autoencoder" / "quality.json"
+        if quality.exists():
+            shutil.copy(quality, folder / "quality.json")
+        write_json(folder / "config.json", record)

@@ -1,0 +1,104 @@
+"""Write the JSON schema and config/README.md from the settings models, or check them for drift."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from didgen.config import RunConfig
+from didgen.data.files import write_text
+from didgen.data.settings import Section
+
+
+class Config(Section):
+    """Paths of the tool."""
+
+    schema_file: Path = Field(
+        Path("workflow/schemas/config.schema.json"), description="JSON schema to write"
+    )
+    readme: Path = Field(Path("config/README.md"), description="key reference to write")
+    check: bool = Field(False, description="only compare; fail when a file is out of date")
+
+
+def run(config: Config) -> None:
+    """Write both files. Raises: `ValueError` with `check` when one differs from the models."""
+    for path, text in ((config.schema_file, json_schema_text()), (config.readme, key_reference())):
+        if not config.check:
+            write_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{path} is out of date; run: python -m didgen schema")
+
+
+def json_schema_text() -> str:
+    """The JSON schema of a run configuration, without references, as text."""
+    schema = RunConfig.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    schema = _inline(schema, definitions)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _inline(node: Any, definitions: dict) -> Any:
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target = definitions[node["$ref"].rsplit("/", 1)[-1]]
+        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+    return {key: _inline(value, definitions) for key, value in node.items()}
+
+
+def key_reference() -> str:
+    """The text of config/README.md: every key with meaning, default and what is allowed."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key of a run, made from the settings models by `python -m didgen schema`; edit the",
+        "models, not this file. A key left out has its default. Unknown keys are refused.",
+        "",
+        "| file | what it runs |",
+        "| --- | --- |",
+        "| `config.yaml` | the demo: phantoms, the tiny backbone, minutes on a laptop |",
+        "| `isic2018.yaml` | the paper's set-up: ISIC 2018, Stable Diffusion 2.1-base, 512 px |",
+        "| `isic2018-mini.yaml` | real ISIC images at 128 px on a CPU |",
+        "| `smoke.yaml` | every stage at its smallest, for tests; its numbers mean nothing |",
+    ]
+    properties = json.loads(json_schema_text())["properties"]
+    sections = {name: node for name, node in properties.items() if node.get("type") == "object"}
+    scalars = {name: node for name, node in properties.items() if name not in sections}
+    lines += ["", "## Top level", "", *_table(scalars)]
+    for name, node in sections.items():
+        text = node["description"]
+        lines += ["", f"## `{name}`", "", f"{text[0].upper()}{text[1:]}."]
+        keys = node.get("properties", {})
+        lines += ["", *_table(keys)] if keys else ["", "No keys."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(properties: dict[str, dict]) -> list[str]:
+    rows = ["| key | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    for name, node in properties.items():
+        cells = (name, json.dumps(node.get("default")))
+        escaped = (text.replace("|", "\\|") for text in (_words(node), node["description"]))
+        rows.append(" | ".join([f"| `{cells[0]}`", f"`{cells[1]}`", *escaped]) + " |")
+    return rows
+
+
+def _words(kind: dict) -> str:
+    """What a key accepts, in words: its type or choices, and its bounds."""
+    if "anyOf" in kind:
+        return " or ".join(_words(option) for option in kind["anyOf"])
+    if "enum" in kind:
+        return ", ".join(f"`{value}`" for value in kind["enum"])
+    if "const" in kind:
+        return f"`{kind['const']}`"
+    if kind.get("type") == "array":
+        return f"list of {_words(kind.get('items', {}))}"
+    words = kind.get("type", "any")
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {kind[key]:g}" for key, sign in bounds.items() if key in kind]
+    if "multipleOf" in kind:
+        limits.append(f"multiple of {kind['multipleOf']:g}")
+    return " ".join([words, ", ".join(limits)]).strip()

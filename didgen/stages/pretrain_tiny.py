@@ -1,0 +1,76 @@
+"""Pretrain the tiny backbone from scratch on phantoms (its result comes with DiDGen)."""
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Settings(Section):
+    """Length and size of the pretraining."""
+
+    images: int = Field(3072, ge=1, description="phantom photographs to learn from")
+    vae_steps: int = Field(2400, ge=1, description="steps of the autoencoder, 16 crops each")
+    unet_steps: int = Field(
+        6000, ge=1, description="steps of UNet and text encoder, 12 images each"
+    )
+    seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
+    minutes_limit: float | None = Field(
+        None, gt=0, description="minutes after which to stop and keep the state; null: none"
+    )
+    workers: int = Field(2, ge=1, description="processes that draw and describe phantoms")
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    out: Path = Field(description="diffusers folder to write")
+    work: Path = Field(
+        Path("results/pretrain-tiny"),
+        description="folder for phantoms, states, logs and previews; training continues from it",
+    )
+
+
+def run(config: Config) -> None:
+    """Draw phantoms, train the autoencoder, then UNet and text encoder; write the folder.
+
+    Called again with the same work folder it continues where it stopped.
+    """
+    from didgen.backbone.pretraining import Recipe, pretrain
+    from didgen.backbone.pretraining_loop import OutOfTime
+
+    limit = config.minutes_limit
+    recipe = Recipe(
+        images=config.images,
+        vae_steps=config.vae_steps,
+        unet_steps=config.unet_steps,
+        seed=config.seed,
+        workers=config.workers,
+        deadline=None if limit is None else time.monotonic() + 60 * limit,
+    )
+    try:
+        pretrain(recipe, describe, config.out, config.work, config.model_dump(mode="json"))
+    except OutOfTime as stop:
+        LOGGER.warning("%s; the same command continues from there", stop)
+
+
+def describe(image: "np.ndarray", mask: "np.ndarray", label: str) -> tuple[str, str]:
+    """The captions of an image and of its mirror image, measured with its true mask.
+
+    Shapes: image uint8 (H, W, 3), mask bool (H, W).
+    """
+    from didgen.captions.attributes import flip_horizontal
+    from didgen.captions.measure import measure
+    from didgen.captions.sentence import write_sentence
+
+    attributes = measure(image, mask, label).attributes
+    return write_sentence(attributes), write_sentence(flip_horizontal(attributes))

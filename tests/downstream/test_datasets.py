@@ -1,0 +1,95 @@
+"""Image sets: bytes in memory or on demand, and no leaks between splits."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from didgen.downstream.datasets import (
+    DatasetError,
+    build,
+    check_apart,
+    class_codes,
+    keep_in_memory,
+    usable_rows,
+)
+
+
+def frame(*ids: str, **columns: str) -> pd.DataFrame:
+    table = pd.DataFrame({"id": ids, "lesion_id": "", "patient_id": "", "parent_ids": ""})
+    return table.assign(**columns)
+
+
+def test_memory_and_files_give_the_same_batches(image_set):
+    frame_, _ = usable_rows(image_set("a"), "mask")
+    kept, lazy = build(frame_, None), build(frame_, None)
+    assert keep_in_memory([kept], memory_gb=1)
+    assert not keep_in_memory([lazy], memory_gb=0)
+    rows = np.array([5, 0, 3])
+    for one, other in zip(kept.batch(rows), lazy.batch(rows), strict=True):
+        assert (one == other).all()
+    images, masks = kept.batch(rows)
+    assert images.shape == (3, 3, 32, 32)
+    assert masks.shape == (3, 1, 32, 32)
+    assert set(masks.unique().tolist()) == {0, 1}
+
+
+def test_labels_follow_the_order_of_the_classes(image_set):
+    table, _ = usable_rows(image_set("a", n=4), "label")
+    assert class_codes([table]) == ["MEL", "NV"]
+    assert build(table, None, ["MEL", "NV"]).labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(DatasetError, match=r"found labels \['NV'\]"):
+        build(table, None, ["MEL", "DF"])
+
+
+def test_images_are_squashed_to_the_size_asked_for(image_set):
+    table, _ = usable_rows(image_set("a"), "mask")
+    images, masks = build(table, 48).batch(np.arange(2))
+    assert images.shape[-2:] == masks.shape[-2:] == (48, 48)
+
+
+def test_rows_without_what_is_needed_are_counted(image_set):
+    manifest = image_set("a", n=4, mask=["", "masks/a_1.png", "", "masks/a_3.png"])
+    table, left_out = usable_rows(manifest, "mask")
+    assert (len(table), left_out) == (2, 2)
+    with pytest.raises(DatasetError, match="no image has a mask"):
+        usable_rows(image_set("b", n=2, mask=["", ""]), "mask")
+
+
+def test_images_of_two_sizes_are_refused(image_set):
+    small, large = (usable_rows(image_set(n, size=s), "mask")[0] for n, s in (("a", 32), ("b", 48)))
+    with pytest.raises(DatasetError, match="expected one; set image_size"):
+        keep_in_memory([build(small, None), build(large, None)], 1)
+    mixed = build(pd.concat([small, large], ignore_index=True), None)
+    with pytest.raises(DatasetError, match="found 48x48 px, expected 32x32"):
+        keep_in_memory([mixed], 1)
+
+
+def test_unknown_lesions_and_patients_stand_for_themselves(image_set):
+    table, _ = usable_rows(image_set("a", n=2, lesion_id=["", "L1"]), "label")
+    found = build(table, None, ["MEL", "NV"]).identity()
+    assert found["lesion_id"].tolist() == ["a_0", "L1"]
+    assert found["patient_id"].tolist() == ["a_0", "L1"]
+
+
+@pytest.mark.parametrize("column", ["id", "lesion_id", "patient_id"])
+def test_a_leak_between_splits_is_refused(column):
+    val, test = frame("b"), frame("c")
+    val[column] = test[column] = "same"
+    with pytest.raises(DatasetError, match=f"{column} in both val and test: 1 \\(same\\)"):
+        check_apart(frame("a"), {"val": val, "test": test}, None)
+
+
+def test_synthetic_children_of_test_images_are_refused():
+    held_out = {"val": frame("b"), "test": frame("c", "d")}
+    check_apart(frame("a"), held_out, frame("s", parent_ids="a;e"))
+    with pytest.raises(DatasetError, match="made from test images: 1 \\(c\\)"):
+        check_apart(frame("a"), held_out, frame("s", parent_ids="a;c"))
+    with pytest.raises(DatasetError, match="both real and synthetic"):
+        check_apart(frame("a"), held_out, frame("a"))
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"none\.csv"):
+        usable_rows(tmp_path / "none.csv", "label")

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from didgen import cli
+from didgen.stages import prepare
+
+
+def test_help_lists_the_stages_in_the_order_data_walks(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    places = [text.index(f"\n  {name} ") for name in (*cli.STAGES, *cli.TOOLS)]
+    assert places == sorted(places)
+
+
+def test_an_unknown_stage_is_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["paint"])
+    assert caught.value.code == 2
+    assert "no stage named 'paint'; stages are prepare" in capsys.readouterr().err
+
+
+def parse(*arguments):
+    parser = cli._stage_parser("prepare", prepare)
+    return cli.read_config(prepare.Config, parser, arguments)
+
+
+def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):
+    file = tmp_path / "s.json"
+    file.write_text(json.dumps({"phantoms": 50, "val_fraction": 0.2}))
+    config = parse("--settings", str(file), "--phantoms", "77", "--out", "x",
+                   "--classes", "MEL", "NV", "--max-per-class", "null")  # fmt: skip
+    assert (config.phantoms, config.val_fraction, config.out) == (77, 0.2, Path("x"))
+    assert config.classes == ("MEL", "NV") and config.max_per_class is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out", "x", "--settings", '{"sise": 128}'], "sise: found 128: unknown key"),
+        (["--out", "x", "--size", "100"], "size: found '100': Input should be a multiple of 8"),
+        (["--out", "x", "--size", "big"], "size: found 'big': Input should be a valid integer"),
+        (["--out", "x", "--fit", "zoom"], "'crop', 'pad' or 'squash'"),
+        (["--size", "128"], "out: Field required"),
+        (["--out", "x", "--source", "isic2018"], "source isic2018 needs `mirror`"),
+        (["--out", "x", "--settings", "{size:}"], "--settings: not JSON"),
+    ],
+)
+def test_wrong_settings_end_with_2_and_name_the_key(arguments, expected, caplog):
+    assert cli.main(["prepare", *arguments]) == 2
+    assert expected in caplog.text
+
+
+def test_bad_input_ends_with_2_and_its_message(tmp_path, caplog):
+    code = cli.main(["prepare", "--out", str(tmp_path / "o"), "--source", "isic2018",
+                     "--mirror", str(tmp_path)])  # fmt: skip
+    assert code == 2
+    assert "no such file; download" in caplog.text
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from didgen.config import RunConfig
+from didgen.schema import json_schema_text, key_reference
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path):
+    RunConfig.model_validate(yaml.safe_load(path.read_text()))
+
+
+def test_schema_and_reference_are_those_of_the_models():
+    written = (ROOT / "workflow/schemas/config.schema.json").read_text()
+    assert written == json_schema_text(), "run: python -m didgen schema"
+    assert (ROOT / "config/README.md").read_text() == key_reference(), (
+        "run: python -m didgen schema"
+    )
+
+
+def test_every_key_has_a_description():
+    def walk(node, trail):
+        for name, prop in node.get("properties", {}).items():
+            assert prop.get("description"), f"{trail}{name} has no description"
+            walk(prop, f"{trail}{name}.")
+
+    walk(json.loads(json_schema_text()), "")
+
+
+def test_the_paper_is_configured_as_printed():
+    config = RunConfig.model_validate(yaml.safe_load((ROOT / "config/isic2018.yaml").read_text()))
+    tuned, pairs = config.finetune, config.pairs
+    assert tuned.backbone == "stabilityai/stable-diffusion-2-1-base"
+    assert (config.data.size, tuned.steps, tuned.learning_rate) == (512, 20000, 1e-5)
+    assert (tuned.batch_size, tuned.alpha) == (4, 0.1)
+    assert (pairs.eta, pairs.guided_fraction, pairs.tau, pairs.count) == (20, 0.5, 4, 2500)
+    assert config.images.per_class == 1000
+    assert set(config.images.classes) == {"MEL", "BCC", "AKIEC", "BKL", "DF", "VASC"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"finetun": {}}, "finetun"),
+        ({"finetune": {"stpes": 3}}, "stpes"),
+        ({"finetune": {"steps": 0}}, "greater than or equal to 1"),
+        ({"finetune": {"steps": "many"}}, "valid integer"),
+        ({"finetune": {"prefix_only": 0.7, "prompt_dropout": 0.6}}, "expected at most 1"),
+        ({"data": {"size": 256}}, "tiny works at 128 px"),
+        ({"data": {"source": "isic2018"}}, "needs `mirror`"),
+        ({"data": {"classes": ["MEL", "NV"]}, "images": {"classes": ["DF"]}}, "leaves out"),
+        ({"finetune": {"classes": ["MEL"]}, "images": {"classes": ["NV"]}}, "never saw"),
+        ({"images": {"per_class": 0}, "pairs": {"count": 0}}, "nothing would be synthesized"),
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"run": "../x"}, "pattern"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes, expected):
+    with pytest.raises(ValidationError, match=expected):
+        RunConfig.model_validate(changes)
+
+
+def test_the_mirror_of_the_command_line_reaches_the_data():
+    config = RunConfig.model_validate({"mirror": "/m", "data": {"source": "isic2018"}})
+    assert config.data.mirror == "/m"
