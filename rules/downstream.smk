@@ -91,6 +91,8 @@ rule verdict:
             caption="../workflow/report/verdict.rst",
             category="Verdict",
         ),
+        arms=f"{RUN}/verdict/arms.csv",
+        tests=f"{RUN}/verdict/tests.csv",
         config=f"{RUN}/verdict/config.json",
     log:
         f"{RUN}/logs/verdict.log",

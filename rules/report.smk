@@ -16,6 +16,7 @@ rule report:
             caption="../workflow/report/page.rst",
             category="Report",
         ),
+        config=f"{RUN}/report/config.json",
     log:
         f"{RUN}/logs/report.log",
     benchmark:

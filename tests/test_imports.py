@@ -3,10 +3,14 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "didgen"
@@ -81,17 +85,12 @@ def faults(path: Path) -> list[str]:
 
 def outside(path: Path) -> set[str]:
     """The packages a file imports beside the standard library and this package."""
-    tops = {
-        alias.split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        for alias in (
-            [name.name for name in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or "didgen"]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+    tops = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            tops |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            tops.add((node.module or "").split(".")[0])
     return tops - set(sys.stdlib_module_names) - {"didgen"}
 
 
@@ -150,6 +149,21 @@ def test_attention_formulas_import_only_torch(name: str) -> None:
 def test_metric_formulas_import_only_numerics(path: Path) -> None:
     assert outside(path) <= METRICS
     assert {room_of(module) for module, _ in imported(path)} <= {None, "metrics"}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = project["dependencies"] + project["optional-dependencies"]["llm"]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    # From what is installed: import name -> distributions.
+    homes = packages_distributions()
+    used = {name for path in MODULES for name in outside(path)}
+    undeclared = {
+        name
+        for name in used
+        if not declared & {canonicalize_name(home) for home in homes.get(name, [name])}
+    }
+    assert not undeclared
 
 
 def test_no_room_for_homeless_code() -> None:

@@ -4,11 +4,18 @@ import json
 import sys
 from pathlib import Path
 
+# What a verdict rests on; after a single stage was run again it speaks of data that are gone.
+EARLIER = ("data/train.csv", "backbone/model_index.json", "augmented/metadata.csv")
+
 
 def outcome(run_dir: Path) -> list[str]:
-    """The lines to print; none where the run has no verdict yet."""
+    """The lines to print; none where the run has no verdict yet, or one older than its data."""
     verdict = run_dir / "verdict.json"
     if not verdict.is_file():
+        return []
+    written = verdict.stat().st_mtime
+    earlier = [run_dir / name for name in EARLIER if (run_dir / name).is_file()]
+    if any(path.stat().st_mtime > written for path in earlier):
         return []
     tasks = json.loads(verdict.read_text(encoding="utf-8"))["tasks"]
     lines = [f"{task}: {result['sentence']}" for task, result in tasks.items()]

@@ -191,7 +191,7 @@ class Guide:
         rms = gradient.square().mean((1, 2, 3)).sqrt()
         sound = torch.isfinite(rms) & torch.isfinite(cross_loss + self_loss)
         self.history.append(GuidanceStep(step_index, cross_loss.cpu(), self_loss.cpu(), rms.cpu()))
-        self._note(sound, step_index, int(timestep))
+        self._note(sound, step_index, int(torch.as_tensor(timestep).flatten()[0]))
         moved = (latents - step_size * gradient).to(latents.dtype)
         return torch.where(sound[:, None, None, None], moved, latents)
 

@@ -137,6 +137,7 @@ class AttentionRecorder:
     def _before_pass(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
         if threading.get_ident() != self._thread:
             return
+        self._queries, self._captures = {}, {}
         given = self._signature.bind_partial(unet, *args, **kwargs).arguments
         for name in ("attention_mask", "encoder_attention_mask"):
             if given.get(name) is not None:
@@ -145,7 +146,6 @@ class AttentionRecorder:
                 )
         height, width = given["sample"].shape[-2:]
         self._plan = self._plan_for((height, width))
-        self._queries, self._captures = {}, {}
         self._grad = torch.is_grad_enabled()
         self._inside = True
 

@@ -6,7 +6,6 @@ read from the components' own configs.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,18 +13,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-WEIGHTS = {
-    "vae": "diffusion_pytorch_model",
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
+from didgen.backbone.folder import BackboneError, check_folder, is_local, scheduler_class
+
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 TINY = Path(__file__).parent / "tiny_weights"
-
-
-class BackboneError(ValueError):
-    """The folder or hub id is not a Stable Diffusion 1.x or 2.x model that can be used."""
 
 
 class PromptTooLong(ValueError):
@@ -36,7 +27,7 @@ class TokenNotFound(ValueError):
     """A token whose attention is wanted does not occur in the prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backbone:
     """A text-to-image latent diffusion model of the Stable Diffusion 1.x or 2.x kind."""
 
@@ -65,6 +56,11 @@ class Backbone:
                 "expected the parts of one Stable Diffusion 1.x or 2.x model"
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"Backbone({self.image_size} px, latents {self.latent_shape}, {self.prediction_type})"
+        )
+
     @classmethod
     def load(
         cls,
@@ -84,12 +80,12 @@ class Backbone:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         place = TINY if str(source) == "tiny" else Path(source)
-        variant = _check_folder(place) if _is_local(str(source), place) else None
-        name = str(place) if _is_local(str(source), place) else str(source)
+        variant = check_folder(place) if is_local(str(source), place) else None
+        name = str(place) if is_local(str(source), place) else str(source)
         options = {"revision": revision, "local_files_only": local_files_only}
         weights = {**options, "use_safetensors": True, "variant": variant}
         try:
-            scheduler = _scheduler_class(name, options).from_pretrained(
+            scheduler = scheduler_class(name, options).from_pretrained(
                 name, subfolder="scheduler", **options
             )
             tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **options)
@@ -135,6 +131,9 @@ class Backbone:
         pipeline.save_pretrained(path, safe_serialization=True)
         # tokenizer.json alone is unknown to older readers of Stable Diffusion folders.
         self.tokenizer.backend_tokenizer.model.save(str(path / "tokenizer"))
+        for file in path.rglob("*"):
+            # Weights are written readable by their owner alone; a model is meant for others too.
+            file.chmod(0o755 if file.is_dir() else 0o644)
 
     @property
     def device(self) -> torch.device:
@@ -302,51 +301,3 @@ class Backbone:
     def modules(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """The autoencoder, the text encoder and the UNet."""
         return self.vae, self.text_encoder, self.unet
-
-
-def _is_local(source: str, place: Path) -> bool:
-    # A hub id is "name" or "owner/name"; anything else, and anything that exists, is a path.
-    return place.exists() or source == "tiny" or source.count("/") != 1 or source[0] in "./~"
-
-
-def _check_folder(folder: Path) -> str | None:
-    """The variant ("fp16" or None) of a complete folder; BackboneError says what is missing."""
-    if not folder.is_dir():
-        raise BackboneError(f"there is no folder {folder}: give a diffusers folder or a hub id")
-    if not (folder / "model_index.json").is_file():
-        raise BackboneError(
-            f"{folder} has no model_index.json, so it is no diffusers folder: convert a single "
-            "checkpoint file with diffusers first"
-        )
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise BackboneError(
-            f"{folder} lacks {', '.join(missing)}: expected the parts {', '.join(PARTS)}"
-        )
-    variants = []
-    for part, stem in WEIGHTS.items():
-        files = sorted((folder / part).glob(f"{stem}*.safetensors"))
-        if not files:
-            found = sorted(file.name for file in (folder / part).iterdir())
-            raise BackboneError(
-                f"{folder / part} has no {stem}.safetensors (found {', '.join(found)}); weights "
-                "in other formats are not opened: convert them to safetensors"
-            )
-        # fp16 files are read only where the full ones are absent.
-        variants.append(all(".fp16." in file.name for file in files))
-    return "fp16" if all(variants) else None
-
-
-def _scheduler_class(name: str, options: dict[str, Any]) -> Any:
-    """The scheduler class that the model itself names."""
-    import diffusers
-
-    config = diffusers.DDIMScheduler.load_config(name, subfolder="scheduler", **_named(options))
-    found = config.get("_class_name", "")
-    if not hasattr(diffusers, found):
-        raise BackboneError(f"{name} names the unknown scheduler {found!r}: {json.dumps(config)}")
-    return getattr(diffusers, found)
-
-
-def _named(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}

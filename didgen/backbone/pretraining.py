@@ -3,7 +3,7 @@
 import copy
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,23 @@ from didgen.backbone.pretraining_denoiser import (
     encode_images,
     scaling_factor,
 )
-from didgen.backbone.pretraining_images import Captioner, PhantomSet, draw_phantoms
+from didgen.backbone.pretraining_images import (
+    SHARD,
+    Captioner,
+    PhantomSet,
+    draw_phantoms,
+)
 from didgen.backbone.pretraining_loop import Plan, train
 from didgen.backbone.sampling import sample
 from didgen.backbone.tiny import TinyShape, build
 from didgen.data.classes import CLASSES
-from didgen.data.files import atomic_directory, write_json, write_png, write_text
+from didgen.data.files import atomic_directory, read_json, write_json, write_png, write_text
 
 LOGGER = logging.getLogger(__name__)
 PREVIEW_EVERY = 1000
 PREVIEW_COLUMNS = 6
 PREVIEW_STEPS = 12
 PREVIEW_GUIDANCE = 4.0
-HELD_OUT = 256
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Recipe:
     """Length and size of a pretraining; `deadline` as in `pretraining_loop.Plan`."""
 
     images: int = 3072
-    vae_steps: int = 2400
-    unet_steps: int = 4000
-    batch_size: int = 12
+    vae_steps: int = 4200
+    unet_steps: int = 6000
+    batch_size: int = 8
     seed: int = 0
     workers: int = 2
+    shape: TinyShape = field(default_factory=TinyShape)
+    shard: int = SHARD
     deadline: float | None = None
 
 
@@ -56,17 +62,26 @@ def pretrain(
     `work` keeps phantoms, states, logs, previews and the latest export; `record` is saved beside
     the weights as `config.json`. Raises: OutOfTime, with the state saved, at the deadline.
     """
-    backbone = build(TinyShape(), recipe.seed)
-    size, workers = backbone.image_size, recipe.workers
-    folder = work / "phantoms"
-    held_out = draw_phantoms(folder, HELD_OUT, size, recipe.seed + 1, captioner, workers)
-    phantoms = draw_phantoms(folder, recipe.images, size, recipe.seed, captioner, workers)
+    backbone = build(recipe.shape, recipe.seed)
+
+    def draw(count: int, seed: int) -> PhantomSet:
+        return draw_phantoms(
+            work / "phantoms",
+            count,
+            backbone.image_size,
+            seed,
+            captioner,
+            recipe.workers,
+            recipe.shard,
+        )
+
+    held_out, phantoms = draw(recipe.shard, recipe.seed + 1), draw(recipe.images, recipe.seed)
     LOGGER.info("%d phantoms are drawn; training the autoencoder", len(phantoms.images))
     train_autoencoder(
         backbone.vae,
         phantoms.images,
         held_out.images,
-        Plan(recipe.vae_steps, lr=2e-3, ema=0.998, deadline=recipe.deadline),
+        Plan(recipe.vae_steps, lr=3e-3, ema=0.998, deadline=recipe.deadline),
         work / "autoencoder",
         recipe.seed,
     )
@@ -101,7 +116,7 @@ def train_denoiser(
             preview(averaged, held_out, work, step)
 
     plan = Plan(
-        recipe.unet_steps, lr=1e-3, warmup=200, final_lr=0.05, ema=0.999, deadline=recipe.deadline
+        recipe.unet_steps, lr=8e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
     )
     average = train(denoiser, loss_of, plan, folder, on_save)
     denoiser.load_state_dict(average, strict=False)
@@ -126,8 +141,9 @@ def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:
 def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> None:
     """A sheet of samples, a row a class, from captions of held-out phantoms; the captions too."""
     rows, lines = [], []
+    columns = min(PREVIEW_COLUMNS, *(int((held_out.labels == code).sum()) for code in CLASSES))
     for number, code in enumerate(CLASSES):
-        captions = held_out.captions[held_out.labels == code][:PREVIEW_COLUMNS, 0].tolist()
+        captions = held_out.captions[held_out.labels == code][:columns, 0].tolist()
         prompts = [f"{PREFIX} {caption}" for caption in captions]
         seeds = [1000 * number + column for column in range(len(prompts))]
         latents = sample(
@@ -141,7 +157,7 @@ def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> 
         with torch.no_grad():
             rows.append(backbone.decode(latents))
         lines += [f"{code} {column}: {caption}" for column, caption in enumerate(captions)]
-    write_png(work / f"samples_{step:06d}.png", tile(torch.cat(rows), PREVIEW_COLUMNS))
+    write_png(work / f"samples_{step:06d}.png", tile(torch.cat(rows), columns))
     write_text(work / "samples.txt", "\n".join(lines) + "\n")
 
 
@@ -156,6 +172,10 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
     )
     with atomic_directory(out) as folder:
         halved.save(folder)
+        # transformers opens weights in the type that the config names, diffusers in fp32: with
+        # "float16" here, a pipeline opened without a type would mix the two and fail.
+        config = folder / "text_encoder" / "config.json"
+        write_json(config, {**read_json(config), "dtype": "float32"})
         for phase in ("autoencoder", "denoiser"):
             log = work / phase / "log.csv"
             if log.exists():

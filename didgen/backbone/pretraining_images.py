@@ -35,17 +35,29 @@ class PhantomSet:
 
 
 def draw_phantoms(
-    folder: Path, count: int, size: int, seed: int, captioner: Captioner, workers: int = 2
+    folder: Path,
+    count: int,
+    size: int,
+    seed: int,
+    captioner: Captioner,
+    workers: int = 2,
+    shard: int = SHARD,
 ) -> PhantomSet:
-    """At least `count` phantoms, equally many of each class, `size` px, in whole shards of 256."""
-    shards = range(-(-count // SHARD))
+    """At least `count` phantoms, equally many of each class, `size` px, in whole shards."""
+    shards = range(-(-count // shard))
     paths = [folder / f"phantoms_{size}_{seed}_{k:03d}.npz" for k in shards]
     missing = [(path, k) for path, k in zip(paths, shards, strict=True) if not path.exists()]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        for path, k in track(missing, label="shards of phantoms"):
+            draw_shard(path, k, shard, size, seed, captioner)
+    elif missing:
         # Forked children of a process with torch's threads can hang.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(draw_shard, path, k, size, seed, captioner) for path, k in missing]
+            jobs = [
+                pool.submit(draw_shard, path, k, shard, size, seed, captioner)
+                for path, k in missing
+            ]
             for job in track(jobs, label="shards of phantoms"):
                 job.result()
     parts = [np.load(path) for path in paths]
@@ -53,9 +65,11 @@ def draw_phantoms(
     return PhantomSet(**{name: np.concatenate([part[name] for part in parts]) for name in names})
 
 
-def draw_shard(path: Path, number: int, size: int, seed: int, captioner: Captioner) -> None:
+def draw_shard(
+    path: Path, number: int, count: int, size: int, seed: int, captioner: Captioner
+) -> None:
     """Draw and describe one shard, a cohort of its own, and write it atomically."""
-    specs = cohort(SHARD, seed=seed * 10_000 + number)
+    specs = cohort(count, seed=seed * 10_000 + number)
     phantoms = [render(spec, size=size) for spec in specs]
     captions = [captioner(item.image, item.mask, item.label) for item in phantoms]
     with atomic_path(path) as temporary, temporary.open("wb") as stream:

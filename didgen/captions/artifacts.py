@@ -19,7 +19,7 @@ INK_CHROMA = 16.0
 INK_FROM = 0.002
 # Hair: share of thin dark lines in the field outside the lesion.
 THIN_CONTRAST = 5.0
-HAIR_SOME, HAIR_DENSE = 0.008, 0.13
+HAIR_SOME, HAIR_DENSE = 0.010, 0.125
 HAIR_LENGTH = 0.12
 # Crossing hairs join into one net: from this extent on a component is hair whatever its area.
 NET_LENGTH = 0.4
@@ -28,6 +28,11 @@ LINE_RATIO = 5.0
 # Ruler: ticks of like direction at even steps.
 TICK_LENGTHS = (0.018, 0.14)
 TICKS_FROM = 5
+ROW_WIDTH = 0.035
+LINE_LENGTH = 0.25
+# Autocorrelation at the step between ticks, for ticks that stand on a line.
+TICK_LIKENESS = 0.4
+TICK_POWER = 3.0  # variance of the black-hat along the ticks
 # Gel bubbles: bright round spots and rims.
 GLINT_CONTRAST = 9.0
 GLINT_TOP_HAT = 4.0
@@ -132,39 +137,79 @@ def hair_word(share: float) -> Hair:
     return "none" if share < HAIR_SOME else "some" if share < HAIR_DENSE else "dense"
 
 
-def ruler_ticks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
-    """The band of short dark strokes of like direction at even steps, (H, W) bool; None without."""
-    side = min(field.shape)
+def ruler_marks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
+    """Pixels of a ruler, (H, W) bool: ticks in a row, or a straight line with ticks; else None."""
     found = components((black_hat > THIN_CONTRAST) & field)
+    chosen = _row_of_ticks(found, min(field.shape))
+    if chosen is None:
+        chosen = _ticked_line(found, black_hat)
+    if chosen is None:
+        return None
+    return np.concatenate([[False], chosen])[found.labels]
+
+
+def _row_of_ticks(found: Components, side: int) -> np.ndarray | None:
+    """Which components are short strokes of like direction at even steps; None without such."""
     tick = (found.length >= TICK_LENGTHS[0] * side) & (found.length <= TICK_LENGTHS[1] * side)
     tick &= (found.length > 1.6 * found.width) & (found.area >= 3)
     if tick.sum() < TICKS_FROM:
         return None
-    center, angle = found.center[tick], found.angle[tick]
-    for direction in np.unique(np.round(angle / (np.pi / 18)) * (np.pi / 18)):
-        turn = np.abs((angle - direction + np.pi / 2) % np.pi - np.pi / 2)
-        group = turn < np.pi / 12
-        if group.sum() >= TICKS_FROM and _in_even_row(center[group], direction, side):
-            kept = np.zeros(len(found.area) + 1, dtype=bool)
-            kept[1 + np.flatnonzero(tick)[group]] = True
-            return kept[found.labels]
+    for direction in np.unique(np.round(found.angle[tick] / (np.pi / 18)) * (np.pi / 18)):
+        turn = np.abs((found.angle - direction + np.pi / 2) % np.pi - np.pi / 2)
+        group = tick & (turn < np.pi / 12)
+        if group.sum() >= TICKS_FROM and _in_even_row(found.center[group], direction, side):
+            return group
     return None
 
 
+def _ticked_line(found: Components, black_hat: np.ndarray) -> np.ndarray | None:
+    """Which component is a long straight line with ticks at even steps beside it; None without."""
+    side = min(black_hat.shape)
+    straight = (found.length >= LINE_LENGTH * side) & (found.length > 10 * found.width)
+    for index in np.flatnonzero(straight)[:8]:
+        along = np.array([np.sin(found.angle[index]), np.cos(found.angle[index])])
+        across = np.array([along[1], -along[0]])
+        t = np.arange(-0.5 * found.length[index], 0.5 * found.length[index])
+        for sign in (-1, 1):
+            offsets = sign * side * np.array([0.012, 0.016, 0.020])
+            points = found.center[index][:, None, None] + along[:, None, None] * t[:, None]
+            points = points + across[:, None, None] * offsets
+            signal = ndimage.map_coordinates(black_hat, points, order=1).mean(axis=1)
+            if _is_periodic(signal, side):
+                chosen = np.zeros(len(found.area), dtype=bool)
+                chosen[index] = True
+                return chosen
+    return None
+
+
+def _is_periodic(signal: np.ndarray, side: int) -> bool:
+    """Whether the signal repeats itself at a step that suits a ruler's ticks."""
+    signal = signal - ndimage.uniform_filter1d(signal, max(3, round(0.12 * side)))
+    power = float(signal @ signal)
+    if power < TICK_POWER * len(signal):
+        return False
+    lags = np.arange(round(0.03 * side), min(round(0.13 * side), len(signal) // TICKS_FROM))
+    likeness = [float(signal[lag:] @ signal[:-lag]) / power for lag in lags]
+    return max(likeness, default=0.0) > TICK_LIKENESS
+
+
 def _in_even_row(center: np.ndarray, direction: float, side: int) -> bool:
-    """Whether at least TICKS_FROM centers stand across `direction` at even steps."""
-    stroke = np.array([np.sin(direction), np.cos(direction)])
-    across = center @ stroke
-    along = center @ np.array([stroke[1], -stroke[0]])
-    for level in np.unique(np.round(across / (0.04 * side))) * 0.04 * side:
-        row = np.sort(along[np.abs(across - level) < 0.045 * side])
-        steps = np.diff(row)
+    """Whether at least TICKS_FROM centers stand in a row at even steps.
+
+    The row may run up to 50 degrees off the perpendicular of the strokes: ticks can be slanted.
+    """
+    for tilt in np.radians(np.arange(-50, 51, 5)):
+        row = direction + np.pi / 2 + tilt
+        along = center @ np.array([np.sin(row), np.cos(row)])
+        across = center @ np.array([np.cos(row), -np.sin(row)])
+        close = np.abs(across[:, None] - across) < ROW_WIDTH * side
+        fullest = close[close.sum(axis=1).argmax()]
+        steps = np.diff(np.sort(along[fullest]))
         steps = steps[steps > 0.01 * side]
         if len(steps) < TICKS_FROM - 1:
             continue
-        middle = np.median(steps)
-        even = np.abs(steps - middle) < 0.2 * middle
-        if even.sum() >= TICKS_FROM - 1 and even.mean() > 0.6:
+        even = np.abs(steps - np.median(steps)) < 0.2 * np.median(steps)
+        if even.sum() >= TICKS_FROM - 1 and even.mean() > 0.7:
             return True
     return False
 

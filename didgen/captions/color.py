@@ -9,14 +9,16 @@ from didgen.captions.attributes import MAX_COLORS, Color
 # values are this project's own (docs/dermprompt.md says how they were chosen).
 REFERENCES: tuple[tuple[Color, tuple[float, float, float]], ...] = (
     ("light brown", (50, 18, 24)),
-    ("light brown", (54, 18, 18)),
-    ("light brown", (44, 19, 22)),
-    ("tan", (58, 12, 26)),
+    ("light brown", (54, 20, 17)),
+    ("light brown", (46, 19, 22)),
+    ("tan", (55, 10, 27)),
+    ("tan", (60, 12, 23)),
     ("tan", (66, 11, 25)),
     ("tan", (76, 9, 21)),
     ("dark brown", (30, 16, 17)),
-    ("dark brown", (38, 17, 18)),
+    ("dark brown", (39, 18, 19)),
     ("dark brown", (22, 12, 12)),
+    ("dark brown", (32, 28, 32)),
     ("black", (8, 1, 1)),
     ("black", (15, 4, 4)),
     ("red", (45, 44, 22)),
@@ -46,6 +48,10 @@ NAMED_FROM = 0.12
 # (70 / L) to this power before it is named.
 REFERENCE_TONE = 70.0
 TONE_POWER = 0.6
+# Under a bluish light brown looks gray: where the surroundings have b below NEUTRAL_B, the region's
+# b is raised by the lack, by MAX_SHIFT at most.
+NEUTRAL_B = 10.0
+MAX_SHIFT = 8.0
 # Below this b the white balance is too blue for a typology angle to mean anything.
 MIN_TONE_B = 3.0
 
@@ -104,15 +110,19 @@ def cluster(lab: np.ndarray, k: int = CLUSTERS, steps: int = 10) -> tuple[np.nda
     return centers[kept], counts[kept] / len(lab)
 
 
-def color_words(lab: np.ndarray, tone: float = REFERENCE_TONE) -> tuple[Color, ...]:
-    """Up to three color names of a region, by share, as seen on surroundings of lightness `tone`.
+def color_words(
+    lab: np.ndarray, tone: float = REFERENCE_TONE, tone_b: float = NEUTRAL_B
+) -> tuple[Color, ...]:
+    """Up to three color names of a region, by share, as seen on its surroundings.
 
-    Shape: (N, 3) CIELAB; an empty region gives (). Range: tone in [0, 100].
+    Shape: (N, 3) CIELAB; an empty region gives (). Range: `tone` (L of the surroundings) in
+    [0, 100], `tone_b` their b.
     """
     if len(lab) == 0:
         return ()
     lab = lab[:: max(1, len(lab) // MAX_PIXELS)].copy()
     lab[:, 0] *= (REFERENCE_TONE / float(np.clip(tone, 30.0, REFERENCE_TONE))) ** TONE_POWER
+    lab[:, 2] += np.clip(NEUTRAL_B - tone_b, 0.0, MAX_SHIFT)
     centers, shares = cluster(lab)
     totals: dict[Color, float] = {}
     for name, share in zip(name_colors(centers), shares, strict=True):

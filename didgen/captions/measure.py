@@ -39,7 +39,7 @@ class MeasurementError(ValueError):
 class Measurement:
     """Attributes of one image, where its mask came from, and the numbers behind the words.
 
-    `numbers`: ita (degrees), lightness (L of the surroundings), hair_share, ink_share,
+    `numbers`: ita (degrees), lightness and b (of the surroundings), hair_share, ink_share,
     corner_share; with a mask also area_share, row, column (centroid, 0..1), solidity, axis_ratio,
     asymmetry and border_width (share of the shorter side).
     """
@@ -140,10 +140,10 @@ def _surroundings(lab: np.ndarray, corners: np.ndarray, mask: np.ndarray | None)
     marks = artifacts.ink(lab, outside)
     clear = outside & ~(grow(marks, 0.02 * side) if marks.any() else marks)
     black_hat = artifacts.thin_dark(lab)
-    ruler = artifacts.ruler_ticks(black_hat, far)
-    if ruler is not None:
-        clear &= ~ruler
+    ruler = artifacts.ruler_marks(black_hat, clear)
     lines = artifacts.hair_lines(far & (black_hat > artifacts.THIN_CONTRAST))
+    if ruler is not None:
+        lines &= ~ruler
     hair_share = float((lines & clear).sum() / max(1, clear.sum()))
     bare = clear & (black_hat < artifacts.THIN_CONTRAST)
     # A mask that fills the field leaves no surroundings: take the brightest tenth of the image.
@@ -168,6 +168,7 @@ def _surroundings(lab: np.ndarray, corners: np.ndarray, mask: np.ndarray | None)
         numbers={
             "ita": ita,
             "lightness": lightness,
+            "b": b,
             "hair_share": hair_share,
             "ink_share": float(marks.mean()),
             "corner_share": float(corners.mean()),
@@ -203,7 +204,9 @@ def _region(
         "shape": shape_word(outline),
         "symmetry": symmetry_word(outline),
         "border": border_word(width),
-        "colors": color_words(lab[colored if colored.any() else mask], numbers["lightness"]),
+        "colors": color_words(
+            lab[colored if colored.any() else mask], numbers["lightness"], numbers["b"]
+        ),
     }
 
 

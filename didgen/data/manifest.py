@@ -31,6 +31,8 @@ def read_manifest(path: Path | str, check_files: bool = True) -> pd.DataFrame:
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; run the stage that writes it first")
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    # An image folder of `datasets` names its files so, and keeps "image" for the pixels.
+    frame = frame.rename(columns={} if "image" in frame else {"file_name": "image"})
     for column in _INTEGERS:
         if column in frame:
             frame[column] = _integers(frame, column, path)

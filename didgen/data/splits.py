@@ -58,6 +58,12 @@ def grouped_split(
                 f"found {np.unique(groups[rest]).size} independent groups, expected at least "
                 f"{folds} for {name}_fraction {fraction}; add images or raise the fraction"
             )
+        largest = np.unique(strata[rest], return_counts=True)[1].max()
+        if largest < folds:
+            raise SplitError(
+                f"found at most {largest} images of a class, expected at least {folds} for "
+                f"{name}_fraction {fraction}; add images or raise the fraction"
+            )
         folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
         _, chosen = next(folder.split(rest, strata[rest], groups[rest]))
         split[rest[chosen]] = name

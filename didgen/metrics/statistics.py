@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 10_000
+MIN_SEEDS = 2
 CHUNK = 1000
 
 
@@ -67,38 +68,45 @@ class Paired:
 def clustered_bootstrap(
     data: Paired, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Percentile interval of the metric's difference: lesions and training seeds are resampled.
+    """Percentile interval of the metric's difference: over lesions, widened for training chance.
 
-    Each resample draws L lesions with replacement, all images of a lesion together, and S seeds
-    with replacement; the metric is computed within and averaged over the drawn seeds. With one
-    seed the interval covers the choice of test lesions only. A group that a resample misses
-    altogether is left out of that resample's mean.
+    Each resample draws L lesions with replacement, all images of a lesion together, and takes the
+    metric of the seeds' mean differences. A group that it misses altogether is left out of its
+    mean. To each is added, with both signs, a draw of t with S - 1 degrees of freedom times the
+    standard error over seeds: resampling the few seeds themselves would make the interval too
+    narrow. With one seed that chance cannot be known and is not covered.
     """
+    rng = np.random.default_rng([seed, 2])
+    draws = _lesion_draws(data, resamples, rng)
+    per_seed = data.per_seed(data.differences)
+    n_seeds = len(per_seed)
+    if n_seeds > 1:
+        error = per_seed.std(ddof=1) / np.sqrt(n_seeds)
+        chance = error * rng.standard_t(n_seeds - 1, resamples)
+        draws = np.concatenate([draws + chance, draws - chance])
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Interval(float(per_seed.mean()), float(low), float(high), confidence)
+
+
+def _lesion_draws(data: Paired, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """The metric's difference in each of R resamples of the lesions (R,)."""
     _, clusters = np.unique(data.clusters, return_inverse=True)
     _, groups = np.unique(data.groups, return_inverse=True)
-    n_seeds, n_images = data.differences.shape
     n_clusters, n_groups = clusters.max() + 1, groups.max() + 1
     counts = np.zeros((n_clusters, n_groups))
     np.add.at(counts, (clusters, groups), 1.0)
-    sums = np.zeros((n_clusters, n_groups, n_seeds))
-    np.add.at(sums, (clusters, groups), data.differences.T)
-    rng = np.random.default_rng([seed, 2])
+    sums = np.zeros((n_clusters, n_groups))
+    np.add.at(sums, (clusters, groups), data.differences.mean(0))
     found = []
     for start in range(0, resamples, CHUNK):
         size = min(CHUNK, resamples - start)
         weights = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size)
-        weights = weights.astype(float)
-        drawn_seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size) / n_seeds
-        totals = (weights @ sums.reshape(n_clusters, -1)).reshape(size, n_groups, n_seeds)
-        totals = (totals * drawn_seeds[:, None, :]).sum(2)
-        sizes = weights @ counts
+        totals, sizes = weights @ sums, weights @ counts
         present = sizes > 0
         means = np.divide(totals, sizes, out=np.zeros_like(totals), where=present)
         found.append(means.sum(1) / present.sum(1))
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])
-    difference = float(data.per_seed(data.differences).mean())
-    return Interval(difference, float(low), float(high), confidence)
+    return np.concatenate(found)
 
 
 def sign_flip_test(data: Paired, resamples: int = RESAMPLES, seed: int = 0) -> float:
@@ -158,17 +166,30 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in p_values}
 
 
-def decide(interval: Interval, p: float, alpha: float = 0.05, margin: float = 0.0) -> str:
-    """ "helps", "hurts" or "no evidence": the interval and the corrected p must both say so."""
-    if p < alpha and interval.low > margin:
+def decide(
+    interval: Interval, p: float, n_seeds: int, alpha: float = 0.05, margin: float = 0.0
+) -> str:
+    """ "helps", "hurts" or "no evidence": the interval and the corrected p must both say so.
+
+    One seed is no evidence: two trainings on the same data differ, and only other seeds tell by
+    how much.
+    """
+    if n_seeds < MIN_SEEDS or p >= alpha:
+        return "no evidence"
+    if interval.low > margin:
         return "helps"
-    if p < alpha and interval.high < 0:
-        return "hurts"
-    return "no evidence"
+    return "hurts" if interval.high < 0 else "no evidence"
 
 
 def sentence(
-    verdict: str, metric: str, interval: Interval, control: str, p: float, n_seeds: int, n_test: int
+    verdict: str,
+    metric: str,
+    interval: Interval,
+    control: str,
+    p: float,
+    n_seeds: int,
+    n_test: int,
+    alpha: float = 0.05,
 ) -> str:
     """The verdict in words with its numbers."""
     text = (
@@ -176,6 +197,8 @@ def sentence(
         f"over {control}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}, "
         f"n = {n_seeds} seed{'s' if n_seeds > 1 else ''}, {n_test} test images"
     )
-    if n_seeds == 1:
-        text += " (one seed: chance in training is not covered)"
+    if n_seeds < MIN_SEEDS:
+        text += " (one seed cannot tell the effect from chance in training)"
+    elif p < alpha and interval.low <= 0 <= interval.high:
+        text += " (these models differ; models trained with other seeds may not)"
     return text

@@ -29,7 +29,7 @@ class Config(Settings):
 def run(config: Config) -> None:
     """Write the augmented set; `datasets.load_dataset("imagefolder", data_dir=out)` opens it.
 
-    `metadata.csv` is a manifest too; its first column, `file_name`, repeats `image`.
+    `metadata.csv` is a manifest too, with the column `image` under the name `file_name`.
     Raises: `ManifestError` for a damaged set, `ValueError` when nothing was synthesized at all.
     """
     import pandas as pd
@@ -47,7 +47,7 @@ def run(config: Config) -> None:
     frame = pd.concat(parts, ignore_index=True).fillna("")
     frame = frame.sort_values("id", ignore_index=True)
     check_manifest(frame, str(config.out / "metadata.csv"))
-    frame.insert(0, "file_name", frame["image"])
+    frame.insert(0, "file_name", frame.pop("image"))
     write_csv(config.out / "metadata.csv", frame)
     write_json(
         config.out / "summary.json",

@@ -54,13 +54,14 @@ def run(config: Config) -> None:
         result = {"resolution": 16, "n": 0, "images": [], "note": "no held-out image has a mask"}
     else:
         backbone = Backbone.load(config.backbone, device=default_device())
+        drawn = set(frame["id"].iloc[: config.panels])
         rows = [
             row
             for start in range(0, len(frame), config.batch_size)
-            for row in _measure(frame.iloc[start : start + config.batch_size], backbone, config)
+            for row in _measure(
+                frame.iloc[start : start + config.batch_size], drawn, backbone, config
+            )
         ]
-        for row in rows[config.panels :]:
-            row["panel"] = ""
         scores = np.array([row["lesion_iou"] for row in rows])
         annotated = np.array([row["annotated_iou"] for row in rows])
         result = {
@@ -93,7 +94,9 @@ def _draw(config: Config) -> "pd.DataFrame | None":
     return frame.sample(min(config.images, len(frame)), random_state=config.seed)
 
 
-def _measure(frame: "pd.DataFrame", backbone: "Backbone", config: Config) -> list[dict]:
+def _measure(
+    frame: "pd.DataFrame", drawn: set[str], backbone: "Backbone", config: Config
+) -> list[dict]:
     import numpy as np
 
     from didgen.attention.annotation import otsu
@@ -111,8 +114,8 @@ def _measure(frame: "pd.DataFrame", backbone: "Backbone", config: Config) -> lis
     found = (large[:, 0] > thresholds[:, None, None]).numpy()
     rows = []
     for index, name in enumerate(frame["id"]):
-        panel = f"panels/{name}.png"
-        if config.panels:
+        panel = f"panels/{name}.png" if name in drawn else ""
+        if panel:
             picture = attention_panel(images[index], *large[index].numpy(), masks[index])
             write_png(config.out / panel, picture)
         rows.append(

@@ -41,7 +41,7 @@ class Settings(Section):
     fit: Literal["crop", "pad", "squash"] = Field(
         "crop", description="how a photograph becomes square: center-crop, pad with black, squash"
     )
-    phantoms: int = Field(700, ge=21, description="number of phantoms; source phantoms only")
+    phantoms: int = Field(700, ge=56, description="number of phantoms; source phantoms only")
     max_per_class: int | None = Field(
         None, ge=3, description="labelled images kept of each class, drawn by seed; null: all"
     )

@@ -19,7 +19,7 @@ class Settings(Section):
     """Length and size of the pretraining."""
 
     images: int = Field(3072, ge=1, description="phantom photographs to learn from")
-    vae_steps: int = Field(2400, ge=1, description="steps of the autoencoder, 16 crops each")
+    vae_steps: int = Field(4200, ge=1, description="steps of the autoencoder, 16 crops each")
     unet_steps: int = Field(
         6000, ge=1, description="steps of UNet and text encoder, 12 images each"
     )

@@ -221,7 +221,8 @@ def _entry(found: Comparison, p: float, n_tests: int, config: Config) -> dict[st
     from didgen.metrics.statistics import decide, sentence
 
     n_seeds, n_test = found.paired.treatment.shape
-    verdict = decide(found.interval, p, 1 - config.confidence, config.margin)
+    alpha = 1 - config.confidence
+    verdict = decide(found.interval, p, n_seeds, alpha, config.margin)
     return {
         "metric": found.metric,
         "arms": {
@@ -246,6 +247,6 @@ def _entry(found: Comparison, p: float, n_tests: int, config: Config) -> dict[st
         "n_seeds": n_seeds,
         "verdict": verdict,
         "sentence": sentence(
-            verdict, found.metric, found.interval, found.control, p, n_seeds, n_test
+            verdict, found.metric, found.interval, found.control, p, n_seeds, n_test, alpha
         ),
     }

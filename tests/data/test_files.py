@@ -30,10 +30,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_full_disk_is_named_and_leaves_no_half_file(tmp_path):
     target = tmp_path / "big.bin"
-    with pytest.raises(OutOfSpace, match=r"no space left while writing .*big\.bin.*run the same"):
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    told = pytest.raises(OutOfSpace, match=r"no space left while writing .*big\.bin.*run the same")
+    with told, atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,3 +31,8 @@ def test_no_group_crosses_and_every_split_has_its_share(seed, patients):
 def test_too_few_groups_are_refused():
     with pytest.raises(SplitError, match="found 2 independent groups"):
         grouped_split(["A"] * 4, np.array([0, 0, 1, 1]), 0.15, 0.25, 0)
+
+
+def test_too_few_images_of_every_class_are_refused():
+    with pytest.raises(SplitError, match="found at most 3 images of a class, expected at least 4"):
+        grouped_split(["A", "B"] * 3, np.arange(6), 0.15, 0.25, 0)

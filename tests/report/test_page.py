@@ -121,7 +121,7 @@ def test_structure_for_keyboard_and_screen_reader(html: Reader) -> None:
     levels = [int(tag[1]) for tag, _ in html.elements if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
-    assert all(len(html.all(tag)) == 1 for tag in ("main", "nav", "header", "footer", "title"))
+    assert all(len(html.all(tag)) == 1 for tag in ("main", "nav", "header", "footer", "h1"))
     assert html.all("html")[0]["lang"] == "en"
     ids = {attributes.get("id") for _, attributes in html.elements}
     links = [a["href"] for a in html.all("a")]
@@ -181,6 +181,7 @@ def test_numbers_are_those_of_the_files(finished_run: Path, html: Reader) -> Non
     mean = sum(each["test"]["per_class"]["MEL"]["recall"] for each in recalls) / 3
     assert any(abs(mean - value) < 1e-12 for value in shown)
     assert f"{mean:.3f}" in html.text
+    assert "F1, macro" in html.text and "61 of 77 tokens" in html.text
 
 
 @pytest.mark.parametrize(
@@ -191,14 +192,16 @@ def test_numbers_are_those_of_the_files(finished_run: Path, html: Reader) -> Non
         ("no evidence", "Classification: no evidence that synthetic images help or hurt."),
     ],
 )
-def test_every_verdict_is_told_in_the_same_form(own_run: Path, verdict: str, words: str) -> None:
+def test_every_verdict_is_told_in_the_same_form(
+    own_run: Path, html: Reader, verdict: str, words: str
+) -> None:
     path = own_run / "verdict.json"
     found = json.loads(path.read_text())
     found["tasks"]["classification"]["verdict"] = verdict
     path.write_text(json.dumps(found))
     reader = Reader(build(own_run, Settings()))
     assert words in reader.text
-    assert len(reader.elements) == len(Reader(build(own_run, Settings())).elements)
+    assert len(reader.elements) == len(html.elements)
 
 
 def test_an_empty_run_says_what_it_lacks(tmp_path: Path) -> None:

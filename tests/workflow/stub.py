@@ -30,9 +30,11 @@ config = read_config(stage.Config, _stage_parser(name, stage), flags)
 print(f"stub of {name}: {' '.join(flags)}", file=sys.stderr)
 if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
-    (config.tables / "config.json").write_text("{}")
+    for file in ("arms.csv", "tests.csv", "config.json"):
+        (config.tables / file).write_text("{}")
 elif name == "report":
     config.out.write_text("<!doctype html>")
+    config.out.with_name("config.json").write_text("{}")
 else:
     for file in FILES[name]:
         (Path(config.out) / file).write_text("{}")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,3 +23,16 @@ def test_sentences_then_report(tmp_path: Path) -> None:
     page = tmp_path / "report" / "index.html"
     page.touch()
     assert outcome.outcome(tmp_path)[-1] == f"Report: {page.resolve()}"
+
+
+def test_a_verdict_older_than_its_backbone_is_not_repeated(tmp_path: Path) -> None:
+    verdict = tmp_path / "verdict.json"
+    verdict.write_text(json.dumps({"tasks": {"segmentation": {"sentence": "B."}}}))
+    index = tmp_path / "backbone" / "model_index.json"
+    index.parent.mkdir()
+    index.touch()
+    written = verdict.stat().st_mtime
+    os.utime(index, (written - 60, written - 60))
+    assert outcome.outcome(tmp_path) == ["segmentation: B."]
+    os.utime(index, (written + 60, written + 60))
+    assert outcome.outcome(tmp_path) == []

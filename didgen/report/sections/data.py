@@ -26,8 +26,8 @@ def section(run_dir: Path, options: Options) -> Section:
         return Section("data", "Data", None, ("No data were prepared in this run.",))
     missing = [f"There is no {split} split in this run." for split in SPLITS if split not in frames]
     frame = pd.concat(frames.values(), ignore_index=True)
-    attributes = _attributes(run_dir / "captions" / "statistics.json")
-    if not attributes:
+    captions = _captions(run_dir / "captions" / "statistics.json")
+    if captions is None:
         missing.append("No captions were counted in this run, so attributes are not shown.")
     sizes = {
         f"{w} \N{MULTIPLICATION SIGN} {h} px"
@@ -45,7 +45,7 @@ def section(run_dir: Path, options: Options) -> Section:
         "total": len(frame),
         "sizes": listed(sorted(sizes)),
         "left_out": _left_out(run_dir / "data" / "summary.json"),
-        "attributes": attributes,
+        "captions": captions,
     }
     return Section("data", "Data", content, tuple(missing))
 
@@ -96,12 +96,32 @@ def _left_out(path: Path) -> list[str]:
     return [f"{plural(int(n), 'image')} ({reason})" for reason, n in left_out.items() if n]
 
 
-def _attributes(path: Path) -> list[dict[str, Any]]:
-    """The distributions of the captions' attributes: fields whose values are counts of words."""
-    statistics = json_file(path) or {}
-    fields = statistics.get("attributes", statistics)
-    found = []
-    for name, counts in fields.items():
-        if isinstance(counts, dict) and counts and all(type(n) is int for n in counts.values()):
-            found.append({"name": name.replace("_", " "), "bars": bars(counts)})
-    return found
+def _captions(path: Path) -> dict[str, Any] | None:
+    """What statistics.json says of the captions: one line of facts, one distribution a field."""
+    statistics = json_file(path)
+    if statistics is None:
+        return None
+    values = statistics.get("values")
+    if not isinstance(values, dict) or not all(map(_is_counts, values.values())):
+        raise broken(path, "something else under 'values'", "counts of words for each field")
+    facts = [plural(statistics[key], noun) for key, noun in _COUNTED if key in statistics]
+    tokens = statistics.get("tokens")
+    if isinstance(tokens, dict):
+        facts.append(f"at most {tokens.get('max_tokens')} of {tokens.get('limit')} tokens")
+        facts.append(f"{tokens.get('trimmed')} trimmed to fit")
+    sources = statistics.get("mask_source")
+    if _is_counts(sources):
+        facts.append("masks: " + listed([f"{count} {name}" for name, count in sources.items()]))
+    shown = [
+        {"name": name.replace("_", " "), "bars": bars(counts)}
+        for name, counts in values.items()
+        if counts and name != "diagnosis"  # the table of classes has told these
+    ]
+    return {"facts": "; ".join(facts), "fields": shown}
+
+
+_COUNTED = (("count", "caption"), ("distinct_captions", "distinct sentence"))
+
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())

@@ -39,8 +39,8 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, An
     per_class: dict[str, dict[str, dict[str, list[float]]]] = {}
     for trial in done:
         test = _test(trial)
-        for key, value in _numbers(test).items():
-            measures.setdefault(_words(key), {}).setdefault(trial.arm, []).append(value)
+        for key, value in _overall(test).items():
+            measures.setdefault(key, {}).setdefault(trial.arm, []).append(value)
         for code, numbers in test.get("per_class", {}).items():
             for key, value in _numbers(numbers).items():
                 rows = per_class.setdefault(_words(key), {}).setdefault(_class_name(code), {})
@@ -76,6 +76,16 @@ def _test(trial: Trial) -> dict[str, Any]:
     if not isinstance(per_class, dict) or not all(isinstance(n, dict) for n in per_class.values()):
         raise broken(path, "something else under 'per_class'", "an object of measures a class")
     return test
+
+
+def _overall(test: dict[str, Any]) -> dict[str, float]:
+    """The measures over all images by name; of averages, as "F1, macro"."""
+    found = {_words(key): value for key, value in _numbers(test).items()}
+    for average in ("micro", "macro", "weighted"):
+        numbers = test.get(average)
+        if isinstance(numbers, dict):
+            found |= {f"{_words(k)}, {average}": v for k, v in _numbers(numbers).items()}
+    return found
 
 
 def _numbers(owner: dict[str, Any]) -> dict[str, float]:

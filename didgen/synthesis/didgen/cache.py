@@ -67,8 +67,8 @@ def build_cache(
     key = _key(backbone, items, prompts, resolution)
     folder = folder / f"cache-{key}"
     if not (folder / "embeddings.npy").is_file():
-        _write_masks(items, backbone.image_size, resolution, folder)
         _write_moments(backbone, items, folder, batch_size)
+        _write_masks(items, backbone.image_size, resolution, folder)
         _write_embeddings(backbone, prompts, folder, batch_size)
     return TrainingCache(
         moments=np.load(folder / "moments.npy", mmap_mode="r"),

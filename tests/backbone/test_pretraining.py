@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from didgen.backbone.handle import Backbone
+from didgen.backbone.pretraining import Recipe, pretrain
+from didgen.backbone.pretraining_autoencoder import draw_crops, jitter_colors, tile
+from didgen.backbone.pretraining_denoiser import (
+    caption_latents,
+    encode_images,
+    scaling_factor,
+    snr_weights,
+    stratified_timesteps,
+)
+from didgen.backbone.pretraining_images import draw_phantoms
+from didgen.backbone.tiny import MINIATURE
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def caption(image, mask, label):
+    return (f"A {label.lower()}, left.", f"A {label.lower()}, right.")
+
+
+def test_timesteps_take_one_from_each_equal_part():
+    t = stratified_timesteps(4, 1000, generator())
+    assert [int(value) // 250 for value in t] == [0, 1, 2, 3]
+
+
+def test_min_snr_weights_by_hand():
+    # alpha-bar 0.5: SNR 1, below the cap; 10/11: SNR 10, cut to 5.
+    alphas = torch.tensor([0.5, 10 / 11])
+    t = torch.tensor([0, 1])
+    assert torch.allclose(snr_weights(alphas, t, "epsilon"), torch.tensor([1.0, 0.5]))
+    assert torch.allclose(snr_weights(alphas, t, "v_prediction"), torch.tensor([1 / 2, 5 / 11]))
+
+
+def test_jittered_colors_stay_in_range_and_some_images_stay_as_they_are():
+    batch = torch.rand(32, 3, 4, 4, generator=generator()) * 2 - 1
+    found = jitter_colors(batch, generator(1))
+    assert found.abs().max() <= 1
+    same = (found == batch).flatten(1).all(dim=1)
+    assert 0 < same.sum() < 32
+
+
+def test_crops_come_from_the_images_and_repeat_with_the_generator():
+    images = np.full((3, 16, 16, 3), 255, np.uint8)
+    crops = draw_crops(images, 5, 8, generator())
+    assert crops.shape == (5, 3, 8, 8)
+    assert crops.max() == 1
+    assert torch.equal(crops, draw_crops(images, 5, 8, generator()))
+
+
+def test_tiles_are_laid_out_row_by_row():
+    images = torch.stack([torch.full((3, 2, 2), value) for value in (-1.0, 0.0, 1.0, -1.0)])
+    sheet = tile(images, columns=2)
+    assert sheet.shape == (4, 4, 3)
+    assert sheet[0, 0, 0] == 0
+    assert sheet[0, 3, 0] == 128
+    assert sheet[3, 0, 0] == 255
+
+
+def test_drawn_latents_have_unit_variance_after_scaling():
+    mean = torch.randn(64, 2, 4, 8, 8, generator=generator()) * 3
+    std = torch.full_like(mean, 4.0)
+    assert scaling_factor(mean, std) == pytest.approx(1 / 5, rel=0.02)  # sqrt(9 + 16)
+
+
+def test_mirror_images_get_their_own_latents_and_captions(miniature, tmp_path):
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    images[0, :, :32] = 255
+    mean, std = encode_images(miniature, images, tmp_path / "latents.pt")
+    assert mean.shape == std.shape == (2, 2, 4, 16, 16)
+    assert not torch.allclose(mean[0, 0], mean[0, 1])
+    assert torch.allclose(mean[1, 0], mean[1, 1])
+    captions = np.array([["at the left.", "at the right."], ["red.", "red."]])
+    data = caption_latents(miniature, mean, std, captions)
+    assert data.ids.shape == (2, 2, 77)
+    assert torch.allclose(data.mean, mean.float() * 0.5)
+    text = miniature.tokenizer.decode(data.ids[0, 1], skip_special_tokens=True)
+    assert text == "an image of lesion on skin . at the right ."
+
+
+def test_phantoms_are_drawn_once_and_more_can_follow(tmp_path):
+    first = draw_phantoms(tmp_path, 7, 32, 5, caption, workers=1, shard=7)
+    (kept,) = tmp_path.iterdir()
+    written = kept.stat().st_mtime_ns
+    more = draw_phantoms(tmp_path, 8, 32, 5, caption, workers=1, shard=7)
+    assert kept.stat().st_mtime_ns == written
+    assert more.images.shape == (14, 32, 32, 3)
+    assert np.array_equal(more.images[:7], first.images)
+    assert sorted(first.labels) == sorted(more.labels[7:])
+    assert first.captions[0].tolist() == list(caption(None, None, first.labels[0]))
+
+
+def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    recipe = Recipe(
+        images=7, vae_steps=5, unet_steps=2, batch_size=2, workers=1, shape=MINIATURE, shard=7
+    )
+    pretrain(recipe, caption, tmp_path / "out", tmp_path / "work", {"seed": 0})
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert {"config.json", "autoencoder.csv", "denoiser.csv", "model_index.json"} <= names
+    backbone = Backbone.load(tmp_path / "out")
+    assert backbone.vae.config.scaling_factor != 1
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert pipeline.unet.dtype == pipeline.text_encoder.dtype == torch.float32
+    assert (tmp_path / "work" / "samples_000002.png").exists()
+    before = backbone.checksum()
+    pretrain(recipe, caption, tmp_path / "out", tmp_path / "work", {"seed": 0})
+    assert Backbone.load(tmp_path / "out").checksum() == before

@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from didgen.backbone.sampling import SCHEDULERS, guided_output, initial_noise, sample
+
+PROMPTS = ["a red lesion", "a small melanoma on skin", ""]
+
+
+def test_noise_depends_on_the_seed_alone():
+    noise = initial_noise([5, 6], (4, 8, 8))
+    assert torch.equal(noise[1:], initial_noise([6], (4, 8, 8)))
+    assert torch.equal(noise[0], torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_an_image_is_the_same_alone_and_in_a_batch(miniature, scheduler):
+    together = sample(miniature, PROMPTS, [1, 2, 3], steps=4, scheduler=scheduler)
+    alone = sample(miniature, PROMPTS[1:2], [2], steps=4, scheduler=scheduler)
+    assert together.shape == (3, *miniature.latent_shape)
+    # Untrained weights under guidance reach values of 20 and more; the error is relative to them.
+    assert torch.allclose(together[1:2], alone, atol=1e-5 * float(alone.abs().max()))
+
+
+def test_two_ddim_steps_follow_the_formula(miniature):
+    """x0 = (x - s e) / a, then x' = a' x0 + s' e with the noise levels of the next timestep."""
+    found = sample(miniature, ["skin"], [4], steps=2, guidance_scale=1)
+    x = initial_noise([4], miniature.latent_shape)
+    alphas = miniature.scheduler.alphas_cumprod
+    with torch.no_grad():
+        embeddings = miniature.embed(["skin"])
+        # "leading" spacing with an offset of 1; after the last step comes alpha of timestep 0.
+        for t, following in ((501, 1), (1, 0)):
+            noise = miniature.predict(x, t, embeddings)
+            x0 = (x - (1 - alphas[t]).sqrt() * noise) / alphas[t].sqrt()
+            x = alphas[following].sqrt() * x0 + (1 - alphas[following]).sqrt() * noise
+    assert torch.allclose(found, x, atol=1e-5)
+
+
+def test_guidance_moves_from_the_negative_to_the_prompted_output(miniature):
+    with torch.no_grad():
+        latents = initial_noise([0], miniature.latent_shape)
+        with_text, without = miniature.embed(["red"]), miniature.embed([""])
+        plain = guided_output(miniature, latents, torch.tensor(9), with_text, 1)
+        other = guided_output(miniature, latents, torch.tensor(9), without, 1)
+        both = torch.cat([without, with_text])
+        found = guided_output(miniature, latents, torch.tensor(9), both, 3.0)
+    assert torch.allclose(found, other + 3 * (plain - other), atol=1e-5)
+
+
+def test_without_guidance_the_unet_runs_once_a_step(miniature):
+    batches = []
+    handle = miniature.unet.register_forward_pre_hook(
+        lambda module, args: batches.append(len(args[0]))
+    )
+    try:
+        sample(miniature, PROMPTS[:2], [1, 2], steps=2, guidance_scale=1)
+        sample(miniature, PROMPTS[:2], [1, 2], steps=2, guidance_scale=2)
+    finally:
+        handle.remove()
+    assert batches == [2, 2, 4, 4]
+
+
+def test_a_guide_may_take_gradients_and_moves_the_latents(miniature):
+    calls = []
+
+    def guide(latents, timestep, index, embeddings):
+        calls.append((int(timestep), index, tuple(embeddings.shape)))
+        with torch.enable_grad():
+            latents = latents.detach().requires_grad_(True)
+            loss = miniature.predict(latents, timestep, embeddings).square().mean()
+            return latents - torch.autograd.grad(loss, latents)[0]
+
+    guided = sample(miniature, PROMPTS[:1], [1], steps=2, guide=guide)
+    plain = sample(miniature, PROMPTS[:1], [1], steps=2)
+    assert calls == [(501, 0, (1, 77, 16)), (1, 1, (1, 77, 16))]
+    assert not torch.allclose(guided, plain)
+    assert not guided.requires_grad
+
+
+def test_a_guide_that_changes_nothing_changes_nothing(miniature):
+    same = sample(miniature, PROMPTS, [1, 2, 3], steps=2, guide=lambda latents, *_: latents)
+    assert torch.equal(same, sample(miniature, PROMPTS, [1, 2, 3], steps=2))
+
+
+def test_each_step_is_reported(miniature):
+    seen = []
+    found = sample(
+        miniature, PROMPTS[:1], [1], 3, on_step=lambda *step: seen.append((*step[:2], step[2]))
+    )
+    assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(seen[-1][2], found)
+
+
+def test_the_result_can_join_a_graph(miniature):
+    latents = sample(miniature, PROMPTS[:1], [1], steps=1)
+    latents.requires_grad_(True)
+    latents.square().sum().backward()
+    assert torch.allclose(latents.grad, 2 * latents.detach())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [1]}, "3 prompts and 1 seeds"),
+        ({"prompts": [], "seeds": []}, "at least one"),
+        ({"steps": 0}, "steps is 0"),
+        ({"scheduler": "euler"}, "ddim or dpm"),
+    ],
+)
+def test_bad_requests_are_refused(miniature, change, message):
+    request = {"prompts": PROMPTS, "seeds": [1, 2, 3], "steps": 2} | change
+    with pytest.raises(ValueError, match=message):
+        sample(miniature, **request)

@@ -1,0 +1,68 @@
+"""A miniature run, built once: phantoms, captions and a random backbone of the tiny's shape."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from didgen.backbone.tiny import MINIATURE, build
+from didgen.stages import caption, finetune, prepare
+
+SHAPE = replace(MINIATURE, image_size=128)
+TRAINING = {"steps": 4, "batch_size": 3, "checkpoint_every": 2, "warmup_steps": 2}
+
+
+@dataclass(frozen=True)
+class MiniRun:
+    """Paths of a prepared, captioned and fine-tuned run."""
+
+    root: Path
+    pretrained: Path
+    train: Path
+    test: Path
+    captions: Path
+    backbone: Path
+
+    def finetune_config(self, out: Path, **changes) -> finetune.Config:
+        """The fine-tuning of this run, with changes, into another folder."""
+        values = {
+            "backbone": str(self.pretrained),
+            "train": self.train,
+            "captions": self.captions,
+            "out": out,
+            "state": out.parent / f"{out.name}-state",
+            **TRAINING,
+            **changes,
+        }
+        return finetune.Config(**values)
+
+
+@pytest.fixture(scope="session")
+def mini_run(tmp_path_factory) -> MiniRun:
+    """Prepare, caption and fine-tune in miniature. Tests must not write into it."""
+    root = tmp_path_factory.mktemp("run")
+    pretrained = root / "pretrained"
+    build(SHAPE, seed=0).save(pretrained)
+    data = root / "data"
+    prepare.run(prepare.Config(phantoms=56, out=data, seed=1))
+    caption.run(
+        caption.Config(
+            train=data / "train.csv",
+            val=data / "val.csv",
+            test=data / "test.csv",
+            backbone=str(pretrained),
+            out=root / "captions",
+        )
+    )
+    run = MiniRun(
+        root,
+        pretrained,
+        data / "train.csv",
+        data / "test.csv",
+        root / "captions/captions.csv",
+        root / "backbone",
+    )
+    finetune.run(run.finetune_config(run.backbone))
+    shutil.rmtree(root / "backbone-state")
+    return run

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import check_groups, read_manifest
+from didgen.data.sources.records import SourceError
+from didgen.stages.prepare import Config, run
+
+SPLITS = ("train", "val", "test")
+
+
+def manifests(folder):
+    return pd.concat([read_manifest(folder / f"{split}.csv") for split in SPLITS])
+
+
+def test_phantoms_are_prepared_whole_and_without_leaks(mini_run):
+    frame = manifests(mini_run.root / "data")
+    assert len(frame) == 56 and frame["label"].nunique() == 7
+    check_groups(frame, "all splits")
+    assert (frame["patient_id"] != "").all()
+    first = frame.iloc[0]
+    assert read_image(mini_run.root / "data" / first["image"]).shape == (128, 128, 3)
+    assert read_mask(mini_run.root / "data" / first["mask"], (128, 128)).any()
+    summary = json.loads((mini_run.root / "data/summary.json").read_text())
+    assert summary["n_images"] == 56 == summary["n_with_mask"]
+    assert sum(sum(counts.values()) for counts in summary["splits"].values()) == 56
+
+
+def own_table(folder, rows):
+    rng = np.random.default_rng(0)
+    for number in range(rows):
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
+        mask = np.zeros((40, 48), np.uint8)
+        mask[10:30, 10:40] = 255
+        Image.fromarray(mask).save(folder / f"{number}_mask.png")
+    frame = pd.DataFrame({"id": [f"i{n}" for n in range(rows)]})
+    return frame.assign(
+        image=[f"{n}.png" for n in range(rows)],
+        mask=[f"{n}_mask.png" for n in range(rows)],
+        label=["MEL", "NV"] * (rows // 2),
+        patient_id=[f"p{n // 2}" for n in range(rows)],
+    )
+
+
+def prepare_own(folder, frame, **changes):
+    frame.to_csv(folder / "own.csv", index=False)
+    values = {"source": "table", "table": str(folder / "own.csv"), "classes": ("MEL", "NV"),
+              "size": 32, "out": folder / "out"}  # fmt: skip
+    run(Config(**{**values, **changes}))
+
+
+def test_own_images_are_cropped_split_and_counted(tmp_path):
+    prepare_own(tmp_path, own_table(tmp_path, 20))
+    frame = manifests(tmp_path / "out")
+    assert len(frame) == 20
+    check_groups(frame, "all")
+    mask = read_mask(tmp_path / "out" / frame["mask"].iloc[0], (32, 32))
+    # The crop keeps columns 4..44 of 48: 30 of its 40 columns, 20 of its 40 rows are lesion.
+    assert mask.mean() == pytest.approx(0.5 * 0.75, abs=0.04)
+
+
+def test_official_splits_are_kept_and_audited(tmp_path):
+    frame = own_table(tmp_path, 6)
+    frame["split"] = ["train", "train", "val", "val", "test", "test"]
+    prepare_own(tmp_path, frame, splits="official")
+    assert manifests(tmp_path / "out")["split"].tolist() == frame["split"].tolist()
+    frame["split"] = ["train", "val", "val", "val", "test", "test"]
+    with pytest.raises(ValueError, match=r"patients in more than one split: 1 \(p0\)"):
+        prepare_own(tmp_path, frame, splits="official", out=tmp_path / "leaky")
+    assert not list((tmp_path / "leaky").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: (d / "3.png").write_bytes(b"gone"), "1 of 20 images cannot be used:\n  i3: "),
+        (
+            lambda d: Image.new("L", (9, 9), 255).save(d / "4_mask.png"),
+            r"i4: .*found a mask of 9x9 pixels, expected 48x40",
+        ),
+        (
+            lambda d: Image.linear_gradient("L").resize((48, 40)).save(d / "5_mask.png"),
+            r"i5: .*not binary",
+        ),
+        (lambda d: Image.new("L", (48, 40)).save(d / "6_mask.png"), r"i6: .*mask is empty"),
+    ],
+)
+def test_bad_files_are_named_and_counted_before_any_manifest(tmp_path, spoil, message):
+    frame = own_table(tmp_path, 20)
+    spoil(tmp_path)
+    with pytest.raises(SourceError, match=message):
+        prepare_own(tmp_path, frame)
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_limits_say_what_they_left_out_and_absent_classes_are_refused(tmp_path):
+    frame = own_table(tmp_path, 20)
+    prepare_own(tmp_path, frame, max_per_class=8)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["n_images"] == 16 and summary["left_out"]["over max_per_class"] == 4
+    with pytest.raises(SourceError, match=r"asks for \['DF'\]"):
+        prepare_own(tmp_path, frame, classes=("MEL", "DF"))

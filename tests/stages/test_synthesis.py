@@ -1,0 +1,172 @@
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import read_manifest
+from didgen.stages import augment, finetune, images, maps, pairs
+
+IMAGES = {"classes": ("MEL", "NV"), "per_class": 3, "steps": 2, "batch_size": 4}
+PAIRS = {"count": 4, "steps": 4, "batch_size": 3}
+
+
+def run_set(stage, run, out, **settings):
+    stage.run(stage.Config(train=run.train, captions=run.captions, backbone=run.backbone,
+                           out=out, **settings))  # fmt: skip
+    return read_manifest(out / "metadata.csv")
+
+
+@pytest.fixture(scope="module")
+def image_set(mini_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sets") / "images"
+    return run_set(images, mini_run, out, **IMAGES), out
+
+
+@pytest.fixture(scope="module")
+def pair_set(mini_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sets") / "pairs"
+    pairs.run(pairs.Config(train=mini_run.train, captions=mini_run.captions,
+                           backbone=mini_run.backbone, out=out, **PAIRS))  # fmt: skip
+    return out
+
+
+def test_images_have_provenance(image_set):
+    frame, out = image_set
+    assert frame["label"].value_counts().to_dict() == {"MEL": 3, "NV": 3}
+    assert frame["seed"].nunique() == 6 and frame["checkpoint"].nunique() == 1
+    assert (frame["method"] == "didgen").all() and (frame["parent_ids"] != "").all()
+    assert read_image(out / frame["image"].iloc[0]).shape == (128, 128, 3)
+
+
+def test_an_image_is_the_same_whatever_shard_and_batch(mini_run, image_set, tmp_path):
+    frame, out = image_set
+    for shard in ("1/2", "2-of-2"):
+        place = tmp_path / shard.replace("/", "_")
+        part = run_set(images, mini_run, place, **{**IMAGES, "batch_size": 1}, shard=shard)
+        for row in part.itertuples():
+            whole = read_image(out / row.image).astype(int)
+            alone = read_image(place / row.image).astype(int)
+            # Batched and single matrix products may round differently in the last bit.
+            assert np.abs(whole - alone).max() <= 1
+            assert row.seed == frame.set_index("id").loc[row.id, "seed"]
+
+
+def test_finished_samples_are_kept_and_changed_settings_start_afresh(mini_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run_set(images, mini_run, tmp_path / "s", **IMAGES)
+    kept = tmp_path / "s/images/SYN_MEL_00000.png"
+    (tmp_path / "s/.parts/SYN_NV_00001.csv").unlink()
+    (tmp_path / "s/metadata.csv").unlink()
+    before = kept.stat().st_mtime_ns
+    run_set(images, mini_run, tmp_path / "s", **IMAGES)
+    assert "5 of 6 samples are there already" in caplog.text
+    assert kept.stat().st_mtime_ns == before
+    run_set(images, mini_run, tmp_path / "s", **{**IMAGES, "steps": 3})
+    assert "samples are made afresh" in caplog.text
+    assert kept.stat().st_mtime_ns != before
+
+
+def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
+    failed = pd.read_csv(pair_set / "failed.csv")
+    made = pd.read_csv(pair_set / "metadata.csv", keep_default_na=False)
+    assert len(made) + len(failed) == 4
+    parents = set(read_manifest(mini_run.train)["id"])
+    for row in made.itertuples():
+        assert row.parent_ids in parents
+        condition = read_mask(pair_set / row.condition, (128, 128))
+        mask = read_mask(pair_set / row.mask, (128, 128))
+        union = (condition | mask).sum()
+        assert row.layout_iou == pytest.approx((condition & mask).sum() / union, abs=1e-4)
+
+
+def test_augmented_set_opens_as_an_image_folder(image_set, pair_set, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    out = tmp_path / "augmented"
+    augment.run(augment.Config(images=(image_set[1],), pairs=(pair_set,), out=out))
+    frame = read_manifest(out / "metadata.csv")
+    assert (out / "metadata.csv").read_text().startswith("file_name,")
+    opened = datasets.load_dataset("imagefolder", data_dir=str(out), split="train",
+                                   cache_dir=str(tmp_path / "cache"))  # fmt: skip
+    assert len(opened) == len(frame)
+    row = opened[0]
+    expected = frame.set_index("id").loc[row["id"]]
+    assert row["image"].size == (128, 128) and row["caption"] == expected["caption"]
+    np.testing.assert_array_equal(
+        np.asarray(row["image"].convert("RGB")), read_image(out / expected["image"])
+    )
+
+
+def test_nothing_to_gather_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nothing was synthesized"):
+        augment.run(augment.Config(out=tmp_path / "a"))
+
+
+def test_a_killed_fine_tuning_continues_to_the_same_weights(mini_run, tmp_path, monkeypatch):
+    from didgen.synthesis.didgen import training
+
+    real_step, done = training._step, []
+
+    def dying_step(*arguments):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real_step(*arguments)
+
+    config = mini_run.finetune_config(tmp_path / "b")
+    monkeypatch.setattr(training, "_step", dying_step)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(config)
+    assert not (tmp_path / "b").exists()
+    monkeypatch.setattr(training, "_step", real_step)
+    finetune.run(config)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    resumed, straight = load_file(tmp_path / "b" / name), load_file(mini_run.backbone / name)
+    assert all((resumed[key] == straight[key]).all() for key in straight)
+    curves = [pd.read_csv(p / "training.csv") for p in (tmp_path / "b", mini_run.backbone)]
+    assert curves[0]["loss"].tolist() == curves[1]["loss"].tolist()
+    assert curves[0]["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_the_attention_loss_is_what_alpha_adds(mini_run, tmp_path):
+    finetune.run(mini_run.finetune_config(tmp_path / "plain", alpha=0.0, steps=1))
+    plain = pd.read_csv(tmp_path / "plain/training.csv").iloc[0]
+    ours = pd.read_csv(mini_run.backbone / "training.csv").iloc[0]
+    assert plain["loss"] == plain["loss_rec"] == ours["loss_rec"]
+    assert ours["loss"] == pytest.approx(ours["loss_rec"] + 0.1 * ours["loss_attn"], rel=1e-6)
+
+
+def test_an_exploding_loss_stops_the_training_and_says_what_helps(mini_run, tmp_path):
+    config = mini_run.finetune_config(tmp_path / "x", learning_rate=1e-2, steps=1)
+    poisoned = tmp_path / "poisoned"
+    from didgen.backbone.handle import Backbone
+
+    backbone = Backbone.load(mini_run.pretrained)
+    backbone.unet.conv_out.bias.data.fill_(float("nan"))
+    backbone.save(poisoned)
+    with pytest.raises(ValueError, match=r"step 1: the loss is nan; .*learning_rate"):
+        finetune.run(config.model_copy(update={"backbone": str(poisoned)}))
+
+
+def test_images_of_another_size_than_the_backbone_are_refused(mini_run, tmp_path):
+    from didgen.stages import prepare
+
+    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    config = mini_run.finetune_config(tmp_path / "b", train=tmp_path / "d/train.csv")
+    with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):
+        finetune.run(config)
+
+
+def test_maps_of_held_out_images_are_scored_and_drawn(mini_run, tmp_path):
+    maps.run(maps.Config(manifest=mini_run.test, captions=mini_run.captions, images=5, panels=2,
+                         batch_size=3, backbone=mini_run.backbone, out=tmp_path))  # fmt: skip
+    found = json.loads((tmp_path / "maps.json").read_text())
+    assert found["n"] == 5 == len(found["images"])
+    ious = [row["lesion_iou"] for row in found["images"]]
+    assert found["lesion_iou_mean"] == pytest.approx(np.mean(ious))
+    drawn = [row["panel"] for row in found["images"] if row["panel"]]
+    assert len(drawn) == 2 and all((tmp_path / panel).is_file() for panel in drawn)
+    assert len(list((tmp_path / "panels").iterdir())) == 2
