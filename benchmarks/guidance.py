@@ -2,7 +2,8 @@
 
 Run from the repository's root: python -m benchmarks.guidance [--batch 2] [--repeats 5]
 A plain step is one classifier-free-guidance pass (conditional and unconditional); a guided one
-adds Eq. 6 before it. Times are the best of a few turns within this one run; read the ratios.
+adds Eq. 6 before it. Times are the best of a few turns within this one run, in processor time; read
+the ratios.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """What recording costs: a training step and a plain pass with and without the recorder.
 
 Run from the repository's root: python -m benchmarks.recorder [--batch 4] [--repeats 5]
-Times are the best of a few turns within this one run; read the ratios, not the milliseconds.
+Times are the best of a few turns within this one run, in processor time, so that the machine's
+other work counts little; read the ratios, not the milliseconds.
 """
 
 import argparse
@@ -34,14 +35,14 @@ def tiny_unet() -> UNet2DConditionModel:
 
 
 def best_times(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Least seconds of each variant; they take turns, so that a busy machine hits all alike."""
+    """Least processor seconds of each variant; they take turns, so a busy time hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(repeats + 1):
         for name, call in variants.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call()
             if turn:  # the first turn warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     return {name: min(values) for name, values in times.items()}
 
 

@@ -70,12 +70,13 @@ def plain(data: ImageSet, steps: int):  # noqa: ANN201
                 return
 
 
-def seconds(batches, train: bool, size: int, steps: int) -> float:  # noqa: ANN001
-    """Processor seconds a step, with augmentation; `train` adds the network."""
+def seconds(batches, train: bool, size: int) -> list[float]:  # noqa: ANN001
+    """Processor seconds of each step, with augmentation; `train` adds the network."""
     torch.manual_seed(0)
     model = build_classifier("efficientnet_lite0", 2, size).model
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     generator = torch.Generator().manual_seed(0)
+    found = []
     started = time.process_time()
     for images, labels in batches:
         images, _ = augment(images, None, generator)
@@ -83,15 +84,18 @@ def seconds(batches, train: bool, size: int, steps: int) -> float:  # noqa: ANN0
             optimizer.zero_grad()
             classification_loss(model(images), labels).backward()
             optimizer.step()
-    return (time.process_time() - started) / steps
+        found.append(time.process_time() - started)
+        started = time.process_time()
+    return found
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both loops in turn, so that a busy machine slows both, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,9 +105,11 @@ def main() -> None:
         print(f"decoding once: {time.process_time() - started:.3f} s for {len(data)} images")
         for name, train in (("data only", False), ("whole step", True)):
             steps = chosen.steps if train else 10 * chosen.steps
-            mine, theirs = (
-                seconds(make(data, steps), train, chosen.size, steps) for make in (ours, plain)
-            )
+            times: dict[str, list[float]] = {"ours": [], "plain": []}
+            for _ in range(chosen.rounds):
+                for loop, make in (("ours", ours), ("plain", plain)):
+                    times[loop] += seconds(make(data, steps), train, chosen.size)
+            mine, theirs = (float(np.median(times[loop])) for loop in ("ours", "plain"))
             print(f"{name}: ours {mine:.4f} s, plain {theirs:.4f} s a step, {theirs / mine:.2f}x")
 
 

@@ -27,6 +27,7 @@ from didgen.backbone.pretraining_images import (
     draw_phantoms,
 )
 from didgen.backbone.pretraining_loop import Plan, train
+from didgen.backbone.pretraining_parallel import rank, run_in_parallel
 from didgen.backbone.sampling import sample
 from didgen.backbone.tiny import TinyShape, build
 from didgen.data.classes import CLASSES
@@ -89,8 +90,9 @@ def pretrain(
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
     LOGGER.info("scaling factor %.4f; training the UNet", backbone.vae.config.scaling_factor)
     data = caption_latents(backbone, mean, std, phantoms.captions)
-    train_denoiser(backbone, data, held_out, recipe, work, record)
-    export(backbone, out, work, record)
+    run_in_parallel(
+        recipe.workers, train_denoiser, backbone, data, held_out, recipe, out, work, record
+    )
 
 
 def train_denoiser(
@@ -98,10 +100,11 @@ def train_denoiser(
     data: CaptionedLatents,
     held_out: PhantomSet,
     recipe: Recipe,
+    out: Path,
     work: Path,
     record: dict[str, Any],
 ) -> None:
-    """Train UNet and text encoder in place; previews and exports every 1000 steps."""
+    """Train UNet and text encoder, with previews and exports every 1000 steps; write `out`."""
     folder = work / "denoiser"
     folder.mkdir(parents=True, exist_ok=True)
     denoiser = nn.ModuleDict({"unet": backbone.unet, "text_encoder": backbone.text_encoder})
@@ -119,8 +122,8 @@ def train_denoiser(
         recipe.unet_steps, lr=8e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
     )
     average = train(denoiser, loss_of, plan, folder, on_save)
-    denoiser.load_state_dict(average, strict=False)
-    denoiser.eval()
+    if rank() == 0:
+        export(with_weights(backbone, average), out, work, record)
 
 
 def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.pretraining_loop import step_generator
+from didgen.backbone.pretraining_parallel import rank, size
 from didgen.data.files import atomic_path
 
 PREFIX = "An image of lesion on skin."
@@ -111,8 +112,9 @@ def denoiser_loss(
     seed: int,
     step: int,
 ) -> Tensor:
-    """The weighted squared error of a batch drawn by seed and step."""
-    generator = step_generator(seed, step)
+    """The weighted squared error of this process's part of a batch, drawn by seed and step."""
+    generator = step_generator(seed, step * size() + rank())
+    batch_size //= size()
     picks = torch.randint(len(data.mean), (batch_size,), generator=generator)
     sides = torch.randint(2, (batch_size,), generator=generator)
     mean = data.mean[picks, sides]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from didgen.backbone.pretraining_parallel import average_gradients, rank
 from didgen.data.files import atomic_path
 
 LOGGER = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def train(
 
     State goes to `folder/state.pt` every `plan.every` steps and a line a save to `folder/log.csv`;
     called again, training continues there. `on_save` gets the step and the averaged parameters.
+    Inside `run_in_parallel` the gradients are averaged and the first process alone writes.
 
     Raises: OutOfTime when the plan's deadline passes; FloatingPointError when the loss is not
     finite.
@@ -86,6 +88,8 @@ def train(
                 "learning rate"
             )
         loss.backward()
+        late = plan.deadline is not None and time.monotonic() > plan.deadline
+        late = average_gradients(parameters, late)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -94,8 +98,7 @@ def train(
         # Early averages follow the weights faster, so that short runs are usable too.
         decay = min(plan.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-        late = plan.deadline is not None and time.monotonic() > plan.deadline
-        if step % plan.every == 0 or step == plan.steps or late:
+        if rank() == 0 and (step % plan.every == 0 or step == plan.steps or late):
             spent = time.monotonic() - started
             _save(folder / "state.pt", module, optimizer, average, step, spent)
             _log(folder / "log.csv", step, sum(losses) / len(losses), plan, spent)

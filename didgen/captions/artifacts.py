@@ -28,6 +28,7 @@ LINE_RATIO = 5.0
 # Ruler: ticks of like direction at even steps.
 TICK_LENGTHS = (0.018, 0.14)
 TICKS_FROM = 5
+TICK_CONTRAST = 10.0  # mean black-hat of a tick
 ROW_WIDTH = 0.035
 LINE_LENGTH = 0.25
 # Autocorrelation at the step between ticks, for ticks that stand on a line.
@@ -140,7 +141,7 @@ def hair_word(share: float) -> Hair:
 def ruler_marks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
     """Pixels of a ruler, (H, W) bool: ticks in a row, or a straight line with ticks; else None."""
     found = components((black_hat > THIN_CONTRAST) & field)
-    chosen = _row_of_ticks(found, min(field.shape))
+    chosen = _row_of_ticks(found, black_hat)
     if chosen is None:
         chosen = _ticked_line(found, black_hat)
     if chosen is None:
@@ -148,10 +149,14 @@ def ruler_marks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
     return np.concatenate([[False], chosen])[found.labels]
 
 
-def _row_of_ticks(found: Components, side: int) -> np.ndarray | None:
+def _row_of_ticks(found: Components, black_hat: np.ndarray) -> np.ndarray | None:
     """Which components are short strokes of like direction at even steps; None without such."""
+    side = min(black_hat.shape)
     tick = (found.length >= TICK_LENGTHS[0] * side) & (found.length <= TICK_LENGTHS[1] * side)
     tick &= (found.length > 1.6 * found.width) & (found.area >= 3)
+    # Ticks are printed black; vessels and furrows are fainter.
+    weights = np.bincount(found.labels.ravel(), black_hat.ravel(), minlength=len(tick) + 1)
+    tick &= weights[1:] / np.maximum(found.area, 1) > TICK_CONTRAST
     if tick.sum() < TICKS_FROM:
         return None
     for direction in np.unique(np.round(found.angle[tick] / (np.pi / 18)) * (np.pi / 18)):

@@ -10,14 +10,14 @@ from didgen.data.settings import Section
 class Schedule(Section):
     """Optimiser steps, learning rate and stopping; every arm gets the same budget."""
 
-    steps: int = Field(150, ge=1, description="optimiser steps at most, equal for every arm")
+    steps: int = Field(100, ge=1, description="optimiser steps at most, equal for every arm")
     batch_size: int = Field(16, ge=1, description="images a step")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(1e-2, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises"
     )
-    eval_every: int = Field(15, ge=1, description="steps between evaluations on validation")
+    eval_every: int = Field(20, ge=1, description="steps between evaluations on validation")
     patience: int = Field(
         10, ge=1, description="evaluations without a better one before training stops"
     )

@@ -8,6 +8,7 @@ _RAMP = np.array(
     dtype=np.float32,
 )
 _CONTOUR = np.array([64, 224, 208], dtype=np.uint8)
+_RIM = np.array([16, 24, 32], dtype=np.uint8)
 
 
 def colorize(values: np.ndarray) -> np.ndarray:
@@ -24,23 +25,39 @@ def overlay(image: np.ndarray, values: np.ndarray, strength: float = 0.6) -> np.
     return mixed.round().astype(np.uint8)
 
 
-def draw_contour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A copy of the image with the inner border of the mask (H, W) drawn in turquoise."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+def draw_contour(image: np.ndarray, mask: np.ndarray, width: int = 1) -> np.ndarray:
+    """A copy of the image with the border of the mask (H, W): turquoise within, a dark rim without.
+
+    Each line is `width` px wide; together they are seen on pale and on dark skin.
+    """
+    from scipy.ndimage import binary_dilation, binary_erosion
+
     drawn = image.copy()
-    drawn[mask & ~inner] = _CONTOUR
+    drawn[binary_dilation(mask, iterations=width) & ~mask] = _RIM
+    drawn[mask & ~binary_erosion(mask, iterations=width)] = _CONTOUR
     return drawn
 
 
-def attention_panel(
-    image: np.ndarray, lesion: np.ndarray, skin: np.ndarray, mask: np.ndarray, gap: int = 4
-) -> np.ndarray:
-    """Four pictures in a row, uint8 (H, 4 W + 3 gap, 3): image, both maps, true contour.
+def enlarge(values: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat every pixel of an array (H, W, ...) `factor` times along both sides."""
+    return values.repeat(factor, axis=0).repeat(factor, axis=1)
 
-    Shapes: image uint8 (H, W, 3); maps in [0, 1] and bool mask (H, W).
+
+def attention_panel(
+    image: np.ndarray,
+    lesion: np.ndarray,
+    skin: np.ndarray,
+    mask: np.ndarray,
+    gap: int = 4,
+    factor: int = 2,
+) -> np.ndarray:
+    """Four pictures in a row: image, both maps over it, true contour; each enlarged `factor` times.
+
+    Shapes: image uint8 (H, W, 3); maps in [0, 1] and bool mask (H, W); result uint8
+    (f H, 4 f W + 3 gap, 3) for the factor f.
     """
-    pictures = [image, overlay(image, lesion), overlay(image, skin), draw_contour(image, mask)]
+    image, lesion, skin, mask = (enlarge(part, factor) for part in (image, lesion, skin, mask))
+    pictures = [image, overlay(image, lesion), overlay(image, skin), draw_contour(image, mask, 2)]
     space = np.full((image.shape[0], gap, 3), 255, np.uint8)
     row = [part for picture in pictures for part in (picture, space)][:-1]
     return np.concatenate(row, axis=1)

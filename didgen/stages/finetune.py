@@ -10,8 +10,11 @@ from didgen.data.settings import Section
 from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
+    import torch
+
     from didgen.backbone.handle import Backbone
     from didgen.synthesis.didgen.cache import TrainingItem
+    from didgen.synthesis.didgen.training import TrainingSettings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -52,8 +55,10 @@ class Settings(Section):
         description="embedding of `<lesion>` and `<skin>`: mean of the word's pieces, or the first",
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between saved states")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="arithmetic of the UNet; softmax of the recorder is always fp32"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="arithmetic of the UNet; auto: bfloat16 where the device has it built in. "
+        "Attention maps are float32 in any case",
     )
 
     @model_validator(mode="after")
@@ -94,10 +99,12 @@ def run(config: Config) -> None:
     backbone, prefix = _with_placeholders(backbone, config)
     items = _training_items(config, backbone)
     positions = _positions(backbone, prefix, items)
-    state = config.state / _state_key(config, items)
+    state = config.state / _state_key(config, items, backbone)
     cache = build_cache(backbone, items, (prefix, ""), state, resolution=_SIDE)
     LOGGER.info("%d images, %d of them with a mask", len(items), int(cache.has_mask.sum()))
-    curve = finetune(backbone, cache, positions, prefix, _loop_settings(config), state)
+    curve = finetune(
+        backbone, cache, positions, prefix, _loop_settings(config, backbone.device), state
+    )
     with atomic_directory(config.out) as folder:
         backbone.save(folder)
         write_csv(folder / "training.csv", pd.DataFrame([vars(step) for step in curve]))
@@ -153,21 +160,22 @@ def _positions(backbone: "Backbone", prefix: str, items: list["TrainingItem"]) -
     return found.pop()
 
 
-def _state_key(config: Config, items: list["TrainingItem"]) -> str:
+def _state_key(config: Config, items: list["TrainingItem"], backbone: "Backbone") -> str:
     """What the saved state belongs to: settings and inputs, but not how often it is saved."""
     import hashlib
 
     settings = config.model_dump_json(exclude={"out", "state", "checkpoint_every", "steps"})
-    digest = hashlib.sha256(settings.encode())
+    digest = hashlib.sha256(f"{settings}/{backbone.checksum()}".encode())
     for item in items:
         digest.update(f"{item.id}\0{item.prompt}\0".encode())
         digest.update(item.image.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _loop_settings(config: Config):
+def _loop_settings(config: Config, device: "torch.device") -> "TrainingSettings":
+    from didgen.backbone.precision import pick_precision
     from didgen.synthesis.didgen.training import TrainingSettings
 
     names = TrainingSettings.__dataclass_fields__
     values = {k: v for k, v in config.model_dump().items() if k in names}
-    return TrainingSettings(**values)
+    return TrainingSettings(**{**values, "precision": pick_precision(config.precision, device)})

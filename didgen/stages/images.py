@@ -34,6 +34,9 @@ class Settings(Section):
     guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
     batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
+    )
 
 
 class Config(Settings):
@@ -62,6 +65,7 @@ def run(config: Config) -> None:
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
         "scheduler": config.scheduler,
+        "precision": config.precision,
     })  # fmt: skip
 
 

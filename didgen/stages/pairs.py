@@ -32,6 +32,9 @@ class Settings(Section):
     )
     tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7; paper: 4")
     batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
+    )
 
 
 class Config(Settings):
@@ -56,7 +59,8 @@ def run(config: Config) -> None:
     requests = _requests(config)
     chosen = shard_of(requests, config.shard)
     LOGGER.info("%d pairs, shard %s of %d", len(chosen), config.shard, len(requests))
-    names = ("steps", "guidance_scale", "scheduler", "eta", "guided_fraction", "reading", "tau")
+    names = ("steps", "guidance_scale", "scheduler", "eta", "guided_fraction", "reading", "tau",
+             "precision")  # fmt: skip
     synthesize_to_folder(chosen, config, options={name: getattr(config, name) for name in names})
 
 

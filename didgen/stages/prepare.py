@@ -187,7 +187,7 @@ def _write_images(records: list["Record"], config: Config) -> "pd.DataFrame":
 
     work = partial(_write_one, out=config.out, size=config.size, fit=config.fit)
     # A forked worker could inherit held locks of threaded libraries; spawned ones start clean.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         results = pool.map(work, records, chunksize=16)
         rows = list(track(results, total=len(records), label="prepare"))
     failures = [row["error"] for row in rows if "error" in row]

@@ -27,7 +27,7 @@ class Settings(Schedule):
     decoder_channels: tuple[int, int, int, int, int] = Field(
         (128, 64, 32, 16, 16), description="channels of the decoder, coarse to fine"
     )
-    steps: int = Field(120, ge=1, description="optimiser steps at most, equal for every arm")
+    steps: int = Field(80, ge=1, description="optimiser steps at most, equal for every arm")
     patience: int = Field(
         20, ge=1, description="evaluations without a better one before training stops"
     )

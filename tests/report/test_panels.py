@@ -1,6 +1,6 @@
 import numpy as np
 
-from didgen.report.panels import attention_panel, colorize, draw_contour, overlay
+from didgen.report.panels import attention_panel, colorize, draw_contour, enlarge, overlay
 
 
 def test_colors_run_from_dark_to_bright_and_clip():
@@ -11,19 +11,21 @@ def test_colors_run_from_dark_to_bright_and_clip():
     assert (colors[0, 3] == colors[0, 0]).all() and (colors[0, 4] == colors[0, 2]).all()
 
 
-def test_contour_is_the_inner_border_of_the_mask():
-    mask = np.zeros((6, 6), bool)
-    mask[1:5, 1:5] = True
-    drawn = draw_contour(np.zeros((6, 6, 3), np.uint8), mask).any(axis=2)
-    expected = mask.copy()
-    expected[2:4, 2:4] = False
-    np.testing.assert_array_equal(drawn, expected)
+def test_contour_has_a_bright_line_within_and_a_dark_rim_without():
+    mask = np.zeros((8, 8), bool)
+    mask[2:6, 2:6] = True
+    drawn = draw_contour(np.full((8, 8, 3), 128, np.uint8), mask)
+    bright, dark = (drawn.max(axis=2) > 200), (drawn.max(axis=2) < 50)
+    inner = mask.copy()
+    inner[3:5, 3:5] = False
+    np.testing.assert_array_equal(bright, inner)
+    assert dark.sum() == 4 * 4 and not (dark & mask).any()
 
 
-def test_a_panel_is_four_pictures_wide():
+def test_a_panel_is_four_enlarged_pictures_wide():
     image = np.full((8, 8, 3), 100, np.uint8)
     values = np.linspace(0, 1, 64).reshape(8, 8)
     panel = attention_panel(image, values, 1 - values, values > 0.5)
-    assert panel.shape == (8, 4 * 8 + 3 * 4, 3) and panel.dtype == np.uint8
-    np.testing.assert_array_equal(panel[:, :8], image)
-    np.testing.assert_array_equal(panel[:, 12:20], overlay(image, values))
+    assert panel.shape == (16, 4 * 16 + 3 * 4, 3) and panel.dtype == np.uint8
+    np.testing.assert_array_equal(panel[:, :16], enlarge(image, 2))
+    np.testing.assert_array_equal(panel[::2, 20:36:2], overlay(image, values))

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -170,3 +171,38 @@ def test_maps_of_held_out_images_are_scored_and_drawn(mini_run, tmp_path):
     drawn = [row["panel"] for row in found["images"] if row["panel"]]
     assert len(drawn) == 2 and all((tmp_path / panel).is_file() for panel in drawn)
     assert len(list((tmp_path / "panels").iterdir())) == 2
+
+
+def test_a_backbone_that_was_not_fine_tuned_is_refused(mini_run, tmp_path):
+    with pytest.raises(ValueError, match="<lesion>"):
+        run_set(
+            images,
+            replace(mini_run, backbone=mini_run.pretrained),
+            tmp_path,
+            **{**IMAGES, "per_class": 1},
+        )
+    assert not (tmp_path / "metadata.csv").exists()
+
+
+def test_folders_that_are_no_backbone_are_refused(mini_run, tmp_path):
+    config = mini_run.finetune_config(tmp_path / "b", backbone=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="there is no folder"):
+        finetune.run(config)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="no model_index.json"):
+        finetune.run(config)
+
+
+def test_state_of_another_backbone_is_not_continued(mini_run, tmp_path):
+    """The same folder name with other weights in it starts a training of its own."""
+    from didgen.backbone.tiny import MINIATURE, build
+
+    place = tmp_path / "pretrained"
+    config = mini_run.finetune_config(tmp_path / "b", backbone=str(place), steps=2)
+    losses = []
+    for seed in (0, 7):
+        build(replace(MINIATURE, image_size=128), seed=seed).save(place)
+        finetune.run(config)
+        losses.append(pd.read_csv(tmp_path / "b/training.csv")["loss"].tolist())
+    assert losses[0] != losses[1]
+    assert len(list(config.state.iterdir())) == 2

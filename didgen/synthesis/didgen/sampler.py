@@ -12,6 +12,7 @@ from didgen.attention.annotation import Annotation, annotate_latents
 from didgen.attention.guidance import Guide, LayoutGuidance
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
+from didgen.backbone.precision import Precision, autocast, pick_precision
 from didgen.backbone.sampling import sample
 from didgen.synthesis.protocol import Request, Sample
 
@@ -35,8 +36,10 @@ class DidgenSynthesizer:
         guided_fraction: float = 0.5,
         reading: str = "minmax",
         tau: int = 4,
+        precision: Precision = "auto",
     ) -> None:
         self.backbone = backbone
+        self.precision = pick_precision(precision, backbone.device)
         self.steps = steps
         self.guidance_scale = guidance_scale
         self.scheduler = scheduler
@@ -55,16 +58,19 @@ class DidgenSynthesizer:
         if any(with_mask) != all(with_mask):
             raise ValueError("a batch mixes requests with and without a mask; separate them")
         prompts = [request.prompt for request in requests]
-        guide = self._guide(requests, prompts) if all(with_mask) else None
-        latents = sample(
-            self.backbone,
-            prompts,
-            [request.seed for request in requests],
-            steps=self.steps,
-            guidance_scale=self.guidance_scale,
-            scheduler=self.scheduler,
-            guide=guide,
-        )
+        # Asked for in any case: a backbone without these tokens was not fine-tuned by DiDGen.
+        positions = self._positions(prompts)
+        guide = self._guide(requests, positions) if all(with_mask) else None
+        with autocast(self.backbone.device, self.precision):
+            latents = sample(
+                self.backbone,
+                prompts,
+                [request.seed for request in requests],
+                steps=self.steps,
+                guidance_scale=self.guidance_scale,
+                scheduler=self.scheduler,
+                guide=guide,
+            )
         images = to_pixels(self.backbone.decode(latents))
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         failures = ["" if fine else "latents are not finite" for fine in finite]
@@ -75,7 +81,7 @@ class DidgenSynthesizer:
             ]
         for case in guide.diverged:
             failures[case.image] = f"guidance diverged at step {case.step_index}"
-        annotation = self._annotate(latents, prompts)
+        annotation = self._annotate(latents, prompts, positions)
         return [
             self._pair(request, images[i], annotation, i, failures[i])
             for i, request in enumerate(requests)
@@ -87,23 +93,25 @@ class DidgenSynthesizer:
             for prompt in prompts
         ]
 
-    def _guide(self, requests: Sequence[Request], prompts: Sequence[str]) -> Guide:
+    def _guide(self, requests: Sequence[Request], positions: list[list[int]]) -> Guide:
         masks = torch.from_numpy(np.stack([request.mask for request in requests])).float()
         return Guide(
             self.backbone.unet,
             masks[:, None].to(self.backbone.device),
-            self._positions(prompts),
+            positions,
             self.steps,
             self.guidance,
         )
 
-    def _annotate(self, latents: torch.Tensor, prompts: Sequence[str]) -> Annotation:
+    def _annotate(
+        self, latents: torch.Tensor, prompts: Sequence[str], positions: list[list[int]]
+    ) -> Annotation:
         return annotate_latents(
             self.backbone.unet,
             latents,
             FINAL_TIMESTEP,
             self.backbone.embed(list(prompts)),
-            self._positions(prompts),
+            positions,
             self.backbone.image_size,
             tau=self.tau,
         )

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from didgen.attention.losses import region_attention_loss
 from didgen.attention.recorder import AttentionRecorder
 from didgen.backbone.handle import Backbone
+from didgen.backbone.precision import autocast
 from didgen.data.files import atomic_directory, read_json, write_json
 from didgen.data.progress import track
 from didgen.synthesis.didgen.cache import TrainingCache
@@ -152,7 +153,7 @@ def _step(
     wanted = {"resolution": settings.resolution, "positions": list(positions)}
     with (
         AttentionRecorder(backbone.unet, cross=wanted) as recorder,
-        _autocast(backbone.device, settings.precision),
+        autocast(backbone.device, settings.precision),
     ):
         prediction = backbone.predict(batch.noisy, batch.timesteps, batch.embeddings)
     loss_rec = reconstruction_loss(prediction, batch.target)
@@ -161,7 +162,7 @@ def _step(
     if not math.isfinite(loss.item()):
         raise NonFiniteLoss(
             f"step {step + 1}: the loss is {loss.item()}; the last saved state is kept. "
-            "Lower finetune.learning_rate or use finetune.precision: fp32, then run again"
+            "Lower finetune.learning_rate or use finetune.precision: float32, then run again"
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -227,12 +228,6 @@ def _draw(
         # An empty prompt has no `<lesion>`: nothing to tie to a region.
         has_mask=torch.from_numpy(cache.has_mask[rows] & ~empty).to(device),
     )
-
-
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def _save(

@@ -1,0 +1,70 @@
+"""Measuring captioner: images a second on one core, and agreement with phantoms' truth.
+
+    python benchmarks/captions.py [--count 300] [--size 128] [--seed 0] [--no-mask]
+
+Threads: one (set before numpy is imported). Rendering is not timed.
+"""
+
+import argparse
+import os
+import time
+from collections import Counter
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from didgen.captions.attributes import Attributes, position_word, size_word, skin_tone_word
+from didgen.captions.measure import measure
+from didgen.data.phantoms import cohort, render
+
+ARTIFACTS = ("ruler", "ink", "gel bubbles", "dark corners")
+
+
+def main() -> None:
+    """Print one line an attribute: accuracy and the most frequent confusions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=300, help="phantoms")
+    parser.add_argument("--size", type=int, default=128, help="side in px")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cohort")
+    parser.add_argument("--no-mask", action="store_true", help="let the captioner segment")
+    options = parser.parse_args()
+    confusion: dict[str, Counter] = {}
+    sources, seconds, agreement, overlap = Counter(), 0.0, [], []
+    for spec in cohort(options.count, seed=options.seed):
+        drawn = render(spec, options.size)
+        started = time.perf_counter()
+        found = measure(drawn.image, None if options.no_mask else drawn.mask, drawn.label)
+        seconds += time.perf_counter() - started
+        sources[found.mask_source] += 1
+        for name, pair in compare(found.attributes, drawn.truth).items():
+            confusion.setdefault(name, Counter())[pair] += 1
+        true, said = set(drawn.truth.colors[:3]), set(found.attributes.colors)
+        agreement.append(len(true & said) / len(true | said))
+        overlap.append(bool(said) and found.attributes.colors[0] in drawn.truth.colors[:2])
+    print(f"{options.count} phantoms of {options.size} px: {options.count / seconds:.0f} images/s")
+    print("masks:", dict(sources))
+    for name, counts in confusion.items():
+        right = sum(n for (truth, said), n in counts.items() if truth == said)
+        wrong = [f"{t} as {s}: {n}" for (t, s), n in counts.most_common() if t != s and n > 0]
+        print(f"{name:16s} {right / options.count:.3f}  {'; '.join(wrong[:4])}")
+    print(f"{'main in true top 2':16s} {np.mean(overlap):.3f}")
+    print(f"{'colors (Jaccard)':16s} {np.mean(agreement):.3f}")
+
+
+def compare(words: Attributes, truth) -> dict[str, tuple]:
+    """(truth, measured) of every attribute that phantoms know."""
+    pairs = {
+        "size": (size_word(truth.area_share), words.size),
+        "position": (position_word(truth.center[1], truth.center[0]), words.position),
+        "shape": (truth.shape, words.shape),
+        "symmetry": ("asymmetric" if truth.asymmetric else "symmetric", words.symmetry),
+        "main color": (truth.colors[0], words.colors[0] if words.colors else None),
+        "skin tone": (skin_tone_word(truth.ita), words.skin_tone),
+        "hair": (truth.hair, words.hair),
+    }
+    return pairs | {name: (name in truth.artifacts, name in words.artifacts) for name in ARTIFACTS}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Which arithmetic a network runs in: bfloat16 where it is quicker, float32 elsewhere."""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def pick_precision(wanted: Precision, device: str | torch.device) -> str:
+    """Resolve "auto": bfloat16 on GPUs and processors that have it built in, else float32."""
+    if wanted != "auto":
+        return wanted
+    if torch.device(device).type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def autocast(device: str | torch.device, precision: str) -> torch.autocast:
+    """A context in which matrix products run in the resolved precision; weights stay as they are."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,119 @@
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from didgen.captions import attributes as vocabulary
+from didgen.captions.attributes import Attributes
+from didgen.captions.prompts import (
+    PREFIX,
+    PrefixTooLong,
+    ReservedWord,
+    build_prompt,
+    count_tokens,
+    plain_prefix,
+    prompt_statistics,
+)
+from didgen.captions.sentence import write_sentence
+from didgen.data.classes import CLASSES
+
+
+class Words:
+    """A tokenizer with one token a word, plus start and end."""
+
+    def __init__(self, limit: int):
+        self.model_max_length = limit
+
+    def __call__(self, text, **options):
+        return {"input_ids": [0, *range(len(text.split())), 0]}
+
+
+def word(kind):
+    return st.none() | st.sampled_from(get_args(kind))
+
+
+any_attributes = st.builds(
+    Attributes,
+    diagnosis=st.none() | st.sampled_from(sorted(CLASSES)),
+    size=word(vocabulary.Size),
+    shape=word(vocabulary.Shape),
+    symmetry=word(vocabulary.Symmetry),
+    border=word(vocabulary.Border),
+    colors=st.lists(st.sampled_from(get_args(vocabulary.Color)), max_size=3, unique=True),
+    position=word(vocabulary.Position),
+    skin_tone=word(vocabulary.SkinTone),
+    hair=st.sampled_from(get_args(vocabulary.Hair)),
+    artifacts=st.lists(st.sampled_from(get_args(vocabulary.Artifact)), unique=True),
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(attributes=any_attributes)
+def test_every_sentence_fits_clip_untrimmed(clip_tokenizer, attributes):
+    caption = write_sentence(attributes)
+    prompt = build_prompt(caption, clip_tokenizer)
+    assert prompt == f"{PREFIX} {caption}"
+    ids = clip_tokenizer(prompt)["input_ids"]
+    assert len(ids) == count_tokens(prompt, clip_tokenizer) <= 77
+    tokens = clip_tokenizer.convert_ids_to_tokens(ids)
+    assert tokens.index("<lesion>") == 4 and tokens.index("<skin>") == 6
+
+
+def test_the_longest_sentence_leaves_room(clip_tokenizer):
+    longest = Attributes(
+        diagnosis="NV",
+        size="medium",
+        shape="irregular",
+        symmetry="asymmetric",
+        border="blurred",
+        colors=("blue-gray", "light brown", "dark brown"),
+        position="upper right",
+        skin_tone="very light",
+        hair="dense",
+        artifacts=get_args(vocabulary.Artifact),
+    )
+    prompt = build_prompt(write_sentence(longest), clip_tokenizer)
+    assert count_tokens(prompt, clip_tokenizer) <= 64
+
+
+def test_trimming_stops_at_clauses():
+    # The prefix has six words and start and end make eight tokens.
+    caption = "A large nevus, dark brown, in the center."
+    assert build_prompt(caption, Words(16)) == f"{PREFIX} {caption}"
+    assert build_prompt(caption, Words(15)) == f"{PREFIX} A large nevus, dark brown."
+    assert build_prompt(caption, Words(13)) == f"{PREFIX} A large nevus, dark brown."
+    assert build_prompt(caption, Words(12)) == f"{PREFIX} A large nevus."
+    assert build_prompt(caption, Words(10)) == f"{PREFIX} A large."
+    assert build_prompt(caption, Words(8)) == PREFIX
+
+
+def test_an_empty_caption_is_the_prefix_alone():
+    assert build_prompt("", Words(77)) == PREFIX
+    assert build_prompt("  ", Words(77)) == PREFIX
+
+
+def test_a_limit_below_the_prefix_is_refused():
+    with pytest.raises(PrefixTooLong, match="limit is 7"):
+        build_prompt("A nevus.", Words(7))
+
+
+@pytest.mark.parametrize("caption", ["A Lesion.", "Two lesions.", "On dark skin.", "SKINS"])
+def test_reserved_words_are_refused(caption):
+    with pytest.raises(ReservedWord, match="placeholder"):
+        build_prompt(caption, Words(77))
+
+
+def test_plain_prefix():
+    assert plain_prefix() == "An image of lesion on skin."
+
+
+def test_statistics():
+    found = prompt_statistics(["A nevus.", "A large nevus, dark brown."], Words(12))
+    assert (found.count, found.max_tokens, found.trimmed, found.limit) == (2, 11, 1, 12)
+    assert found.mean_tokens == pytest.approx(10.5)
+    assert prompt_statistics([], Words(12)).count == 0

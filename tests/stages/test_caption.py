@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from didgen.captions.measure import MeasurementError
+from didgen.data.files import write_png
+from didgen.data.manifest import COLUMNS, write_manifest
+from didgen.data.phantoms import cohort, render
+from didgen.stages import caption
+
+
+class Words:
+    """A tokenizer with one token a word, plus start and end."""
+
+    model_max_length = 77
+
+    def __call__(self, text, **options):
+        return {"input_ids": [0, *range(len(text.split())), 0]}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Nine phantoms in three manifests; every third has no mask, one has no label."""
+    monkeypatch.setattr(caption, "_tokenizer", lambda backbone: Words())
+    for split, specs in zip(
+        ("train", "val", "test"), np.array_split(cohort(9, seed=3), 3), strict=True
+    ):
+        rows = []
+        for k, spec in enumerate(specs):
+            drawn = render(spec, 64)
+            write_png(tmp_path / "images" / f"{spec.id}.png", drawn.image)
+            write_png(tmp_path / "masks" / f"{spec.id}.png", drawn.mask)
+            row = dict.fromkeys(COLUMNS, "") | {
+                "id": spec.id,
+                "image": f"images/{spec.id}.png",
+                "mask": "" if k == 0 else f"masks/{spec.id}.png",
+                "label": "" if k == 2 else spec.label,
+                "split": split,
+                "width": 64,
+                "height": 64,
+            }
+            rows.append(row)
+        write_manifest(pd.DataFrame(rows), tmp_path / f"{split}.csv")
+    paths = {split: tmp_path / f"{split}.csv" for split in ("train", "val", "test")}
+    return caption.Config(**paths, backbone="tiny", out=tmp_path / "captions", workers=1)
+
+
+def test_the_stage_writes_captions_statistics_and_config(config):
+    caption.run(config)
+    table = pd.read_csv(config.out / "captions.csv", dtype=str, keep_default_na=False)
+    manifests = [pd.read_csv(getattr(config, name)) for name in ("train", "val", "test")]
+    assert table["id"].tolist() == [name for frame in manifests for name in frame["id"]]
+    assert list(table.columns) == [
+        "id", "caption", "mask_source", "diagnosis", "size", "shape", "symmetry", "border",
+        "colors", "position", "skin_tone", "hair", "artifacts",
+    ]  # fmt: skip
+    assert set(table["mask_source"][[1, 2, 4, 5, 7, 8]]) == {"given"}
+    assert set(table["mask_source"][[0, 3, 6]]) <= {"segmented", "whole image"}
+    assert (table["diagnosis"][[2, 5, 8]] == "").all()
+    assert "spot" in table["caption"][2]
+    statistics = json.loads((config.out / "statistics.json").read_text())
+    assert statistics["count"] == 9
+    assert sum(statistics["mask_source"].values()) == 9
+    assert sum(statistics["values"]["hair"].values()) == 9
+    assert statistics["tokens"]["trimmed"] == 0
+    assert json.loads((config.out / "config.json").read_text())["captioner"] == "measure"
+
+
+def test_the_number_of_processes_does_not_change_the_rows(config, monkeypatch):
+    alone = caption._measure_all(caption._jobs(config.train), 1)
+    monkeypatch.setattr(caption, "POOL_FROM", 1)
+    assert caption._measure_all(caption._jobs(config.train), 2) == alone
+
+
+def test_read_captions_keeps_the_wanted_order(config):
+    caption.run(config)
+    ids = pd.read_csv(config.train)["id"].tolist()[::-1]
+    captions = caption.read_captions(config.out / "captions.csv", ids)
+    assert captions.index.tolist() == ids
+    assert captions[ids[0]].endswith(".")
+
+
+def test_read_captions_names_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="run the caption stage"):
+        caption.read_captions(tmp_path / "captions.csv", ["a"])
+    path = tmp_path / "captions.csv"
+    path.write_text("id,caption\na,A spot.\n")
+    with pytest.raises(ValueError, match=r"no caption for 1 of 2 images \(b\)"):
+        caption.read_captions(path, ["a", "b"])
+    path.write_text("id,text\na,A spot.\n")
+    with pytest.raises(ValueError, match="expected id and caption"):
+        caption.read_captions(path, ["a"])
+    path.write_text("id,caption\na,A spot.\na,A spot.\n")
+    with pytest.raises(ValueError, match="twice"):
+        caption.read_captions(path, ["a"])
+
+
+def test_an_unusable_image_is_named(tmp_path):
+    write_png(tmp_path / "small.png", np.zeros((16, 16, 3), dtype=np.uint8))
+    with pytest.raises(MeasurementError, match=r"small\.png.*at least 32x32"):
+        caption.measure_file(("x", tmp_path / "small.png", None, None))

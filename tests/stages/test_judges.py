@@ -1,0 +1,102 @@
+"""Classify, segment and verdict end to end on small discs: files, counts and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from didgen.data.files import read_json, write_png
+from didgen.data.manifest import write_manifest
+from didgen.stages import classify, segment, verdict
+
+CODES = ("MEL", "NV")
+
+
+def discs(folder: Path, name: str, n: int, split: str, **columns: str) -> Path:
+    """A manifest of red discs (MEL) and green ones (NV); the last image has no mask."""
+    rng = np.random.default_rng(len(name))
+    rows, cols = np.mgrid[:32, :32]
+    table = []
+    for k in range(n):
+        own = f"{name}_{k}"
+        disc = (rows - 16) ** 2 + (cols - 16) ** 2 < rng.uniform(6, 12) ** 2
+        image = rng.integers(150, 200, (32, 32, 3)).astype(np.uint8)
+        image[disc] = (200, 40, 40) if k % 2 == 0 else (40, 160, 40)
+        write_png(folder / "images" / f"{own}.png", image)
+        write_png(folder / "masks" / f"{own}.png", disc)
+        mask = f"masks/{own}.png" if k < n - 1 else ""
+        table.append({
+            "id": own, "image": f"images/{own}.png", "mask": mask, "label": CODES[k % 2],
+            "split": split, "lesion_id": own, "patient_id": "", "source": "test",
+            "width": 32, "height": 32, "sha256": "",
+        })  # fmt: skip
+    write_manifest(pd.DataFrame(table).assign(**columns), folder / f"{name}.csv")
+    return folder / f"{name}.csv"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "train": discs(tmp_path, "real", 6, "train"),
+        "val": discs(tmp_path, "val", 4, "val"),
+        "test": discs(tmp_path, "test", 5, "test"),
+        "synthetic": discs(tmp_path, "made", 4, "train", parent_ids="real_0;real_1"),
+    }
+
+
+def config(stage, data: dict[str, Path], arm: str, out: Path, **changes):
+    usual = dict(arm=arm, out=out, steps=2, batch_size=4, eval_every=1, precision="float32")
+    return stage.Config(**(data | usual | changes))
+
+
+def test_from_images_to_a_verdict(data, tmp_path):
+    results = tmp_path / "results"
+    for name, stage in (("classify", classify), ("segment", segment)):
+        for arm in ("original", "synthetic"):
+            stage.run(config(stage, data, arm, results / name / arm / "seed0"))
+    found = read_json(results / "classify" / "synthetic" / "seed0" / "metrics.json")
+    assert (found["n_train"], found["n_synthetic"], found["n_test"]) == (10, 4, 5)
+    assert found["classes"] == list(CODES)
+    assert "ImageNet" in found["model"]["weights"]
+    assert found["training"]["steps"] == 2
+    table = pd.read_csv(results / "classify" / "original" / "seed0" / "predictions.csv")
+    columns = ["id", "lesion_id", "patient_id", "label", "prediction", "p_MEL", "p_NV"]
+    assert list(table.columns) == columns
+    assert table[["p_MEL", "p_NV"]].sum(axis=1).to_numpy() == pytest.approx(np.ones(5), abs=1e-5)
+
+    found = read_json(results / "segment" / "original" / "seed0" / "metrics.json")
+    assert (found["n_train"], found["n_test"]) == (5, 4)
+    assert found["n_without_mask"] == {"train": 1, "val": 1, "test": 1}
+    table = pd.read_csv(results / "segment" / "original" / "seed0" / "scores.csv")
+    assert table["dice"].mean() == pytest.approx(found["test"]["dice"], abs=1e-5)
+    curves = pd.read_csv(results / "segment" / "original" / "seed0" / "curves.csv")
+    assert curves["step"].tolist() == [1, 2]
+
+    verdict.run(
+        verdict.Config(
+            run="small",
+            classify=results / "classify",
+            segment=results / "segment",
+            out=results / "verdict.json",
+            tables=results / "verdict",
+        )  # fmt: skip
+    )
+    tasks = read_json(results / "verdict.json")["tasks"]
+    assert {task["verdict"] for task in tasks.values()} == {"no evidence"}
+    assert "one seed cannot tell" in tasks["segmentation"]["sentence"]
+
+
+def test_the_original_arm_ignores_synthetic_images(data, tmp_path):
+    table = pd.read_csv(data["synthetic"], keep_default_na=False)
+    write_manifest(table.assign(parent_ids="test_0"), data["synthetic"])
+    classify.run(config(classify, data, "original", tmp_path / "out"))
+    assert read_json(tmp_path / "out" / "metrics.json")["n_synthetic"] == 0
+    with pytest.raises(ValueError, match="made from test images"):
+        classify.run(config(classify, data, "synthetic", tmp_path / "out2"))
+    assert not (tmp_path / "out2").exists()
+
+
+def test_the_synthetic_arm_needs_synthetic_images(data, tmp_path):
+    with pytest.raises(ValueError, match="--synthetic"):
+        segment.run(config(segment, data | {"synthetic": None}, "synthetic", tmp_path / "out"))
