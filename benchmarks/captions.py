@@ -1,4 +1,4 @@
-"""Measuring captioner: images a second on one core, and agreement with phantoms' truth.
+"""Measuring captioner: images per CPU second, and agreement with phantoms' truth.
 
     python benchmarks/captions.py [--count 300] [--size 128] [--seed 0] [--no-mask]
 
@@ -33,16 +33,19 @@ def main() -> None:
     sources, seconds, agreement, overlap = Counter(), 0.0, [], []
     for spec in cohort(options.count, seed=options.seed):
         drawn = render(spec, options.size)
-        started = time.perf_counter()
+        started = time.process_time()
         found = measure(drawn.image, None if options.no_mask else drawn.mask, drawn.label)
-        seconds += time.perf_counter() - started
+        seconds += time.process_time() - started
         sources[found.mask_source] += 1
         for name, pair in compare(found.attributes, drawn.truth).items():
             confusion.setdefault(name, Counter())[pair] += 1
         true, said = set(drawn.truth.colors[:3]), set(found.attributes.colors)
         agreement.append(len(true & said) / len(true | said))
         overlap.append(bool(said) and found.attributes.colors[0] in drawn.truth.colors[:2])
-    print(f"{options.count} phantoms of {options.size} px: {options.count / seconds:.0f} images/s")
+    print(
+        f"{options.count} phantoms of {options.size} px: "
+        f"{options.count / seconds:.0f} images per CPU second"
+    )
     print("masks:", dict(sources))
     for name, counts in confusion.items():
         right = sum(n for (truth, said), n in counts.items() if truth == said)

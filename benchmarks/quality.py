@@ -99,8 +99,8 @@ def main() -> None:
     for name, path in (("with", given.run / "maps/maps.json"), ("without", given.without)):
         if path is not None:
             maps = json.loads(path.read_text())
-            print(f"<lesion> maps {name} L_attn: IoU {maps['lesion_iou_mean']:.3f}, "
-                  f"Eq. 7 on real images {maps['annotated_iou_mean']:.3f}, n {maps['n']}")  # fmt: skip
+            print(f"<lesion> maps {name} L_attn: IoU {maps['lesion_iou_mean']:.3f}")
+            print(f"  Eq. 7 on real images: {maps['annotated_iou_mean']:.3f}, n {maps['n']}")
     for name, value in pairs(given.run, given.steps).items():
         print(f"{name}: IoU {value:.3f}")
 

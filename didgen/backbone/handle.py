@@ -103,11 +103,15 @@ class Backbone:
                 f"cannot open {name!r} as a diffusers Stable Diffusion model with safetensors "
                 f"weights: {error}"
             ) from error
-        modules = [module.to(device).eval() for module in (vae, text_encoder, unet)]
-        for module in modules:
-            module.requires_grad_(False)
-        return cls(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
-                   scheduler=scheduler)  # fmt: skip
+        for module in (vae, text_encoder, unet):
+            module.to(device).eval().requires_grad_(False)
+        return cls(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a folder of safetensors that `StableDiffusionPipeline.from_pretrained` opens.

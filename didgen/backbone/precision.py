@@ -17,6 +17,6 @@ def pick_precision(wanted: Precision, device: str | torch.device) -> str:
 
 
 def autocast(device: str | torch.device, precision: str) -> torch.autocast:
-    """A context in which matrix products run in the resolved precision; weights stay as they are."""
+    """A context in which matrix products run in the resolved precision; weights stay float32."""
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")

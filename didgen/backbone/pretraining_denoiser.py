@@ -98,10 +98,14 @@ def stratified_timesteps(count: int, total: int, generator: torch.Generator) -> 
 
 
 def snr_weights(alphas_cumprod: Tensor, t: Tensor, prediction_type: str) -> Tensor:
-    """Min-SNR weights (Hang et al. 2023) of timesteps: min(SNR, 5) / SNR, or / (SNR + 1) for v."""
+    """Min-SNR weights (Hang et al. 2023) of timesteps: min(SNR, 5) / SNR for epsilon.
+
+    For v-prediction both SNRs are one larger, so that high noise counts fully.
+    """
     alpha = alphas_cumprod[t]
     snr = alpha / (1 - alpha)
-    return snr.clamp(max=SNR_CAP) / (snr if prediction_type == "epsilon" else snr + 1)
+    extra = 0.0 if prediction_type == "epsilon" else 1.0
+    return (snr.clamp(max=SNR_CAP) + extra) / (snr + extra)
 
 
 def denoiser_loss(

@@ -4,6 +4,8 @@ On few cores that are shared with other work this beats threads: processes wait 
 once a step, threads at every layer.
 """
 
+import logging
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
+
+from didgen.data.files import atomic_path
 
 
 def run_in_parallel(count: int, function: Callable[..., None], *arguments: Any) -> None:
@@ -24,17 +28,36 @@ def run_in_parallel(count: int, function: Callable[..., None], *arguments: Any) 
         function(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = (Path(folder) / "meeting").as_uri()
-        multiprocessing.spawn(_enter, args=(count, meeting, function, arguments), nprocs=count)
+        try:
+            level = logging.getLogger().level
+            given = (count, Path(folder), level, function, arguments)
+            multiprocessing.spawn(_enter, args=given, nprocs=count)
+        except multiprocessing.ProcessRaisedException:
+            for error in Path(folder).glob("error*"):
+                raise pickle.loads(error.read_bytes()) from None
+            raise
 
 
 def _enter(
-    rank: int, count: int, meeting: str, function: Callable[..., None], arguments: tuple[Any, ...]
+    rank: int,
+    count: int,
+    folder: Path,
+    level: int,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
+    # A new process starts without the parent's logging.
+    logging.basicConfig(level=level, format="%(message)s")
     torch.set_num_threads(1)
+    meeting = (folder / "meeting").as_uri()
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
     try:
         function(*arguments)
+    except Exception as error:
+        # The parent sees only a text of what a child raises; this lets it raise the same.
+        with atomic_path(folder / f"error{rank}") as path:
+            path.write_bytes(pickle.dumps(error))
+        raise
     finally:
         distributed.destroy_process_group()
 

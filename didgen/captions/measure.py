@@ -76,7 +76,8 @@ def measure(
     corners = artifacts.dark_corners(lab)
     source: MaskSource = "given"
     if mask is None:
-        mask = segment(lab, corners)
+        thin = artifacts.thin_dark(lab) > artifacts.THIN_CONTRAST
+        mask = segment(lab, corners, thin)
         source = "whole image" if mask is None else "segmented"
     around = _surroundings(lab, corners, mask)
     numbers = dict(around.numbers)

@@ -5,21 +5,24 @@ from scipy import ndimage
 
 # A component is plausible within these limits; outside them the image has no mask.
 MIN_SHARE, MAX_SHARE = 0.004, 0.85
-MIN_CONTRAST = 6.0  # CIELAB units between the component and its surroundings
+MIN_CONTRAST = 4.0  # CIELAB units between the component and its surroundings
+# Otsu's threshold lies too far inside where a dark center stands out.
+THRESHOLD_FACTOR = 0.8
 MAX_FRAME_SHARE = 0.5  # of the image's frame that the component may touch
 
 
-def segment(lab: np.ndarray, ignore: np.ndarray) -> np.ndarray | None:
+def segment(lab: np.ndarray, ignore: np.ndarray, thin: np.ndarray) -> np.ndarray | None:
     """The most central plausible component that differs from the surroundings, or None.
 
-    Shapes: lab (H, W, 3) CIELAB, ignore (H, W) bool (dark corners) -> (H, W) bool.
-    Otsu's threshold on the smoothed color distance to the frame's median color.
+    Shapes: lab (H, W, 3) CIELAB, ignore (H, W) bool (dark corners), thin (H, W) bool (hair and
+    other thin dark lines, which are painted over) -> (H, W) bool.
+    A share of Otsu's threshold on the smoothed color distance to the frame's median color.
     """
     from skimage.filters import threshold_otsu
 
     height, width = ignore.shape
     side = min(height, width)
-    smooth = ndimage.gaussian_filter(lab, (0.012 * side, 0.012 * side, 0))
+    smooth = _smooth_without(lab, thin & ~ignore, 0.016 * side)
     valid = ~ignore
     frame = valid & ~_inner(height, width, 0.12)
     if frame.sum() < 0.01 * frame.size or valid.sum() < 0.2 * valid.size:
@@ -29,12 +32,19 @@ def segment(lab: np.ndarray, ignore: np.ndarray) -> np.ndarray | None:
     # What is brighter than the surroundings is glare or a bubble more often than a lesion.
     distance[smooth[..., 0] > background[0] + 8] = 0
     distance[ignore] = 0
-    found = distance > threshold_otsu(distance[valid])
+    found = distance > THRESHOLD_FACTOR * threshold_otsu(distance[valid])
     radius = max(1, round(0.015 * side))
     found = ndimage.binary_opening(found, iterations=radius)
     found = ndimage.binary_closing(np.pad(found, 2 * radius), iterations=2 * radius)
     found = found[2 * radius : -2 * radius, 2 * radius : -2 * radius]
     return _pick(ndimage.binary_fill_holes(found), distance, valid)
+
+
+def _smooth_without(lab: np.ndarray, left_out: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of the pixels that are not left out."""
+    weight = np.where(left_out, np.float32(0.02), np.float32(1.0))
+    total = ndimage.gaussian_filter(lab * weight[..., None], (sigma, sigma, 0))
+    return total / ndimage.gaussian_filter(weight, sigma)[..., None]
 
 
 def _inner(height: int, width: int, margin: float) -> np.ndarray:

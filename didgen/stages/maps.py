@@ -111,7 +111,7 @@ def _measure(
     maps, annotated = _maps(images, frame["id"].tolist(), backbone, config)
     large = minmax(upsample(maps, images.shape[1:3]))
     thresholds, _ = otsu(large[:, 0])
-    found = (large[:, 0] > thresholds[:, None, None]).numpy()
+    found = (large[:, 0] >= thresholds[:, None, None]).numpy()
     rows = []
     for index, name in enumerate(frame["id"]):
         panel = f"panels/{name}.png" if name in drawn else ""

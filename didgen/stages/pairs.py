@@ -30,6 +30,11 @@ class Settings(Section):
         "minmax",
         description="attention maps in L_CA: scaled to [0, 1], raw, or the released code's ratio",
     )
+    self_normalization: Literal["mean", "sum"] = Field(
+        "mean",
+        description="the sum over the pixels of a region in L_SA (Eq. 5): `sum` as printed, `mean` "
+        "as released, which all but switches the term off",
+    )
     tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7; paper: 4")
     batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -60,6 +65,7 @@ def run(config: Config) -> None:
     chosen = shard_of(requests, config.shard)
     LOGGER.info("%d pairs, shard %s of %d", len(chosen), config.shard, len(requests))
     names = ("steps", "guidance_scale", "scheduler", "eta", "guided_fraction", "reading", "tau",
+             "self_normalization",
              "precision")  # fmt: skip
     synthesize_to_folder(chosen, config, options={name: getattr(config, name) for name in names})
 

@@ -39,7 +39,10 @@ def synthesize_to_folder(
     synthesizer = load_method(config.method)(backbone, **options)
     batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
     for batch in track(batches, label=f"synthesize (batches of {config.batch_size})"):
-        for sample in synthesizer.synthesize(batch):
+        # Kernels are chosen by shape, so a short batch could round differently: every batch is
+        # full, and an image has the same bytes in whatever shard and place it is made.
+        filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
+        for sample in synthesizer.synthesize(filled)[: len(batch)]:
             _write_sample(sample, config, checkpoint, parts)
     rows = [
         pd.read_csv(parts / f"{request.id}.csv", dtype=str, keep_default_na=False)

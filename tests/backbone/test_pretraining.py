@@ -34,7 +34,7 @@ def test_min_snr_weights_by_hand():
     alphas = torch.tensor([0.5, 10 / 11])
     t = torch.tensor([0, 1])
     assert torch.allclose(snr_weights(alphas, t, "epsilon"), torch.tensor([1.0, 0.5]))
-    assert torch.allclose(snr_weights(alphas, t, "v_prediction"), torch.tensor([1 / 2, 5 / 11]))
+    assert torch.allclose(snr_weights(alphas, t, "v_prediction"), torch.tensor([1.0, 6 / 11]))
 
 
 def test_jittered_colors_stay_in_range_and_some_images_stay_as_they_are():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from didgen.backbone.pretraining_loop import Plan, train
+from didgen.backbone.pretraining_loop import OutOfTime, Plan, train
 from didgen.backbone.pretraining_parallel import average_gradients, rank, run_in_parallel, size
 
 
@@ -36,6 +36,16 @@ def train_in_each(folder: str) -> None:
     # Opposite pulls in the two processes: on average there is none.
     train(module, lambda step: module.weight.sum() * (1 - 2 * rank()), Plan(3, lr=1.0), folder)
     (folder / f"{rank()}.txt").write_text(str(module.weight.item()))
+
+
+def stop_in_each() -> None:
+    raise OutOfTime(f"stopped in {size()} processes")
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_is_raised_here():
+    with pytest.raises(OutOfTime, match="in 2 processes"):
+        run_in_parallel(2, stop_in_each)
 
 
 @pytest.mark.slow

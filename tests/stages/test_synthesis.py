@@ -43,17 +43,27 @@ def test_images_have_provenance(image_set):
     assert read_image(out / frame["image"].iloc[0]).shape == (128, 128, 3)
 
 
-def test_an_image_is_the_same_whatever_shard_and_batch(mini_run, image_set, tmp_path):
+def test_an_image_has_the_same_bytes_whatever_the_shard(mini_run, image_set, tmp_path):
     frame, out = image_set
     for shard in ("1/2", "2-of-2"):
         place = tmp_path / shard.replace("/", "_")
-        part = run_set(images, mini_run, place, **{**IMAGES, "batch_size": 1}, shard=shard)
+        part = run_set(images, mini_run, place, **IMAGES, shard=shard)
+        assert len(part) == 3
         for row in part.itertuples():
-            whole = read_image(out / row.image).astype(int)
-            alone = read_image(place / row.image).astype(int)
-            # Batched and single matrix products may round differently in the last bit.
-            assert np.abs(whole - alone).max() <= 1
-            assert row.seed == frame.set_index("id").loc[row.id, "seed"]
+            whole = frame.set_index("id").loc[row.id]
+            assert (row.seed, row.sha256) == (whole["seed"], whole["sha256"])
+
+
+def test_an_image_hardly_depends_on_the_batch_size(mini_run, image_set, tmp_path):
+    """Other shapes may choose other kernels, which round differently in the last bits."""
+    frame, out = image_set
+    settings = {**IMAGES, "batch_size": 1, "precision": "float32"}
+    alone = run_set(images, mini_run, tmp_path / "alone", **settings)
+    together = run_set(images, mini_run, tmp_path / "all", **{**settings, "batch_size": 6})
+    for name in frame["image"]:
+        first, second = (read_image(tmp_path / d / name).astype(int) for d in ("alone", "all"))
+        assert np.abs(first - second).max() <= 1
+    assert alone["seed"].tolist() == together["seed"].tolist()
 
 
 def test_finished_samples_are_kept_and_changed_settings_start_afresh(mini_run, tmp_path, caplog):

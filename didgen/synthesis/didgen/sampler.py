@@ -35,6 +35,7 @@ class DidgenSynthesizer:
         eta: float = 20.0,
         guided_fraction: float = 0.5,
         reading: str = "minmax",
+        self_normalization: str = "mean",
         tau: int = 4,
         precision: Precision = "auto",
     ) -> None:
@@ -44,7 +45,10 @@ class DidgenSynthesizer:
         self.guidance_scale = guidance_scale
         self.scheduler = scheduler
         self.guidance = LayoutGuidance(
-            eta=eta, guided_fraction=guided_fraction, cross_reading=reading
+            eta=eta,
+            guided_fraction=guided_fraction,
+            cross_reading=reading,
+            self_normalization=self_normalization,
         )
         self.tau = tau
         backbone.unet.requires_grad_(False).eval()
