@@ -2,7 +2,9 @@
 
 Run: python benchmarks/training_loop.py [--images 64] [--steps 8] [--size 128]
 Prints seconds a step of processor time for feeding data alone and for whole steps, with their
-ratios. Both loops use the same network, batch size, augmentation and thread count.
+ratios. The gain in whole steps comes from the memory layout: ours feeds channels-last batches, a
+DataLoader stacks them channels-first. Both loops use the same network, batch size,
+augmentation and thread count.
 """
 
 import argparse

@@ -107,6 +107,8 @@ rule verdict:
     params:
         settings=section("verdict"),
         run=config["run"],
+        arms=ARMS,
+        seeds=SEEDS,
         classify=lambda wildcards, input: folder(folder(folder(input.classify[0]))),
         segment=lambda wildcards, input: folder(folder(folder(input.segment[0]))),
         tables=lambda wildcards, output: folder(output.config),
@@ -115,4 +117,5 @@ rule verdict:
     shell:
         "python -m didgen verdict --settings {params.settings:q} --run {params.run:q}"
         " --classify {params.classify} --segment {params.segment}"
+        " --arms {params.arms} --seeds {params.seeds}"
         " --out {output.verdict} --tables {params.tables} 2>&1 | tee {log}"

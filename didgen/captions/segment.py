@@ -8,6 +8,7 @@ MIN_SHARE, MAX_SHARE = 0.004, 0.85
 MIN_CONTRAST = 4.0  # CIELAB units between the component and its surroundings
 # Otsu's threshold lies too far inside where a dark center stands out.
 THRESHOLD_FACTOR = 0.8
+MAX_VOTE = 15.0
 MAX_FRAME_SHARE = 0.5  # of the image's frame that the component may touch
 
 
@@ -61,7 +62,7 @@ def _pick(found: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndar
     outer = ~_inner(height, width, 0.0)
     rows = (np.arange(height) + 0.5) / height - 0.5
     columns = (np.arange(width) + 0.5) / width - 0.5
-    weight = np.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / (2 * 0.25**2))
+    weight = np.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / (2 * 0.2**2))
     best, best_score = None, 0.0
     for index in range(1, count + 1):
         component = labels == index
@@ -75,7 +76,8 @@ def _pick(found: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndar
             continue
         if distance[component].mean() - distance[outside].mean() < MIN_CONTRAST:
             continue
-        score = float((weight * distance)[component].sum())
+        # Capped: a bright sticker at the edge must not outweigh a faint spot in the middle.
+        score = float((weight * np.minimum(distance, MAX_VOTE))[component].sum())
         if score > best_score:
             best, best_score = component, score
     return best

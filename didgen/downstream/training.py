@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from didgen.backbone.precision import autocast, pick_precision
 from didgen.data.progress import track
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet
@@ -42,15 +43,6 @@ class Outcome:
 def pick_device() -> torch.device:
     """The accelerator when there is one, the processor otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_precision(wanted: str, device: torch.device) -> str:
-    """Resolve "auto": bfloat16 on GPUs and processors that have it built in, else float32."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
 @contextlib.contextmanager
@@ -103,7 +95,7 @@ def predict(
         for start in range(0, len(data), EVALUATION_BATCH):
             rows = np.arange(start, min(start + EVALUATION_BATCH, len(data)))
             images = to_float(data.batch(rows)[0].to(device))
-            with _autocast(device, precision):
+            with autocast(device, precision):
                 outputs.append(model(images).float().cpu().numpy())
     return np.concatenate(outputs)
 
@@ -173,7 +165,7 @@ def _step(
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with _autocast(device, outcome.precision):
+    with autocast(device, outcome.precision):
         outputs = model(images)
     value = loss(outputs, masks if masked else targets)
     if not torch.isfinite(value):
@@ -204,7 +196,3 @@ def _record(
         "step %d: training loss %.3f, validation loss %.3f, score %.3f",
         row["step"], train_loss, row["val_loss"], row["val_score"],
     )  # fmt: skip
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -40,6 +40,12 @@ class Config(Settings):
     run: str = Field(description="name of the run")
     classify: Path | None = Field(None, description="folder of <arm>/seed<s>/predictions.csv")
     segment: Path | None = Field(None, description="folder of <arm>/seed<s>/scores.csv")
+    arms: tuple[str, ...] | None = Field(
+        None, description="arms to compare; null: every folder that is there"
+    )
+    seeds: tuple[int, ...] | None = Field(
+        None, description="seeds to compare; null: every folder that is there"
+    )
     out: Path = Field(description="verdict.json to write")
     tables: Path = Field(description="folder to write: arms.csv, tests.csv")
 
@@ -74,9 +80,11 @@ def run(config: Config) -> None:
 
     comparisons = {}
     if config.classify is not None:
-        comparisons["classification"] = classification(config.classify, config)
+        runs = read_runs(config.classify, "predictions.csv", config.arms, config.seeds)
+        comparisons["classification"] = classification(runs, config)
     if config.segment is not None:
-        comparisons["segmentation"] = segmentation(config.segment, config)
+        runs = read_runs(config.segment, "scores.csv", config.arms, config.seeds)
+        comparisons["segmentation"] = segmentation(runs, config)
     if not comparisons:
         raise VerdictError("found neither --classify nor --segment, expected at least one of them")
     corrected = holm({task: found.p for task, found in comparisons.items()})
@@ -103,8 +111,15 @@ def run(config: Config) -> None:
     write_json(config.out, {"run": config.run, "tasks": tasks})
 
 
-def read_runs(folder: Path, name: str) -> Runs:
-    """The table `name` of every arm and seed below `folder`, rows in the same order everywhere.
+def read_runs(
+    folder: Path,
+    name: str,
+    arms: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> Runs:
+    """The table `name` of the arms and seeds below `folder`, rows in the same order everywhere.
+
+    Folders of other arms and seeds than those named, left by an earlier run, are passed over.
 
     Raises: `VerdictError` when no arm, no treatment, no control, other seeds or other images are
     found.
@@ -113,11 +128,13 @@ def read_runs(folder: Path, name: str) -> Runs:
 
     runs: Runs = {}
     for path in sorted(folder.glob(f"*/seed*/{name}")):
-        if match := re.fullmatch(r"seed(\d+)", path.parent.name):
+        arm, match = path.parent.parent.name, re.fullmatch(r"seed(\d+)", path.parent.name)
+        named = arms is None or arm in arms
+        if match and named and (seeds is None or int(match[1]) in seeds):
             text = {"id": str, "lesion_id": str, "label": str, "prediction": str}
             table = pd.read_csv(path, dtype=text, keep_default_na=False)
             table = table.sort_values("id", ignore_index=True)
-            runs.setdefault(path.parent.parent.name, {})[int(match[1])] = table
+            runs.setdefault(arm, {})[int(match[1])] = table
     if TREATMENT not in runs or len(runs) < 2:
         raise VerdictError(
             f"{folder}: found arms {sorted(runs)}, expected {TREATMENT!r} and at least one "
@@ -125,9 +142,9 @@ def read_runs(folder: Path, name: str) -> Runs:
         )
     # File names sort seed10 before seed2; seeds of two arms must meet in the same place.
     runs = {arm: dict(sorted(found.items())) for arm, found in runs.items()}
-    seeds = {arm: list(found) for arm, found in runs.items()}
-    if len({tuple(found) for found in seeds.values()}) > 1:
-        raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
+    there = {arm: list(found) for arm, found in runs.items()}
+    if len({tuple(found) for found in there.values()}) > 1:
+        raise VerdictError(f"{folder}: found seeds {there}, expected the same in every arm")
     first = next(iter(runs[TREATMENT].values()))
     for arm, found in runs.items():
         for seed, table in found.items():
@@ -140,13 +157,12 @@ def read_runs(folder: Path, name: str) -> Runs:
     return runs
 
 
-def classification(folder: Path, settings: Settings) -> Comparison:
+def classification(runs: Runs, settings: Settings) -> Comparison:
     """Balanced accuracy of the arms; each image counts by the size of its class."""
     import numpy as np
 
     from didgen.metrics.statistics import mcnemar_exact
 
-    runs = read_runs(folder, "predictions.csv")
     scores = {
         arm: np.stack([(t["prediction"] == t["label"]).to_numpy(float) for t in tables.values()])
         for arm, tables in runs.items()
@@ -162,13 +178,12 @@ def classification(folder: Path, settings: Settings) -> Comparison:
     return _finish("balanced accuracy", found, seeds, control, paired, tests, settings)
 
 
-def segmentation(folder: Path, settings: Settings) -> Comparison:
+def segmentation(runs: Runs, settings: Settings) -> Comparison:
     """Mean Dice of the arms over images."""
     import numpy as np
 
     from didgen.metrics.statistics import paired_t, wilcoxon
 
-    runs = read_runs(folder, "scores.csv")
     scores = {
         arm: np.stack([t["dice"].to_numpy(float) for t in tables.values()])
         for arm, tables in runs.items()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from didgen.backbone.precision import pick_precision
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
 from didgen.downstream.schedule import Schedule
@@ -15,7 +16,6 @@ from didgen.downstream.segmenters import segmentation_loss
 from didgen.downstream.training import (
     draws,
     learning_rate,
-    pick_precision,
     predict,
     train,
 )

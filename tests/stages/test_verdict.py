@@ -140,3 +140,17 @@ def test_the_best_control_is_the_one_to_beat(results):
     task = judge(results)["tasks"]["classification"]
     assert task["best_control"] == "oversampled"
     assert task["difference"] == pytest.approx(1 / 24)
+
+
+def test_arms_and_seeds_of_an_earlier_run_are_passed_over(tmp_path):
+    table = pd.DataFrame({"id": ["a", "b"], "lesion_id": ["", ""], "dice": [0.5, 0.7]})
+    for arm in ("original", "synthetic", "retired"):
+        for seed in (0, 1, 2):
+            folder = tmp_path / arm / f"seed{seed}"
+            folder.mkdir(parents=True)
+            table.to_csv(folder / "scores.csv", index=False)
+    found = read_runs(tmp_path, "scores.csv", ("original", "synthetic"), (0, 2))
+    assert {arm: list(tables) for arm, tables in found.items()} == {
+        "original": [0, 2],
+        "synthetic": [0, 2],
+    }
