@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from didgen.backbone.precision import default_device
 from didgen.downstream.classifiers import build_classifier, classification_loss
 from didgen.downstream.datasets import build, class_codes, usable_rows
 from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
-from didgen.downstream.training import pick_device, predict, seeded, train
+from didgen.downstream.training import predict, seeded, train
 from didgen.metrics.classification import balanced_accuracy
 from didgen.metrics.segmentation import dice, iou
+from didgen.stages.segment import Settings as SegmentSettings
 
 
 def sets_of(run: Path, need: str, classes: list[str] | None = None) -> dict:
@@ -51,7 +53,7 @@ def recognised(run: Path, steps: int) -> pd.DataFrame:
     train(built.model, sets["train"], sets["val"], classification_loss, score, schedule, 0)
     rows = {}
     for name in ("test", "made"):
-        guess = predict(built.model, sets[name], pick_device()).argmax(1)
+        guess = predict(built.model, sets[name], default_device()).argmax(1)
         true = np.asarray(sets[name].labels)
         rows[name] = {code: (guess[true == i] == i).mean() if (true == i).any() else np.nan
                       for i, code in enumerate(classes)}  # fmt: skip
@@ -64,7 +66,8 @@ def pairs(run: Path, steps: int) -> dict[str, float]:
     """IoU of annotated masks with their conditions, and with a segmenter of real images only."""
     sets, made = sets_of(run, "mask")
     with seeded(0):
-        built = build_segmenter("efficientnet_lite0", sets["train"].image_size)
+        size, channels = sets["train"].image_size, SegmentSettings().decoder_channels
+        built = build_segmenter("efficientnet_lite0", size, channels)
 
     def score(outputs: np.ndarray, data) -> float:
         return float(dice(outputs[:, 0] > 0, masks_of(data)).mean())
@@ -73,7 +76,7 @@ def pairs(run: Path, steps: int) -> dict[str, float]:
     train(built.model, sets["train"], sets["val"], segmentation_loss, score, schedule, 0)
     found = {}
     for name in ("test", "made"):
-        outputs = predict(built.model, sets[name], pick_device())
+        outputs = predict(built.model, sets[name], default_device())
         found[name] = float(iou(outputs[:, 0] > 0, masks_of(sets[name])).mean())
     return {
         "annotated mask vs condition": float(made["layout_iou"].astype(float).mean()),

@@ -73,11 +73,6 @@ class RunConfig(Section):
                 f"data.size: found {self.data.size}, but finetune.backbone: tiny works at 128 px; "
                 "set data.size: 128 or choose another backbone"
             )
-        if self.images.per_class == 0 and self.pairs.count == 0:
-            raise ValueError(
-                "images.per_class and pairs.count are both 0: nothing would be synthesized; "
-                "raise one of them"
-            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected different numbers")
         return self

@@ -24,10 +24,12 @@ rule caption:
     params:
         settings=section("caption"),
         backbone=config["finetune"]["backbone"],
+        revision=flag("--revision", config["finetune"]["revision"]),
         out=lambda wildcards, output: folder(output.captions),
     message:
         "Writing captions"
     shell:
         "python -m didgen caption --settings {params.settings:q} --backbone {params.backbone:q}"
+        " {params.revision}"
         " --train {input.train} --val {input.val} --test {input.test}"
         " --out {params.out} 2>&1 | tee {log}"

@@ -101,12 +101,13 @@ rule pair_shard:
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+        classes=flag("--classes", config["finetune"]["classes"]),
     message:
         "Synthesizing lesion-mask pairs, shard {params.shard}"
     shell:
         "python -m didgen pairs --settings {params.settings:q} --seed {params.seed}"
         " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} --out {params.out} 2>&1 | tee {log}"
+        " --shard {params.shard} {params.classes} --out {params.out} 2>&1 | tee {log}"
 
 
 rule augment:
@@ -162,6 +163,7 @@ rule maps:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=section("maps"),
+        tau=config["pairs"]["tau"],
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.maps),
@@ -169,6 +171,6 @@ rule maps:
         "Comparing attention maps with the masks of held-out images"
     shell:
         "python -m didgen maps --settings {params.settings:q} --seed {params.seed}"
-        " --manifest {input.manifest}"
+        " --manifest {input.manifest} --tau {params.tau}"
         " --captions {input.captions} --backbone {params.backbone}"
         " --out {params.out} 2>&1 | tee {log}"

@@ -60,7 +60,9 @@ def folder(path):
 
 def flag(name, values):
     """A flag with its values for a shell command, or nothing where there are none."""
-    return f"{name} {values}" if values else ""
+    if not values:
+        return ""
+    return f"{name} {values if isinstance(values, str) else ' '.join(map(str, values))}"
 
 
 def synthetic_data(wildcards):

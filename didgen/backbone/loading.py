@@ -1,16 +1,9 @@
-"""What is wanted of a backbone before, or without, opening its weights."""
+"""What is wanted of a backbone without opening its weights."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from didgen.backbone.handle import TINY, BackboneError
-
-
-def default_device() -> str:
-    """The first GPU where there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:

@@ -1,10 +1,15 @@
-"""Which arithmetic a network runs in: bfloat16 where it is quicker, float32 elsewhere."""
+"""Where a network runs and in which arithmetic: bfloat16 where it is quicker, else float32."""
 
 from typing import Literal
 
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def default_device() -> torch.device:
+    """The first GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_precision(wanted: Precision, device: str | torch.device) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from didgen.backbone.precision import autocast, pick_precision
+from didgen.backbone.precision import autocast, default_device, pick_precision
 from didgen.data.progress import track
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet
@@ -24,6 +24,10 @@ GRADIENT_NORM = 1.0
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Score = Callable[[np.ndarray, ImageSet], float]
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became NaN or infinite; nothing was written."""
 
 
 @dataclass
@@ -38,11 +42,6 @@ class Outcome:
     device: str = "cpu"
     stopped_early: bool = False
     curves: list[dict[str, float]] = field(default_factory=list)
-
-
-def pick_device() -> torch.device:
-    """The accelerator when there is one, the processor otherwise."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextlib.contextmanager
@@ -109,7 +108,7 @@ def train(
     `score(outputs, val)` is higher for better; the validation loss decides between equal scores.
     The same seed, data and machine give the same weights.
     """
-    device = device or pick_device()
+    device = device or default_device()
     outcome = Outcome(device=str(device), precision=pick_precision(schedule.precision, device))
     started = time.perf_counter()
     model.to(device)
@@ -169,7 +168,7 @@ def _step(
         outputs = model(images)
     value = loss(outputs, masks if masked else targets)
     if not torch.isfinite(value):
-        raise FloatingPointError(
+        raise NonFiniteLoss(
             f"the training loss became {value.item()} at step {outcome.steps + 1}; "
             "lower learning_rate or set precision to float32"
         )

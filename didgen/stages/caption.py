@@ -40,6 +40,7 @@ class Config(Settings):
     backbone: str = Field(
         description="`tiny`, a diffusers folder or a hub id: its tokenizer sets the length limit"
     )
+    revision: str | None = Field(None, description="hub revision of the backbone; null: newest")
     out: Path = Field(description="folder to write: captions.csv, statistics.json")
 
 
@@ -54,7 +55,7 @@ def run(config: Config) -> None:
     from didgen.data.files import write_csv, write_json, write_text
 
     jobs = [job for name in ("train", "val", "test") for job in _jobs(getattr(config, name))]
-    tokenizer = _tokenizer(config.backbone)
+    tokenizer = _tokenizer(config.backbone, config.revision)
     table = pd.DataFrame(_measure_all(jobs, config.workers))
     statistics = _statistics(table, tokenizer)
     LOGGER.info(
@@ -106,14 +107,14 @@ def _jobs(manifest: Path) -> list[Job]:
     return list(zip(frame["id"], images, masks, labels, strict=True))
 
 
-def _tokenizer(backbone: str) -> Any:
+def _tokenizer(backbone: str, revision: str | None) -> Any:
     """The backbone's tokenizer with the placeholder tokens, as prompts will meet it."""
     from transformers import AddedToken
 
     from didgen.backbone.loading import load_tokenizer
     from didgen.backbone.placeholder import PLACEHOLDERS
 
-    tokenizer = load_tokenizer(backbone)
+    tokenizer = load_tokenizer(backbone, revision)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in PLACEHOLDERS])
     return tokenizer
 

@@ -45,9 +45,10 @@ def run(config: Config) -> None:
 
     Raises: ValueError for leaks between splits, unusable images or an unknown model.
     """
+    from didgen.backbone.precision import default_device
     from didgen.downstream.classifiers import build_classifier, classification_loss
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
-    from didgen.downstream.training import pick_device, predict, seeded, train
+    from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
     from didgen.stages.judging import grid_of, load_arm, write_results
 
@@ -67,7 +68,7 @@ def run(config: Config) -> None:
     outcome = train(
         built.model, sets["train"], sets["val"], classification_loss, score, config, config.seed
     )
-    logits = predict(built.model, sets["test"], pick_device(), outcome.precision)
+    logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = _softmax(logits)
     test = summarize(sets["test"].labels, probabilities, classes)
     LOGGER.info("test: balanced accuracy %.3f", test["balanced_accuracy"])

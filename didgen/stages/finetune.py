@@ -90,7 +90,7 @@ def run(config: Config) -> None:
     import pandas as pd
 
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.loading import default_device
+    from didgen.backbone.precision import default_device
     from didgen.data.files import atomic_directory, write_csv, write_text
     from didgen.synthesis.didgen.cache import build_cache
     from didgen.synthesis.didgen.training import finetune
@@ -164,11 +164,17 @@ def _state_key(config: Config, items: list["TrainingItem"], backbone: "Backbone"
     """What the saved state belongs to: settings and inputs, but not how often it is saved."""
     import hashlib
 
+    import diffusers
+
+    import didgen
+
     settings = config.model_dump_json(exclude={"out", "state", "checkpoint_every", "steps"})
-    digest = hashlib.sha256(f"{settings}/{backbone.checksum()}".encode())
+    versions = f"{didgen.__version__}/{diffusers.__version__}"
+    digest = hashlib.sha256(f"{settings}/{backbone.checksum()}/{versions}".encode())
     for item in items:
         digest.update(f"{item.id}\0{item.prompt}\0".encode())
-        digest.update(item.image.read_bytes())
+        for file in (item.image, item.mask):
+            digest.update(b"" if file is None else file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -20,11 +20,11 @@ LOGGER = logging.getLogger(__name__)
 class Settings(Section):
     """How many images of which class, and how they are sampled."""
 
-    method: str = Field("didgen", description="method of synthesis, a name in METHODS")
+    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to synthesize; null: all that the training set has"
     )
-    per_class: int = Field(40, ge=0, description="images a class; the paper: 1000")
+    per_class: int = Field(40, ge=1, description="images a class; the paper: 1000")
     prompts: Literal["dermprompt", "prefix"] = Field(
         "dermprompt",
         description="`dermprompt`: captions of the class's training images; `prefix`: the prefix "

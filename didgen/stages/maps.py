@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class Settings(Section):
     images: int = Field(48, ge=1, description="held-out images with a mask, drawn by seed")
     timestep: int = Field(100, ge=0, lt=1000, description="diffusion timestep of the small noise")
     panels: int = Field(8, ge=0, description="images drawn as panels for the report")
+    prompt: Literal["prefix", "caption"] = Field(
+        "prefix",
+        description="`prefix`: the same for all images, says nothing of them; `caption`: each "
+        "image's own, which may name the place and size of its lesion",
+    )
     batch_size: int = Field(16, ge=1, description="images encoded together")
 
 
@@ -33,6 +38,7 @@ class Config(Settings):
     manifest: Path = Field(description="manifest of held-out images")
     captions: Path = Field(description="captions.csv of the caption stage")
     backbone: Path = Field(description="fine-tuned diffusers folder")
+    tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7")
     out: Path = Field(description="folder to write: maps.json, panels/")
     seed: int = Field(0, ge=0, description="seed of the draw and of the noise")
 
@@ -46,7 +52,8 @@ def run(config: Config) -> None:
     import numpy as np
 
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.loading import default_device
+    from didgen.backbone.precision import default_device
+    from didgen.captions.prompts import PREFIX
     from didgen.data.files import write_json, write_text
 
     frame = _draw(config)
@@ -67,6 +74,7 @@ def run(config: Config) -> None:
         result = {
             "resolution": 16,
             "timestep": config.timestep,
+            "prompt": PREFIX if config.prompt == "prefix" else "each image's caption",
             "n": len(rows),
             "lesion_iou_mean": float(scores.mean()),
             "lesion_iou_std": float(scores.std(ddof=1)) if len(rows) > 1 else 0.0,
@@ -139,12 +147,9 @@ def _maps(
     from didgen.attention.recorder import AttentionRecorder
     from didgen.backbone.placeholder import PLACEHOLDERS
     from didgen.backbone.sampling import initial_noise
-    from didgen.captions.prompts import build_prompt
-    from didgen.stages.caption import read_captions
     from didgen.synthesis.protocol import derive_seed
 
-    captions = read_captions(config.captions, names)
-    prompts = [build_prompt(captions[name], backbone.tokenizer) for name in names]
+    prompts = _prompts(names, backbone, config)
     positions = [[backbone.token_positions(p, t)[0] for t in PLACEHOLDERS] for p in prompts]
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(backbone.device).float() / 127.5 - 1
     with torch.inference_mode():
@@ -156,5 +161,15 @@ def _maps(
         cross = {"resolution": 16, "positions": positions}
         with AttentionRecorder(backbone.unet, cross=cross, self_={"resolution": 32}) as recorder:
             recorder.run(noisy, timesteps, backbone.embed(prompts), early_exit=True)
-            annotation = annotate(recorder, backbone.image_size)
+            annotation = annotate(recorder, backbone.image_size, tau=config.tau)
             return recorder.cross_maps().float().cpu(), annotation.masks.cpu().numpy()
+
+
+def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:
+    from didgen.captions.prompts import PREFIX, build_prompt
+    from didgen.stages.caption import read_captions
+
+    if config.prompt == "prefix":
+        return [PREFIX] * len(names)
+    captions = read_captions(config.captions, names)
+    return [build_prompt(captions[name], backbone.tokenizer) for name in names]

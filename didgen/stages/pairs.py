@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from didgen.data.settings import Section
+from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
     from didgen.synthesis.protocol import Request
@@ -17,8 +18,8 @@ LOGGER = logging.getLogger(__name__)
 class Settings(Section):
     """How many pairs, and how they are guided and annotated."""
 
-    method: str = Field("didgen", description="method of synthesis, a name in METHODS")
-    count: int = Field(100, ge=0, description="pairs to make; the paper: 2500")
+    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
+    count: int = Field(100, ge=1, description="pairs to make; the paper: 2500")
     steps: int = Field(50, ge=1, le=1000, description="sampling steps")
     guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
@@ -48,6 +49,9 @@ class Config(Settings):
     train: Path = Field(description="manifest of the training images, whose masks condition")
     captions: Path = Field(description="captions.csv of the caption stage")
     backbone: Path = Field(description="fine-tuned diffusers folder")
+    classes: tuple[Code, ...] | None = Field(
+        None, description="diagnoses that the backbone was trained on; null: all"
+    )
     out: Path = Field(description="folder to write: images/, masks/, conditions/, metadata.csv")
     shard: str = Field("1/1", description="which of how many shards to make: k/n")
     seed: int = Field(0, ge=0, description="seed from which every pair's own seed is derived")
@@ -83,10 +87,14 @@ def _requests(config: Config) -> list["Request"]:
     tokenizer = load_tokenizer(config.backbone)
     train = read_manifest(config.train)
     train = train[train["mask"] != ""]
-    if train.empty and config.count:
+    if config.classes is not None:
+        known = train["label"].isin([*config.classes, ""])
+        LOGGER.info("%d masks left out: their diagnosis was not trained on", int((~known).sum()))
+        train = train[known]
+    if train.empty:
         raise ValueError(
             f"{config.train}: no training image has a mask, so no layout can condition a pair; "
-            "add masks or set pairs.count: 0"
+            "add masks: they are also what the segmenters are judged on"
         )
     captions = read_captions(config.captions, train["id"])
     masks = resolve(config.train, train["mask"])

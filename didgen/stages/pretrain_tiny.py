@@ -57,8 +57,10 @@ def run(config: Config) -> None:
         workers=config.workers,
         deadline=None if limit is None else time.monotonic() + 60 * limit,
     )
+    # The record travels with the weights: how they were made, not where.
+    record = config.model_dump(mode="json", exclude={"out", "work"})
     try:
-        pretrain(recipe, describe, config.out, config.work, config.model_dump(mode="json"))
+        pretrain(recipe, describe, config.out, config.work, record)
     except OutOfTime as stop:
         LOGGER.warning("%s; the same command continues from there", stop)
 

@@ -53,9 +53,10 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, or an unknown encoder.
     """
+    from didgen.backbone.precision import default_device
     from didgen.downstream.datasets import build, keep_in_memory
     from didgen.downstream.segmenters import build_segmenter, segmentation_loss
-    from didgen.downstream.training import pick_device, predict, seeded, train
+    from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.segmentation import summarize
     from didgen.stages.judging import grid_of, load_arm, write_results
 
@@ -73,7 +74,7 @@ def run(config: Config) -> None:
     outcome = train(
         built.model, sets["train"], sets["val"], segmentation_loss, score, config, config.seed
     )
-    outputs = predict(built.model, sets["test"], pick_device(), outcome.precision)
+    outputs = predict(built.model, sets["test"], default_device(), outcome.precision)
     dices, jaccards = overlaps(outputs, sets["test"])
     test = summarize(dices, jaccards)
     LOGGER.info("test: Dice %.3f, IoU %.3f", test["dice"], test["iou"])

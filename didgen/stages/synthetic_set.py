@@ -24,7 +24,7 @@ def synthesize_to_folder(
     import pandas as pd
 
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.loading import default_device
+    from didgen.backbone.precision import default_device
     from didgen.data.files import write_csv, write_text
     from didgen.data.manifest import write_manifest
     from didgen.data.progress import track
@@ -32,8 +32,8 @@ def synthesize_to_folder(
 
     backbone = Backbone.load(config.backbone, device=default_device())
     checkpoint = backbone.checksum()[:16]
-    parts = _open_parts(config, checkpoint)
-    todo = [request for request in requests if not (parts / f"{request.id}.csv").is_file()]
+    parts = _open_parts(requests, config, checkpoint)
+    todo = [request for request in requests if not _is_done(request, parts)]
     if len(todo) < len(requests):
         LOGGER.info("%d of %d samples are there already", len(requests) - len(todo), len(requests))
     synthesizer = load_method(config.method)(backbone, **options)
@@ -61,28 +61,54 @@ def synthesize_to_folder(
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-def _open_parts(config: Any, checkpoint: str) -> Path:
-    """The folder of one row file a sample; a set made with other settings is cleared first."""
+def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str) -> Path:
+    """The folder of one row file a sample; a set made from anything else is cleared first.
+
+    Its key covers settings, checkpoint, versions and the requests themselves, masks included.
+    """
     import hashlib
     import shutil
 
+    import diffusers
+
+    import didgen
     from didgen.data.files import write_text
 
     settings = config.model_dump_json(exclude={"out", "shard", "batch_size"})
-    key = hashlib.sha256(f"{settings}/{checkpoint}".encode()).hexdigest()[:16]
+    versions = f"{didgen.__version__}/{diffusers.__version__}"
+    digest = hashlib.sha256(f"{settings}/{checkpoint}/{versions}".encode())
+    for request in requests:
+        digest.update(f"{request.id}\0{request.prompt}\0{request.seed}\0".encode())
+        digest.update(b"" if request.mask is None else request.mask.tobytes())
+    key = digest.hexdigest()[:16]
     marker = config.out / ".parts" / "key"
     if marker.is_file() and marker.read_text() != key:
-        LOGGER.info("settings or checkpoint have changed: samples are made afresh")
+        LOGGER.info("settings, inputs or checkpoint have changed: samples are made afresh")
         for name in (".parts", "images", "masks", "conditions"):
             shutil.rmtree(config.out / name, ignore_errors=True)
     write_text(marker, key)
     return marker.parent
 
 
+def _is_done(request: "Request", parts: Path) -> bool:
+    """Whether the sample's row is there and every file that it names."""
+    import pandas as pd
+
+    row = parts / f"{request.id}.csv"
+    if not row.is_file():
+        return False
+    made = pd.read_csv(row, dtype=str, keep_default_na=False).iloc[0]
+    if made["failure"]:
+        return True
+    names = [made.get(column, "") for column in ("image", "mask", "condition")]
+    return all((parts.parent / name).is_file() for name in names if name)
+
+
 def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -> None:
     import pandas as pd
 
     from didgen.data.files import sha256_file, write_csv, write_png
+    from didgen.metrics.segmentation import iou
 
     request = sample.request
     row = {
@@ -105,6 +131,8 @@ def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -
         "failure": sample.failure,
         **sample.scores,
     }
+    if sample.mask is not None and request.mask is not None:
+        row["layout_iou"] = round(float(iou(sample.mask, request.mask)), 4)
     if not sample.failure:
         write_png(config.out / row["image"], sample.image)
         row["sha256"] = sha256_file(config.out / row["image"])

@@ -203,7 +203,13 @@ def _compare(
     from didgen.metrics.statistics import Paired
 
     table = next(iter(runs[TREATMENT].values()))
-    clusters = table["lesion_id"].where(table["lesion_id"] != "", table["id"]).to_numpy()
+    # Photographs of one patient resemble each other more than those of two, as do those of one
+    # lesion: only patients (where unknown lesions, where unknown images) count as independent.
+    clusters = table["id"]
+    for column in ("lesion_id", "patient_id"):
+        if column in table:
+            clusters = table[column].where(table[column] != "", clusters)
+    clusters = clusters.to_numpy()
     pairs = {arm: Paired(scores[TREATMENT], scores[arm], clusters, groups) for arm in scores}
     found = {arm: pair.per_seed(scores[arm]).tolist() for arm, pair in pairs.items()}
     controls = [arm for arm in found if arm != TREATMENT]
@@ -254,11 +260,12 @@ def _entry(found: Comparison, p: float, n_tests: int, config: Config) -> dict[st
         "confidence": config.confidence,
         "p": p,
         "p_uncorrected": found.p,
-        "test": f"sign-flip randomization over lesions, two-sided, Holm-corrected for {n_tests}",
+        "test": "sign-flip randomization over patients or lesions, two-sided, "
+        f"Holm-corrected for {n_tests}",
         "other_tests": found.tests,
         "margin": config.margin,
         "n_test": n_test,
-        "n_lesions": len(np.unique(found.paired.clusters)),
+        "n_clusters": len(np.unique(found.paired.clusters)),
         "n_seeds": n_seeds,
         "verdict": verdict,
         "sentence": sentence(

@@ -14,6 +14,7 @@ from didgen.downstream.datasets import ImageSet, build, usable_rows
 from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import segmentation_loss
 from didgen.downstream.training import (
+    NonFiniteLoss,
     draws,
     learning_rate,
     predict,
@@ -146,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(labelled):
     def broken(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return outputs.sum() * torch.nan
 
-    with pytest.raises(FloatingPointError, match="at step 1; lower learning_rate"):
+    with pytest.raises(NonFiniteLoss, match="at step 1; lower learning_rate"):
         train(small_classifier(), labelled, labelled, broken, accuracy, schedule(), 0, CPU)
 
 

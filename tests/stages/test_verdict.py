@@ -70,7 +70,7 @@ def test_known_numbers(results):
     assert task["p_uncorrected"] == pytest.approx(2 / 64, abs=0.006)
     assert task["p"] == pytest.approx(2 * task["p_uncorrected"])
     assert next(iter(task["other_tests"].values())) == pytest.approx(2 / 64)
-    assert (task["n_test"], task["n_lesions"], task["n_seeds"]) == (16, 16, 2)
+    assert (task["n_test"], task["n_clusters"], task["n_seeds"]) == (16, 16, 2)
     # The interval alone would say yes; the corrected test does not agree.
     assert task["verdict"] == "no evidence"
     assert task["sentence"].startswith("no evidence: balanced accuracy +0.250 [")

@@ -126,10 +126,7 @@ class DidgenSynthesizer:
         mask = annotation.masks[i].cpu().numpy()
         if not failure and bool(annotation.failed[i]):
             failure = "no usable mask: the attention map gave none, or all of the image"
-        scores = {
-            "layout_iou": round(overlap(mask, request.mask), 4),
-            "contrast": round(float(annotation.contrast[i]), 4),
-        }
+        scores = {"contrast": round(float(annotation.contrast[i]), 4)}
         return Sample(request, image, mask, scores, failure)
 
 
@@ -137,9 +134,3 @@ def to_pixels(images: torch.Tensor) -> np.ndarray:
     """Float images (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3); out of range is clipped."""
     scaled = ((images.float().clamp(-1, 1) + 1) * 127.5).round()
     return torch.nan_to_num(scaled).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two bool masks (H, W); 1 when both are empty."""
-    union = np.logical_or(first, second).sum()
-    return float(np.logical_and(first, second).sum() / union) if union else 1.0

@@ -110,7 +110,7 @@ def finetune(
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    curve = _resume(unet, optimizer, state)
+    curve = _resume(unet, optimizer, state, settings.steps)
     if curve:
         LOGGER.info("continuing after step %d of %d", len(curve), settings.steps)
     started = time.monotonic()
@@ -247,8 +247,12 @@ def _save(
             shutil.rmtree(older)
 
 
-def _resume(unet: torch.nn.Module, optimizer: torch.optim.Optimizer, state: Path) -> list[StepLoss]:
+def _resume(
+    unet: torch.nn.Module, optimizer: torch.optim.Optimizer, state: Path, steps: int
+) -> list[StepLoss]:
+    """Load the newest state that is not beyond `steps`: a longer training cannot be undone."""
     saved = sorted(state.glob("step-*"))
+    saved = [folder for folder in saved if int(folder.name.removeprefix("step-")) <= steps]
     if not saved:
         return []
     folder = saved[-1]
