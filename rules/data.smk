@@ -3,6 +3,8 @@
 
 rule prepare:
     """Images, masks and manifests, split by patient and lesion."""
+    input:
+        source_files,
     output:
         train=f"{RUN}/data/train.csv",
         val=f"{RUN}/data/val.csv",

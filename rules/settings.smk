@@ -65,6 +65,30 @@ def flag(name, values):
     return f"{name} {values if isinstance(values, str) else ' '.join(map(str, values))}"
 
 
+def source_files(wildcards):
+    """The files that `prepare` reads: editing the table or fetching archives anew reruns it.
+
+    A missing table stops the workflow. Missing archives do not, so that a run can be planned before
+    they are fetched: the stage says which one it misses, and where it is found.
+    """
+    data = config["data"]
+    if data["source"] == "table":
+        return [str(Path(data["table"]))]
+    if data["source"] != "isic2018":
+        return []
+    names = ["ISIC2018_Task3_Training_LesionGroupings.csv"]
+    official = data["splits"] == "official"
+    for phase in ("Training", "Validation", "Test") if official else ("Training",):
+        names += [
+            f"ISIC2018_Task1-2_{phase}_Input.zip",
+            f"ISIC2018_Task1_{phase}_GroundTruth.zip",
+            f"ISIC2018_Task3_{phase}_Input.zip",
+            f"ISIC2018_Task3_{phase}_GroundTruth.zip",
+        ]
+    paths = [Path(data["mirror"]) / name for name in names]
+    return [str(path) for path in paths if path.is_file()]
+
+
 def synthetic_data(wildcards):
     """What an arm trains on beside the original images."""
     return [] if wildcards.arm == "original" else rules.augment.output.metadata

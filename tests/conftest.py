@@ -12,8 +12,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def isic_mini() -> Path:
     """Folder with the (reduced) ISIC 2018 training archives; the test is skipped without it."""
     named = os.environ.get("DIDGEN_ISIC2018_MIRROR")
-    candidates = [Path(named)] if named else [REPOSITORY.parent / "shared/data/isic2018-mini"]
-    for folder in candidates:
-        if (folder / "ISIC2018_Task3_Training_GroundTruth.zip").is_file():
-            return folder
-    pytest.skip("no ISIC 2018 archives; set DIDGEN_ISIC2018_MIRROR to a folder that holds them")
+    folder = Path(named) if named else REPOSITORY / "data/isic2018-mini"
+    if not (folder / "ISIC2018_Task3_Training_GroundTruth.zip").is_file():
+        pytest.skip(
+            f"no ISIC 2018 archives in {folder}; set DIDGEN_ISIC2018_MIRROR to a folder of them"
+        )
+    return folder

@@ -3,13 +3,20 @@
 Arrays: images are uint8 (H, W, 3) RGB, masks are bool (H, W).
 """
 
+import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Fit = Literal["crop", "pad", "squash"]
+# What Pillow, and a stream out of an archive, raise for damaged files.
+_DAMAGES = (
+    UnidentifiedImageError, OSError, SyntaxError, EOFError, struct.error, zlib.error, BadZipFile,
+)  # fmt: skip
 
 
 class ImageError(ValueError):
@@ -20,9 +27,19 @@ def read_image(path: Path | str, stream: BinaryIO | None = None) -> np.ndarray:
     """Read an image as uint8 RGB (H, W, 3), turned as its EXIF orientation says.
 
     With `stream`, its bytes are read and `path` only names it in messages. Transparent pixels are
-    laid on white. Raises: `ImageError` when the file is missing, is no
-    image, is damaged, or holds more than 8 bits a channel.
+    laid on white. Raises: `ImageError` when the file is missing, is no image, is damaged, is
+    larger than Pillow's guard against decompression bombs allows, or holds more than 8 bits a
+    channel.
     """
+    image = _open(path, stream)
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image).convert("RGB")
+    return np.asarray(image)
+
+
+def _open(path: Path | str, stream: BinaryIO | None) -> Image.Image:
+    """Decode and turn an image: RGBA where it can be transparent, else RGB."""
     try:
         with Image.open(stream if stream is not None else path) as opened:
             if opened.mode.startswith(("I", "F")):
@@ -31,14 +48,16 @@ def read_image(path: Path | str, stream: BinaryIO | None = None) -> np.ndarray:
                     "8-bit RGB or gray; convert the file to 8-bit PNG or JPEG"
                 )
             image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(white, image)
-            return np.asarray(image.convert("RGB"))
+            clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            return image.convert("RGBA" if clear else "RGB")
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; correct the path or remove the row") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path}: found more pixels than can be read safely ({error}); scale the image down "
+            "or remove the row"
+        ) from error
+    except _DAMAGES as error:
         raise ImageError(
             f"{path}: cannot be read as an image ({error}); replace the file or remove the row"
         ) from error
@@ -50,9 +69,17 @@ def read_mask(
     """Read a lesion mask as bool (H, W): 0 is skin, 255 (or 1) is lesion.
 
     `shape`: the (H, W) of its image, when known. Raises: `ImageError` when the file cannot be read,
-    has another size than its image, has values other than two, or marks no pixel at all.
+    has another size than its image, is transparent anywhere, has values other than two, or marks
+    no pixel at all.
     """
-    pixels = read_image(path, stream)
+    image = _open(path, stream)
+    if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+        # Laid on white, as photographs are, its clear skin would become lesion.
+        raise ImageError(
+            f"{path}: found an image with transparency, expected a gray mask of 0 and 255; save it "
+            "without alpha channel"
+        )
+    pixels = np.asarray(image.convert("RGB"))
     if not (np.ptp(pixels.astype(np.int16), axis=2) == 0).all():
         raise ImageError(f"{path}: found a color image, expected a gray mask of 0 and 255")
     values = pixels[:, :, 0]

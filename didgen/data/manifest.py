@@ -64,14 +64,10 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
         raise ManifestError(f"{where}: missing columns {absent}; expected {list(COLUMNS)}")
     if frame.empty:
         raise ManifestError(f"{where}: no rows; expected at least one image")
-    duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
-    _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
     strange = sorted(set(frame["label"]) - set(CLASSES) - {""})
     _refuse(strange, f"{where}: unknown labels", f"use one of {', '.join(CLASSES)}")
     bare = frame.loc[(frame["label"] == "") & (frame["mask"] == ""), "id"].tolist()
     _refuse(bare, f"{where}: rows with neither label nor mask", "add one of the two")
-    strange = sorted(set(frame["split"]) - set(SPLITS))
-    _refuse(strange, f"{where}: unknown splits", f"use one of {', '.join(SPLITS)}")
     outside = [
         name
         for column in ("image", "mask")
@@ -80,6 +76,18 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     ]
     _refuse(outside, f"{where}: paths that leave the folder", "use paths relative to the manifest")
     _refuse(frame.loc[frame["image"] == "", "id"].tolist(), f"{where}: rows without image", "fix")
+    check_identities(frame, where)
+
+
+def check_identities(frame: pd.DataFrame, where: str) -> None:
+    """Check ids, splits and `check_groups`: all that is known before any pixel is read.
+
+    Needs columns id, split, lesion_id, patient_id. Raises: `ManifestError`.
+    """
+    duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
+    _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
+    strange = sorted(set(frame["split"]) - set(SPLITS))
+    _refuse(strange, f"{where}: unknown splits", f"use one of {', '.join(SPLITS)}")
     check_groups(frame, where)
 
 

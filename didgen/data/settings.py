@@ -1,9 +1,34 @@
 """The base of every stage's settings: immutable, checked, unknown keys refused."""
 
-from pydantic import BaseModel, ConfigDict
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     """A section of the run configuration; a misspelt key or a wrong type is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers: Python would take `steps: yes` for 1."""
+        allowed = _types(cls.model_fields[info.field_name].annotation)
+        if allowed & {int, float} and bool not in allowed:
+            number = "a number" if float in allowed else "a whole number"
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, bool):
+                    raise ValueError(
+                        f"found {str(item).lower()}, expected {number} (YAML reads yes, no, on and "
+                        "off as true and false)"
+                    )
+        return value
+
+
+def _types(annotation: Any) -> set[type]:
+    """The plain types in an annotation: those of `tuple[int, ...] | None` are int and NoneType."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return {annotation}
+    return set().union(*map(_types, typing.get_args(annotation)))

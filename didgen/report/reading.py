@@ -93,23 +93,61 @@ def number_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
     return pd.DataFrame(kept)
 
 
-def synthetic_set(folder: Path) -> "tuple[pd.DataFrame | None, list[str]]":
-    """The rows of a synthetic set's metadata.csv (None: absent; maybe empty), and what failed.
+def shards(run_dir: Path, name: str) -> list[Path]:
+    """The folders of a synthetic set, `images` or `pairs`, that went into the augmented set.
 
-    Raises: ManifestError or BrokenResult if the set is there but damaged.
+    Only those named in augmented/config.json: others lie there from runs with other shards. Their
+    last two components are looked up in the run, so that a run may be moved. Raises: BrokenResult.
     """
-    from didgen.data.manifest import read_manifest
+    path = run_dir / "augmented" / "config.json"
+    named = (json_file(path) or {}).get(name, [])
+    if not isinstance(named, list) or not all(isinstance(folder, str) for folder in named):
+        raise broken(path, f"{named!r} under '{name}'", "a list of folders")
+    return [run_dir.joinpath(*Path(folder).parts[-2:]) for folder in named]
+
+
+def synthetic_set(
+    run_dir: Path, name: str, columns: Iterable[str] = ()
+) -> "tuple[pd.DataFrame | None, list[str]]":
+    """The rows of all shards of a synthetic set (None: no shard; maybe empty), and what is missing.
+
+    Files are given by absolute paths; the column `metadata` names the table a row is from.
+    Raises: ManifestError or BrokenResult if a shard is damaged or lacks one of `columns`.
+    """
+    import pandas as pd
+
+    folders = shards(run_dir, name)
+    if not folders and (run_dir / name).is_dir():
+        told = f"What lies in {name}/ was not gathered into the augmented set and is not shown."
+        return None, [told]
+    parts, told, n_failed = [], [], 0
+    for folder in folders:
+        part = _shard(folder, columns)
+        if part is None:
+            told.append(f"There is no {name}/{folder.name}/metadata.csv in this run.")
+        else:
+            parts.append(part)
+        failed = text_table(folder / "failed.csv", ("id",))
+        n_failed += 0 if failed is None else len(failed)
+    frame = pd.concat(parts, ignore_index=True).fillna("") if parts else None
+    if n_failed:
+        asked = n_failed + (0 if frame is None else len(frame))
+        told.append(f"{n_failed} of {asked} samples failed and are left out (failed.csv).")
+    return frame, told
+
+
+def _shard(folder: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
+    from didgen.data.manifest import read_manifest, resolve
 
     path = folder / "metadata.csv"
     frame = text_table(path, ("id",))
-    if frame is not None and len(frame):
-        frame = read_manifest(path, check_files=False)
-    failed = text_table(folder / "failed.csv", ("id",))
-    told = []
-    if failed is not None and len(failed):
-        asked = len(failed) + (0 if frame is None else len(frame))
-        told = [f"{len(failed)} of {asked} samples failed and are left out (failed.csv)."]
-    return frame, told
+    if frame is None or frame.empty:
+        return frame
+    text_table(path, columns)
+    frame = read_manifest(path, check_files=False)
+    for column in frame.columns.intersection(["image", "mask", "condition"]):
+        frame[column] = [str(file or "") for file in resolve(path, frame[column])]
+    return frame.assign(metadata=str(path))
 
 
 @dataclass(frozen=True)
@@ -122,15 +160,33 @@ class Trial:
     metrics: dict[str, Any] | None
 
 
-def trials(task_dir: Path) -> list[Trial]:
-    """Every `{arm}/seed{n}` folder of a task, the original arm first, then by name and seed."""
+def trials(run_dir: Path, task: str) -> list[Trial]:
+    """The `{arm}/seed{n}` folders of a task, the original arm first, then by name and seed.
+
+    Only the arms and seeds that the verdict compared, where verdict/config.json names them: others
+    lie there from earlier runs. Raises: BrokenResult.
+    """
+    arms, seeds = _compared(run_dir, "arms"), _compared(run_dir, "seeds")
     found = []
-    for folder in task_dir.glob("*/seed*"):
+    for folder in (run_dir / task).glob("*/seed*"):
         match = re.fullmatch(r"seed(\d+)", folder.name)
-        if match and folder.is_dir():
+        if match is None or not folder.is_dir():
+            continue
+        if (arms is None or folder.parent.name in arms) and (
+            seeds is None or int(match[1]) in seeds
+        ):
             metrics = json_file(folder / "metrics.json")
             found.append(Trial(folder.parent.name, int(match[1]), folder, metrics))
     return sorted(found, key=lambda trial: (trial.arm != "original", trial.arm, trial.seed))
+
+
+def _compared(run_dir: Path, key: str) -> list[Any] | None:
+    """What the verdict was told to compare; None: everything that is there."""
+    path = run_dir / "verdict" / "config.json"
+    named = (json_file(path) or {}).get(key)
+    if named is not None and not isinstance(named, list):
+        raise broken(path, f"{named!r} under '{key}'", "a list, or null for all")
+    return named
 
 
 def finite(path: Path, owner: dict[str, Any], key: str) -> float:

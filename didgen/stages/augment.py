@@ -29,12 +29,13 @@ class Config(Settings):
 def run(config: Config) -> None:
     """Write the augmented set; `datasets.load_dataset("imagefolder", data_dir=out)` opens it.
 
-    `metadata.csv` is a manifest too, with the column `image` under the name `file_name`.
+    Files of an earlier run that are not part of the set any more are removed. `metadata.csv` is a
+    manifest too, with the column `image` under the name `file_name`.
     Raises: `ManifestError` for a damaged set, `ValueError` when nothing was synthesized at all.
     """
     import pandas as pd
 
-    from didgen.data.files import write_csv, write_json, write_text
+    from didgen.data.files import remove_unlisted, write_csv, write_json, write_text
     from didgen.data.manifest import check_manifest
 
     parts = [_gather(folder, config.out) for folder in (*config.images, *config.pairs)]
@@ -59,6 +60,10 @@ def run(config: Config) -> None:
         },
     )
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    # An image folder is read by its files too: strays would be found without a caption.
+    columns = [column for column in ("file_name", "mask", "condition") if column in frame]
+    listed = [name for column in columns for name in frame[column] if name]
+    remove_unlisted(config.out, ("images", "masks", "conditions"), listed)
     LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
 
 

@@ -88,11 +88,12 @@ def run(config: Config) -> None:
 
     Raises: `SourceError`, `SplitError` or `ManifestError` before anything is named as finished.
     """
-    from didgen.data.files import write_json, write_text
+    from didgen.data.files import remove_unlisted, write_json, write_text
     from didgen.data.manifest import SPLITS, check_manifest, write_manifest
 
     records, left_out = _choose(_read_source(config), config)
     records = _split(records, config)
+    _check_records(records, config)
     LOGGER.info("preparing %d images at %d px", len(records), config.size)
     frame = _write_images(records, config)
     check_manifest(frame, "prepared images")
@@ -100,6 +101,7 @@ def run(config: Config) -> None:
         write_manifest(frame[frame["split"] == split], config.out / f"{split}.csv")
     write_json(config.out / "summary.json", _summary(frame, left_out, config))
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    remove_unlisted(config.out, ("images", "masks"), [*frame["image"], *frame["mask"]])
     LOGGER.info("images by split: %s", frame["split"].value_counts().to_dict())
 
 
@@ -171,6 +173,30 @@ def _split(records: list["Record"], config: Config) -> list["Record"]:
         config.seed,
     )
     return [replace(record, split=split) for record, split in zip(records, chosen, strict=True)]
+
+
+def _check_records(records: list["Record"], config: Config) -> None:
+    """Find out what no pixels are needed for, before hours may be spent on writing them."""
+    from collections import Counter
+
+    import pandas as pd
+
+    from didgen.data.manifest import SPLITS, check_identities
+    from didgen.data.splits import SplitError
+
+    columns = ("id", "split", "lesion_id", "patient_id")
+    frame = pd.DataFrame([{name: getattr(r, name) for name in columns} for r in records])
+    check_identities(frame, f"source {config.source}")
+    found = Counter(frame["split"])
+    empty = [split for split in SPLITS if not found[split]]
+    if empty:
+        remedy = "correct the source's splits or use data.splits: grouped"
+        if config.splits == "grouped":
+            remedy = "add images of other patients or raise the fractions"
+        raise SplitError(
+            f"no image for {' and '.join(empty)}: found {dict(found)}, expected at least one image "
+            f"in each of {', '.join(SPLITS)}; {remedy}"
+        )
 
 
 def _write_images(records: list["Record"], config: Config) -> "pd.DataFrame":

@@ -19,7 +19,10 @@ class Settings(Section):
     pairs: int = Field(12, ge=0, le=200, description="lesion-mask pairs shown")
     panels: int = Field(8, ge=0, le=200, description="panels of attention maps shown")
     picture_side: int = Field(
-        192, ge=32, le=1024, description="shorter side of embedded pictures at most, px"
+        192,
+        ge=32,
+        le=1024,
+        description="shorter side of embedded pictures at most, px; of panels, twice that",
     )
     picture_quality: int = Field(84, ge=40, le=98, description="JPEG quality of embedded pictures")
 

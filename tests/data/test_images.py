@@ -1,3 +1,7 @@
+import io
+import zlib
+from zipfile import BadZipFile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,11 +51,42 @@ def test_unusable_images_say_what_to_do(tmp_path):
         read_image(tmp_path / "deep.tif")
 
 
+def test_too_many_pixels_name_the_file(tmp_path, monkeypatch):
+    path = save(tmp_path / "big.png", np.zeros((40, 40, 3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+        with pytest.raises(ImageError, match=r"big\.png: found more pixels .*1600 pixels"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("error", [zlib.error("bad"), BadZipFile("Bad CRC-32"), EOFError("cut")])
+def test_faults_of_a_stream_name_the_file(error):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise error
+
+    with pytest.raises(ImageError, match=r"a\.zip/b\.jpg: cannot be read as an image"):
+        read_image("a.zip/b.jpg", Broken())
+
+
 def test_masks_of_0_and_255_or_0_and_1_are_read(tmp_path):
     expected = np.eye(4, dtype=bool)
     for high in (1, 255):
         found = read_mask(save(tmp_path / "m.png", expected * high), (4, 4))
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mask_may_have_an_alpha_channel_only_if_it_is_opaque(tmp_path):
+    lesion = np.eye(4, dtype=np.uint8) * 255
+    opaque = np.dstack([lesion, lesion, lesion, np.full((4, 4), 255)])
+    found = read_mask(save(tmp_path / "m.png", opaque), (4, 4))
+    np.testing.assert_array_equal(found, lesion > 0)
+    message = "found an image with transparency, expected a gray mask of 0 and 255"
+    with pytest.raises(ImageError, match=message):
+        read_mask(save(tmp_path / "m.png", np.dstack([lesion] * 4)), (4, 4))
+    # A gray value that counts as clear is transparency too.
+    with pytest.raises(ImageError, match=message):
+        read_mask(save(tmp_path / "m.png", lesion, transparency=0), (4, 4))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from didgen.backbone import pretraining_images
+from didgen.data.classes import CLASSES
+from didgen.data.images import ImageError
 from didgen.data.sources.isic2018 import isic2018_records
 from didgen.data.sources.own import own_records
-from didgen.data.sources.records import SourceError
+from didgen.data.sources.phantom import phantom_records
+from didgen.data.sources.records import FilePixels, SourceError, ZipPixels
 
 
 def png(path, array):
@@ -82,13 +86,128 @@ def test_archives_must_agree_with_their_ground_truth(tmp_path):
         isic2018_records(tmp_path, official=False)
 
 
-def test_the_reduced_isic_archives_have_their_known_counts(isic_mini):
+def task3(folder, content):
+    """Archives of Task 1 with one image each, and of Task 3 with a ground truth of our own."""
+    for name, member in (
+        ("Task1-2_Training_Input", "ISIC_1.jpg"),
+        ("Task1_Training_GroundTruth", "ISIC_1_segmentation.png"),
+        ("Task3_Training_Input", "ISIC_2.jpg"),
+    ):
+        with zipfile.ZipFile(folder / f"ISIC2018_{name}.zip", "w") as archive:
+            archive.writestr(member, b"")
+    with zipfile.ZipFile(folder / "ISIC2018_Task3_Training_GroundTruth.zip", "w") as archive:
+        archive.writestr("truth.csv", content)
+    groups = folder / "ISIC2018_Task3_Training_LesionGroupings.csv"
+    groups.write_text("image,lesion_id\nISIC_2,HAM_7\n")
+    return groups
+
+
+HEADER = "image," + ",".join(CLASSES) + "\n"
+
+
+def test_a_ground_truth_gives_label_and_lesion(tmp_path):
+    task3(tmp_path, HEADER + "ISIC_2,0.0,1.0" + ",0.0" * 5 + "\n")
+    record = isic2018_records(tmp_path, official=False)[1]
+    assert (record.id, record.label, record.lesion_id) == ("ISIC_2", list(CLASSES)[1], "HAM_7")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "image,MEL\nISIC_2,1.0\n",
+            r"missing columns \['NV', .*found \['image', 'MEL'\], expected",
+        ),
+        (HEADER + "ISIC_2,x" + ",0.0" * 6, r"column MEL of ISIC_2: found 'x', expected 0.0 or 1.0"),
+        (HEADER + "ISIC_2,0.5" + ",0.0" * 6, r"column MEL of ISIC_2: found '0.5', expected"),
+        (HEADER + "ISIC_2,1.0\n", r"column NV of ISIC_2: found None, expected 0.0 or 1.0"),
+        (HEADER + "ISIC_2" + ",1.0" * 7, r"ISIC_2 has 7 diagnoses, expected exactly one"),
+        (b"image,\xff\xfe\n", r"not a CSV in UTF-8"),
+    ],
+)
+def test_a_bad_ground_truth_names_file_and_column(tmp_path, content, message):
+    task3(tmp_path, content)
+    where = r"ISIC2018_Task3_Training_GroundTruth.zip/truth.csv: "
+    with pytest.raises(SourceError, match=where + ".*" + message):
+        isic2018_records(tmp_path, official=False)
+
+
+def test_lesion_groups_need_their_columns(tmp_path):
+    groups = task3(tmp_path, HEADER + "ISIC_2,1.0" + ",0.0" * 6)
+    groups.write_text("image,lesion\nISIC_2,HAM_7\n")
+    with pytest.raises(SourceError, match=r"LesionGroupings.csv: missing columns \['lesion_id'\]"):
+        isic2018_records(tmp_path, official=False)
+
+
+def test_archive_members_load_or_are_named(tmp_path):
+    png(tmp_path / "i.png", np.full((8, 8, 3), 7))
+    corner = np.zeros((8, 16))
+    corner[0, 0] = 255
+    png(tmp_path / "wide.png", np.zeros((8, 16, 3)))
+    png(tmp_path / "corner.png", corner)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in ("i.png", "wide.png", "corner.png"):
+            archive.write(tmp_path / name, f"x/{name}")
+    image, mask = ZipPixels((path, "x/i.png")).load(8, "crop")
+    assert (image == 7).all() and mask is None
+    with pytest.raises(SourceError, match=r"^a\.zip/x/corner\.png: no lesion pixel is left"):
+        ZipPixels((path, "x/wide.png"), (path, "x/corner.png")).load(8, "crop")
+    with pytest.raises(SourceError, match=r"corner\.png: no lesion pixel is left"):
+        FilePixels(tmp_path / "wide.png", tmp_path / "corner.png").load(8, "crop")
+    with pytest.raises(ImageError, match=r"^a\.zip/x/i\.png: found a mask of 8x8 pixels, expected"):
+        ZipPixels((path, "x/wide.png"), (path, "x/i.png")).load(8, "crop")
+    with pytest.raises(SourceError, match=r"^a\.zip/gone\.png: cannot be read from the archive"):
+        ZipPixels((path, "gone.png")).load(8, "crop")
+    with pytest.raises(SourceError, match=r"^b\.zip/i\.png: cannot be read from the archive"):
+        ZipPixels((tmp_path / "b.zip", "i.png")).load(8, "crop")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_is_named(tmp_path, method):
+    rng = np.random.default_rng(0)
+    png(tmp_path / "i.png", rng.integers(0, 255, (32, 32, 3)))
+    content = (tmp_path / "i.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("i.png", content)
+    whole = bytearray((tmp_path / "a.zip").read_bytes())
+    # The last bytes of the member: of a PNG they are its end mark, which no decoder looks at.
+    whole[whole.index(b"PK\x01\x02") - 2] ^= 0xFF
+    (tmp_path / "a.zip").write_bytes(whole)
+    with pytest.raises(SourceError, match=r"^a\.zip/i\.png: cannot be read from the archive"):
+        ZipPixels((tmp_path / "a.zip", "i.png")).load(32, "crop")
+
+
+# 256 phantoms are as many as a shard of the pretraining: with its seed, they would be the same.
+@pytest.mark.parametrize(("seed", "count"), [(0, 256), (0, 480), (42, 480)])
+def test_no_run_draws_phantoms_of_the_pretraining(tmp_path, monkeypatch, seed, count):
+    seen = []
+    cohort = pretraining_images.cohort
+
+    def note(*args, **options):
+        seen.extend(cohort(*args, **options))
+        raise InterruptedError
+
+    monkeypatch.setattr(pretraining_images, "cohort", note)
+    for pretraining_seed in (0, seed):
+        for shard in range(48):
+            with pytest.raises(InterruptedError):
+                pretraining_images.draw_shard(
+                    tmp_path / "x", shard, 256, 32, pretraining_seed, lambda *_: ("", "")
+                )
+    specs = [record.pixels.spec for record in phantom_records(count, tuple(CLASSES), seed)]
+    for kind in ("patient_seed", "lesion_seed", "photo_seed"):
+        own = {getattr(spec, kind) for spec in specs}
+        assert own and own.isdisjoint(getattr(spec, kind) for spec in seen)
+
+
+def test_the_isic_archives_have_their_known_counts(isic_mini):
     records = isic2018_records(isic_mini, official=False)
     labels = pd.Series([record.label for record in records]).value_counts().to_dict()
-    assert labels[""] == 2294
     expected = {"MEL": 1113, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}
     assert {code: labels[code] for code in expected} == expected
-    assert labels["NV"] == 600
+    # Masks and nevi: the whole archives, or reduced ones.
+    assert (labels[""], labels["NV"]) in {(2594, 6705), (2294, 600)}
     assert all(record.lesion_id.startswith("HAM_") for record in records if record.label)
     image, mask = records[0].pixels.load(128, "crop")
     assert image.shape == (128, 128, 3) and 0 < mask.mean() < 1

@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 
 ARMS = {"original": 0.0, "synthetic": 0.021}
+SHARDS = ("1-of-2", "2-of-2")
 Draw = Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -62,8 +63,16 @@ def make_run(
         "segmentation": _task(root, "segment", "dice", 0.86, seeds, codes, rng),
     }
     save_json(root / "verdict.json", {"run": root.name, "tasks": tasks})
-    for name in ("data", "captions", "backbone", "images", "pairs", "augmented", "maps", "verdict"):
-        save_json(root / name / "config.json", {"seed": 0, "out": str(root.resolve() / name)})
+    sets = [f"{name}/{shard}" for name in ("images", "pairs") for shard in SHARDS]
+    for name in ("data", "captions", "backbone", *sets, "augmented", "maps", "verdict"):
+        told: dict[str, object] = {"seed": 0, "out": str(root.resolve() / name)}
+        if name == "augmented":
+            # As on a command line in another place than the run is read from.
+            told |= {part: [f"results/demo/{part}/{shard}" for shard in SHARDS]
+                     for part in ("images", "pairs")}  # fmt: skip
+        if name == "verdict":
+            told |= {"arms": list(ARMS), "seeds": list(range(seeds))}
+        save_json(root / name / "config.json", told)
     return root
 
 
@@ -122,26 +131,35 @@ def _synthetic(
     for code in codes:
         for number in range(per_class):
             name = f"SYN_{code}_{number:05d}"
-            save(root / "images" / "images" / f"{name}.png", draw(code, 5000 + number, size)[0])
+            folder = root / "images" / SHARDS[len(rows) % 2]
+            save(folder / "images" / f"{name}.png", draw(code, 5000 + number, size)[0])
             rows.append(synthetic(name, code, 5000 + number))
-    pd.DataFrame(rows).to_csv(root / "images" / "metadata.csv", index=False)
+    _shards(root / "images", rows)
     made = []
     for number in range(pairs):
         name, code = f"PAIR_{number:05d}", codes[number % len(codes)]
         image, mask = draw(code, 7000 + number, size)
         condition = np.roll(mask, 1 + number % 9, axis=number % 2)
         iou = (mask & condition).sum() / (mask | condition).sum()
-        folder = root / "pairs"
+        folder = root / "pairs" / SHARDS[number % 2]
         save(folder / "images" / f"{name}.png", image)
         save(folder / "masks" / f"{name}.png", mask)
         save(folder / "conditions" / f"{name}.png", condition)
         files = {"mask": f"masks/{name}.png", "condition": f"conditions/{name}.png"}
         made.append(synthetic(name, code, 7000 + number, **files, layout_iou=iou))
-    pd.DataFrame(made).to_csv(root / "pairs" / "metadata.csv", index=False)
+    _shards(root / "pairs", made)
     table = pd.DataFrame(rows + made)
     table.insert(0, "file_name", table["image"])
     (root / "augmented").mkdir()
     table.to_csv(root / "augmented" / "metadata.csv", index=False)
+
+
+def _shards(folder: Path, rows: list[dict]) -> None:
+    for offset, shard in enumerate(SHARDS):
+        frame = pd.DataFrame(rows[offset :: len(SHARDS)])
+        frame.to_csv(folder / shard / "metadata.csv", index=False)
+        none = pd.DataFrame(columns=["id", "seed", "failure"])
+        none.to_csv(folder / shard / "failed.csv", index=False)
 
 
 def _maps(root: Path, codes: tuple[str, ...], size: int, draw: Draw) -> None:
@@ -157,9 +175,17 @@ def _maps(root: Path, codes: tuple[str, ...], size: int, draw: Draw) -> None:
         panel = attention_panel(image, near, 1 - near, mask)
         save(root / "maps" / "panels" / f"{name}.png", panel)
         iou = float((mask & found).sum() / (mask | found).sum())
-        images.append({"id": name, "lesion_iou": iou, "panel": f"panels/{name}.png"})
+        panel = f"panels/{name}.png"
+        ious = {"lesion_iou": iou, "annotated_iou": 0.75 + 0.125 * (number % 2)}
+        images.append({"id": name, **ious, "panel": panel})
     values = [image["lesion_iou"] for image in images]
-    told = {"resolution": 16, "n": len(images), "lesion_iou_mean": float(np.mean(values))}
+    prompt = "An image of <lesion> on <skin>."
+    told = {
+        "resolution": 16,
+        "prompt": prompt,
+        "n": len(images),
+        "lesion_iou_mean": float(np.mean(values)),
+    }
     told |= {"lesion_iou_std": float(np.std(values, ddof=1)), "annotated_iou_mean": 0.8125}
     save_json(root / "maps" / "maps.json", told | {"images": images})
 

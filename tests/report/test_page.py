@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from didgen.data.manifest import ManifestError
-from didgen.report.page import build
+from didgen.report.page import build, render
 from didgen.report.reading import BrokenResult
+from didgen.report.sections import attention, verdict
 from didgen.stages.report import Config, Settings, run
 
 VOID = {"meta", "img", "br", "path", "line", "rect", "circle", "polyline"}
@@ -90,9 +91,10 @@ def test_hostile_ids_and_verdicts_are_escaped(own_run: Path, hostile: str) -> No
         verdict["tasks"]["classification"][key] = hostile
     verdict["tasks"][hostile] = verdict["tasks"]["segmentation"]
     (own_run / "verdict.json").write_text(json.dumps(verdict))
-    table = pd.read_csv(own_run / "images" / "metadata.csv")
-    table.loc[:, "id"] = [f"{i}{hostile}" for i in range(len(table))]
-    table.to_csv(own_run / "images" / "metadata.csv", index=False)
+    for shard in (own_run / "images").iterdir():
+        table = pd.read_csv(shard / "metadata.csv")
+        table.loc[:, "id"] = [f"{i}{shard.name}{hostile}" for i in range(len(table))]
+        table.to_csv(shard / "metadata.csv", index=False)
     (own_run / "maps" / "config.json").write_text(json.dumps({hostile: [hostile]}))
     page = build(own_run, Settings())
     reader = Reader(page)
@@ -173,7 +175,9 @@ def test_numbers_are_those_of_the_files(finished_run: Path, html: Reader) -> Non
         assert task["sentence"] in html.text
     maps = json.loads((finished_run / "maps" / "maps.json").read_text())
     assert {maps["lesion_iou_mean"], maps["lesion_iou_std"], maps["annotated_iou_mean"]} <= shown
-    assert set(pd.read_csv(finished_run / "pairs" / "metadata.csv")["layout_iou"]) <= shown
+    for shard in ("1-of-2", "2-of-2"):
+        rows = pd.read_csv(finished_run / "pairs" / shard / "metadata.csv")
+        assert set(rows["layout_iou"]) <= shown
     recalls = [
         json.loads((finished_run / f"classify/original/seed{s}/metrics.json").read_text())
         for s in range(3)
@@ -226,8 +230,9 @@ def test_an_empty_run_says_what_it_lacks(tmp_path: Path) -> None:
         ("data", "No data were prepared"),
         ("data/val.csv", "There is no val split in this run."),
         ("captions", "No captions were counted"),
-        ("images", "No class-conditional images were made"),
-        ("pairs", "No pairs were made in this run."),
+        ("images", "There is no images/1-of-2/metadata.csv in this run."),
+        ("pairs", "There is no pairs/1-of-2/metadata.csv in this run."),
+        ("augmented", "What lies in pairs/ was not gathered into the augmented set"),
         ("maps", "No attention maps were recorded"),
         ("backbone", "The backbone was not fine-tuned"),
         ("segment", "No model was tested on segmentation"),
@@ -243,16 +248,37 @@ def test_a_missing_part_is_said_and_the_rest_stays(own_run: Path, gone: str, wor
 
 
 def test_sets_without_rows_and_failures_are_said(own_run: Path) -> None:
-    header = (own_run / "pairs" / "metadata.csv").read_text().splitlines()[0]
-    (own_run / "pairs" / "metadata.csv").write_text(header + "\n")
-    (own_run / "images" / "failed.csv").write_text("id,seed,failure\nSYN_9,1,non-finite\n")
+    for shard in ("1-of-2", "2-of-2"):
+        path = own_run / "pairs" / shard / "metadata.csv"
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+        failed = f"id,seed,failure\nSYN_{shard},1,non-finite\n"
+        (own_run / "images" / shard / "failed.csv").write_text(failed)
     (own_run / "maps" / "maps.json").write_text(
         '{"resolution": 16, "n": 0, "images": [], "note": "no held-out image has a mask"}'
     )
     text = Reader(build(own_run, Settings())).text
     assert "No pairs were made in this run." in text
-    assert "1 of 9 samples failed" in text
+    assert "2 of 10 samples failed" in text
     assert "no held-out image has a mask" in text
+
+
+def _attention(run_dir: Path) -> str:
+    parts = [part.section(run_dir, Settings(panels=1)) for part in (verdict, attention)]
+    return Reader(render("demo", parts)).text
+
+
+def test_maps_say_what_they_were_asked_with(own_run: Path, html: Reader) -> None:
+    assert "An image of <lesion> on <skin>., which names nothing about the image" in html.text
+    path = own_run / "maps" / "maps.json"
+    maps = json.loads(path.read_text()) | {"prompt": "each image's caption"}
+    path.write_text(json.dumps(maps))
+    text = _attention(own_run)
+    assert "names nothing" not in text and "may name the place and size" in text
+    for ious in maps["images"]:
+        del ious["annotated_iou"]
+    del maps["prompt"], maps["annotated_iou_mean"]
+    path.write_text(json.dumps(maps))
+    assert "annotated mask 0." not in _attention(own_run)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +291,8 @@ def test_sets_without_rows_and_failures_are_said(own_run: Path) -> None:
         ("classify/original/seed0/metrics.json", "{}", "'test'"),
         ("classify/original/seed0/curves.csv", "step,val_score\n1,much\n", "'much'"),
         ("backbone/training.csv", "", "CSV"),
-        ("pairs/conditions/PAIR_00000.png", "no image", "as a mask"),
-        ("images/images/SYN_NV_00000.png", "no image", "as an image"),
+        ("pairs/1-of-2/conditions/PAIR_00000.png", "no image", "as a mask"),
+        ("images/1-of-2/images/SYN_NV_00000.png", "no image", "as an image"),
     ],
 )
 def test_a_broken_file_is_an_error(own_run: Path, name: str, content: str, words: str) -> None:

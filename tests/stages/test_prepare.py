@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from didgen.data.images import read_image, read_mask
-from didgen.data.manifest import check_groups, read_manifest
+from didgen.data.manifest import ManifestError, check_groups, read_manifest
 from didgen.data.sources.records import SourceError
 from didgen.stages.prepare import Config, run
 
@@ -71,7 +71,45 @@ def test_official_splits_are_kept_and_audited(tmp_path):
     frame["split"] = ["train", "val", "val", "val", "test", "test"]
     with pytest.raises(ValueError, match=r"patients in more than one split: 1 \(p0\)"):
         prepare_own(tmp_path, frame, splits="official", out=tmp_path / "leaky")
-    assert not list((tmp_path / "leaky").glob("*.csv"))
+    assert not (tmp_path / "leaky").exists()
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train"] * 4 + ["test"] * 2, r"no image for val: found .*'train': 4.* expected at least"),
+        (["train"] * 6, r"no image for val and test"),
+        (["train"] * 4 + ["dev"] * 2, r"unknown splits: 1 \(dev\); use one of train, val, test"),
+    ],
+)
+def test_bad_official_splits_are_refused_before_anything_is_written(tmp_path, splits, message):
+    frame = own_table(tmp_path, 6).assign(split=splits)
+    with pytest.raises(ValueError, match=message):
+        prepare_own(tmp_path, frame, splits="official")
+    assert not (tmp_path / "out").exists()
+
+
+def test_repeated_ids_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    from didgen.data.sources import own
+
+    frame = own_table(tmp_path, 20)
+    monkeypatch.setattr(own, "_check", lambda *_: None)
+    with pytest.raises(ManifestError, match=r"source table: duplicate ids: 1 \(i3\)"):
+        prepare_own(tmp_path, frame.replace({"id": {"i4": "i3"}}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_an_earlier_run_are_removed(tmp_path):
+    frame = own_table(tmp_path, 20)
+    for name in ("images/old.png", "masks/old.png", "notes.txt"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    prepare_own(tmp_path, frame)
+    listed = manifests(tmp_path / "out")
+    for column in ("image", "mask"):
+        found = {f"{column}s/{path.name}" for path in (tmp_path / f"out/{column}s").iterdir()}
+        assert found == set(listed[column])
+    assert (tmp_path / "out/notes.txt").exists()
 
 
 @pytest.mark.parametrize(

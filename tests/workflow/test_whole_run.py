@@ -22,6 +22,8 @@ def test_the_smallest_run_goes_all_the_way(tmp_path: Path, snakemake) -> None:
     for task in verdict["tasks"].values():
         assert task["sentence"]
         assert task["sentence"] in done.stdout
+    page = (run_dir / "report" / "index.html").read_text()
+    assert "<dt>SYN_" in page and "<dt>PAIR_" in page
     for stage in ("data", "captions", "backbone", "maps", "verdict", "report"):
         assert (run_dir / stage / "config.json").exists()
     again = snakemake(tmp_path, *flags)

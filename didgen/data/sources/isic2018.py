@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
 from didgen.data.classes import CLASSES
-from didgen.data.sources.records import Record, SourceError, ZipPixels
+from didgen.data.sources.records import Record, SourceError, ZipPixels, read_member
 
 BUCKET = "https://isic-archive.s3.amazonaws.com/challenges/2018"
 PHASES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -50,9 +50,9 @@ def _task3(folder: Path, phase: str, split: str) -> list[Record]:
     images = _members(folder / f"ISIC2018_Task3_{phase}_Input.zip", ".jpg")
     truth = folder / f"ISIC2018_Task3_{phase}_GroundTruth.zip"
     (archive, member), *_ = _members(truth, ".csv").values()
-    with ZipFile(archive) as opened:
-        rows = list(csv.DictReader(io.StringIO(opened.read(member).decode("utf-8-sig"))))
-    labels = {row["image"]: _label(row, truth) for row in rows}
+    where = f"{archive.name}/{member}"
+    rows = _rows(read_member(archive, member), ("image", *CLASSES), where)
+    labels = {row["image"] or "": _label(row, where) for row in rows}
     _same_names(set(images), set(labels), f"Task 3 {phase}")
     lesions = _lesion_groups(folder) if phase == "Training" else {}
     return [
@@ -69,8 +69,23 @@ def _task3(folder: Path, phase: str, split: str) -> list[Record]:
     ]
 
 
-def _label(row: dict[str, str], where: Path) -> str:
-    chosen = [code for code in CLASSES if float(row[code]) == 1.0]
+def _rows(content: bytes, columns: tuple[str, ...], where: str) -> list[dict[str, str]]:
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{where}: not a CSV in UTF-8 ({error}); fetch it again") from error
+    absent = [column for column in columns if column not in (reader.fieldnames or ())]
+    if absent:
+        raise SourceError(
+            f"{where}: missing columns {absent}; found {list(reader.fieldnames or ())}, expected "
+            f"{list(columns)}; fetch the official file again"
+        )
+    return rows
+
+
+def _label(row: dict[str, str], where: str) -> str:
+    chosen = [code for code in CLASSES if _cell(row, code, where) == 1.0]
     if len(chosen) != 1:
         raise SourceError(
             f"{where}: {row['image']} has {len(chosen)} diagnoses, expected exactly one of "
@@ -79,10 +94,23 @@ def _label(row: dict[str, str], where: Path) -> str:
     return chosen[0]
 
 
+def _cell(row: dict[str, str | None], column: str, where: str) -> float:
+    try:
+        value = float(row[column] or "")
+    except ValueError:
+        value = float("nan")
+    if value not in (0.0, 1.0):
+        raise SourceError(
+            f"{where}: column {column} of {row['image']}: found {row[column]!r}, expected 0.0 or "
+            "1.0; fetch the official file again"
+        )
+    return value
+
+
 def _lesion_groups(folder: Path) -> dict[str, str]:
     path = _present(folder / "ISIC2018_Task3_Training_LesionGroupings.csv")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        return {row["image"]: row["lesion_id"] for row in csv.DictReader(stream)}
+    rows = _rows(path.read_bytes(), ("image", "lesion_id"), path.name)
+    return {row["image"]: row["lesion_id"] or "" for row in rows}
 
 
 def _present(path: Path) -> Path:

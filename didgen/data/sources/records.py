@@ -1,9 +1,11 @@
 """What every source yields: records that know who they are and how to load their pixels."""
 
+import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -56,16 +58,34 @@ class ZipPixels:
     mask: tuple[Path, str] | None = None
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read, check and fit both members. Raises: `ImageError`."""
-        archive, member = self.image
-        with ZipFile(archive) as opened, opened.open(member) as stream:
-            image = read_image(f"{archive.name}/{member}", stream)
-        mask = None
-        if self.mask is not None:
-            archive, member = self.mask
-            with ZipFile(archive) as opened, opened.open(member) as stream:
-                mask = read_mask(f"{archive.name}/{member}", image.shape[:2], stream)
-        return _fit_pair(image, mask, size, fit, str(self.mask))
+        """Read, check and fit both members. Raises: `ImageError`, `SourceError`."""
+        image = read_image(_name(self.image), io.BytesIO(read_member(*self.image)))
+        if self.mask is None:
+            return fit_image(image, size, fit), None
+        stream = io.BytesIO(read_member(*self.mask))
+        mask = read_mask(_name(self.mask), image.shape[:2], stream)
+        return _fit_pair(image, mask, size, fit, _name(self.mask))
+
+
+def read_member(archive: Path, member: str) -> bytes:
+    """A member's bytes, all of them, so that the archive's checksum of it is always compared.
+
+    Raises: `SourceError` when the archive or the member is missing, damaged or encrypted.
+    """
+    try:
+        with ZipFile(archive) as opened:
+            return opened.read(member)
+    # RuntimeError: the member is encrypted, or compressed in a way that Python does not know.
+    except (BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, OSError) as error:
+        raise SourceError(
+            f"{_name((archive, member))}: cannot be read from the archive ({error}); expected a "
+            "whole, unencrypted zip file: fetch it again"
+        ) from error
+
+
+def _name(place: tuple[Path, str]) -> str:
+    archive, member = place
+    return f"{archive.name}/{member}"
 
 
 def _fit_pair(

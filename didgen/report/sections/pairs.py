@@ -19,14 +19,15 @@ TITLE = "Lesion-mask pairs"
 
 def section(run_dir: Path, options: Options) -> Section:
     """Embed `pairs` pairs, spread evenly from the lowest to the highest layout IoU."""
-    path = run_dir / "pairs" / "metadata.csv"
-    frame, missing = synthetic_set(path.parent)
+    frame, missing = synthetic_set(run_dir, "pairs", ("condition", "layout_iou"))
     if frame is None or frame.empty:
-        return Section("pairs", TITLE, None, (*missing, "No pairs were made in this run."))
-    for column in ("condition", "layout_iou"):
-        if column not in frame:
-            raise broken(path, f"columns {', '.join(frame.columns)}", f"also {column}")
-    frame["iou"] = [_iou(path, text) for text in frame["layout_iou"]]
+        if frame is not None or not missing:
+            missing.append("No pairs were made in this run.")
+        return Section("pairs", TITLE, None, tuple(missing))
+    frame["iou"] = [
+        _iou(Path(path), text)
+        for path, text in zip(frame["metadata"], frame["layout_iou"], strict=True)
+    ]
     known = frame[frame["iou"].notna()]
     if len(known) < len(frame):
         missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no layout IoU.")
@@ -41,7 +42,7 @@ def section(run_dir: Path, options: Options) -> Section:
         "lowest": min(values),
         "highest": max(values),
         "chart": histogram("pairs-iou", "Layout IoU of all pairs", values, "layout IoU"),
-        "shown": [_pair(path, row, options) for row in _spread(known, options.pairs)],
+        "shown": [_pair(row, options) for row in _spread(known, options.pairs)],
     }
     return Section("pairs", TITLE, content, tuple(missing))
 
@@ -72,9 +73,11 @@ def _spread(frame: "pd.DataFrame", wanted: int) -> list[Any]:
     return [ordered.iloc[index] for index in evenly(len(ordered), wanted)]
 
 
-def _pair(path: Path, row: Any, options: Options) -> dict[str, Any]:
+def _pair(row: Any, options: Options) -> dict[str, Any]:
     if not row["mask"] or not row["condition"]:
-        raise broken(path, f"the pair {row['id']} without mask or condition", "both files")
+        raise broken(
+            Path(row["metadata"]), f"the pair {row['id']} without mask or condition", "both files"
+        )
     name = CLASSES[row["label"]].name if row["label"] else "no class"
     caption = row.get("caption", "")
     alt = f"Synthetic image with its annotated outline, {name.lower()}: {caption or 'no caption'}"
@@ -85,9 +88,7 @@ def _pair(path: Path, row: Any, options: Options) -> dict[str, Any]:
         "seed": row.get("seed", ""),
         "parents": row.get("parent_ids", ""),
         "caption": caption,
-        "picture": embed(
-            path.parent / row["image"], alt, options.picture_side, options.picture_quality
-        ),
-        "annotated": mask_outline(path.parent / row["mask"]),
-        "condition": mask_outline(path.parent / row["condition"]),
+        "picture": embed(Path(row["image"]), alt, options.picture_side, options.picture_quality),
+        "annotated": mask_outline(Path(row["mask"])),
+        "condition": mask_outline(Path(row["condition"])),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from didgen import __version__
 from didgen.report.numbers import listed, megabytes, plural
 from didgen.report.page import Options, Section
-from didgen.report.reading import Trial, json_file, text_table, trials
+from didgen.report.reading import Trial, json_file, shards, synthetic_set, text_table, trials
 
 STAGES = {
     "prepare": "data",
@@ -20,18 +20,17 @@ STAGES = {
     "maps": "maps",
     "verdict": "verdict",
 }
+SHARDED = ("images", "pairs")
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
              "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
 
 
 def section(run_dir: Path, options: Options) -> Section:
     """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
-    configs = {
-        stage: json_file(run_dir / folder / "config.json") for stage, folder in STAGES.items()
-    }
+    configs = {stage: _config(run_dir, folder) for stage, folder in STAGES.items()}
     for task in ("classify", "segment"):
         firsts: dict[str, Trial] = {}
-        for trial in trials(run_dir / task):
+        for trial in trials(run_dir, task):
             firsts.setdefault(trial.arm, trial)
         for arm, trial in firsts.items():
             configs[f"{task}, {arm}, seed {trial.seed}"] = json_file(trial.folder / "config.json")
@@ -50,6 +49,12 @@ def section(run_dir: Path, options: Options) -> Section:
         "versions": _versions(),
     }
     return Section("provenance", "Provenance", content, tuple(missing))
+
+
+def _config(run_dir: Path, folder: str) -> dict[str, Any] | None:
+    """The settings of a stage; of its first shard, since shards differ in their number alone."""
+    places = shards(run_dir, folder)[:1] if folder in SHARDED else [run_dir / folder]
+    return json_file(places[0] / "config.json") if places else None
 
 
 def _shown(value: Any, run_dir: Path) -> str:
@@ -71,12 +76,12 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
     facts = []
     hashes: dict[str, None] = {}
     for name, noun in (("images", "class-conditional images"), ("pairs", "pairs")):
-        frame = text_table(run_dir / name / "metadata.csv", ("id",))
+        frame, _ = synthetic_set(run_dir, name)
         if frame is None:
             continue
         told = plural(len(frame), "row")
         if "seed" in frame and (frame["seed"] != "").any():
-            told += f", {plural(frame['seed'].nunique(), 'seed')} (column seed of its metadata.csv)"
+            told += f", {plural(frame['seed'].nunique(), 'seed')} (column seed of metadata.csv)"
         if "method" in frame:
             told += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
         facts.append((f"Synthetic {noun}", told))
@@ -92,7 +97,7 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
         files = [path for path in (run_dir / "backbone").rglob("*") if path.is_file()]
         facts.append(("Fine-tuned backbone", megabytes(sum(p.stat().st_size for p in files))))
     for task in ("classify", "segment"):
-        seeds = sorted({trial.seed for trial in trials(run_dir / task)})
+        seeds = sorted({trial.seed for trial in trials(run_dir, task)})
         if seeds:
             facts.append((f"Seeds of {task}", listed([str(seed) for seed in seeds])))
     return facts

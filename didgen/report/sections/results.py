@@ -17,7 +17,7 @@ def section(run_dir: Path, options: Options) -> Section:
     verdict = json_file(run_dir / "verdict.json") or {}
     missing, entries = [], []
     for task, folder in TASKS:
-        found = trials(run_dir / folder)
+        found = trials(run_dir, folder)
         done = [trial for trial in found if trial.metrics is not None]
         missing.extend(
             f"{task.capitalize()}, arm {trial.arm}, seed {trial.seed}: no metrics.json."

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.data.classes import CLASSES
-from didgen.data.manifest import read_manifest
+from didgen.data.manifest import read_manifest, resolve
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed
 from didgen.report.reading import synthetic_set, text_table
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 def section(run_dir: Path, options: Options) -> Section:
     """Embed `samples_per_class` real and synthetic images of every class."""
-    real_path, synthetic_path = run_dir / "data" / "train.csv", run_dir / "images" / "metadata.csv"
-    synthetic, missing = synthetic_set(run_dir / "images")
+    real_path = run_dir / "data" / "train.csv"
+    synthetic, missing = synthetic_set(run_dir, "images")
     if synthetic is None or synthetic.empty:
-        missing.append("No class-conditional images were made in this run.")
+        if synthetic is not None or not missing:
+            missing.append("No class-conditional images were made in this run.")
         return Section("samples", "Real and synthetic images", None, tuple(missing))
     real = None
     if real_path.is_file():
         real = read_manifest(real_path, check_files=False)
+        real["image"] = resolve(real_path, real["image"])
     else:
         missing.append("There is no training split in this run, so no real images are shown.")
     told = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
@@ -45,8 +47,8 @@ def section(run_dir: Path, options: Options) -> Section:
                 "name": name,
                 "n_real": 0 if true is None else len(true),
                 "n_synthetic": len(fake),
-                "real": _shown(true, real_path, "Real", name, captions, options),
-                "synthetic": _shown(fake, synthetic_path, "Synthetic", name, captions, options),
+                "real": _shown(true, "Real", name, captions, options),
+                "synthetic": _shown(fake, "Synthetic", name, captions, options),
             }
         )
     content = {"groups": groups, "total": len(synthetic)}
@@ -64,7 +66,6 @@ def drawn(ids: list[str], count: int) -> list[str]:
 
 def _shown(
     rows: "pd.DataFrame | None",
-    manifest: Path,
     kind: str,
     name: str,
     captions: dict[str, str],
@@ -77,8 +78,7 @@ def _shown(
     for identifier in drawn(list(files), options.samples_per_class):
         caption = captions.get(identifier, "")
         alt = f"{kind} image, {name.lower()}: {caption or 'no caption'}"
-        picture = embed(
-            manifest.parent / files[identifier], alt, options.picture_side, options.picture_quality
-        )
+        path = Path(files[identifier])
+        picture = embed(path, alt, options.picture_side, options.picture_quality)
         shown.append({"id": identifier, "caption": caption, "picture": picture})
     return shown

@@ -34,7 +34,7 @@ def section(run_dir: Path, options: Options) -> Section:
         finetuning = _losses(frame)
     downstream = []
     for task, folder in (("classification", "classify"), ("segmentation", "segment")):
-        charts = _curves(task, run_dir / folder)
+        charts = _curves(task, run_dir, folder)
         downstream.extend(charts)
         if not charts:
             missing.append(f"No training curves of {task} were written in this run.")
@@ -105,11 +105,11 @@ def thinned(x: list[float], y: list[float]) -> tuple[list[float], list[float]]:
     )
 
 
-def _curves(task: str, folder: Path) -> list[Chart]:
+def _curves(task: str, run_dir: Path, folder: str) -> list[Chart]:
     """Two charts, losses and validation score: one curve a seed, coloured by arm."""
     tables = [
         (trial, frame)
-        for trial in trials(folder)
+        for trial in trials(run_dir, folder)
         if (frame := number_table(trial.folder / "curves.csv", ("step", "val_score"))) is not None
     ]
     arms = list(dict.fromkeys(trial.arm for trial, _ in tables))

@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 
 from didgen.attention.maps import resize_mask
 from didgen.backbone.handle import Backbone
-from didgen.data.files import atomic_path
+from didgen.data.files import atomic_path, reserve
 from didgen.data.images import read_image, read_mask
 from didgen.data.progress import track
 
@@ -110,6 +110,7 @@ def _write_moments(
     with atomic_path(folder / "moments.npy") as path:
         # Half precision is enough for a mean that gets noise added, and halves the file.
         stored = open_memmap(path, "w+", np.float16, (len(items), 2, channels, side, side))
+        reserve(path)
         starts = range(0, len(items), batch_size)
         for start in track(starts, label="encode images (batches)"):
             batch = _read_batch(items[start : start + batch_size], backbone.image_size)
@@ -129,6 +130,7 @@ def _write_embeddings(
             found = backbone.embed(list(prompts[start : start + batch_size])).float().cpu().numpy()
             if stored is None:
                 stored = open_memmap(path, "w+", np.float16, (len(prompts), *found.shape[1:]))
+                reserve(path)
             stored[start : start + len(found)] = found
         stored.flush()
 
@@ -136,6 +138,7 @@ def _write_embeddings(
 def _write_masks(items: Sequence[TrainingItem], size: int, resolution: int, folder: Path) -> None:
     with atomic_path(folder / "masks.npy") as path:
         stored = open_memmap(path, "w+", np.float32, (len(items), 2, resolution, resolution))
+        reserve(path)
         for row, item in enumerate(items):
             if item.mask is None:
                 stored[row] = 0.0

@@ -1,0 +1,38 @@
+import pytest
+from pydantic import ValidationError
+
+from didgen.data.settings import Section
+
+
+class Inner(Section):
+    rate: float | None = None
+
+
+class Example(Section):
+    steps: int = 1
+    seeds: tuple[int, ...] = (0,)
+    flag: bool = False
+    either: bool | int = 3
+    word: str | None = None
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "said"),
+    [
+        ({"steps": True}, ("steps",), "found true, expected a whole number"),
+        ({"seeds": (1, False)}, ("seeds",), "found false, expected a whole number"),
+        ({"inner": {"rate": True}}, ("inner", "rate"), "found true, expected a number"),
+    ],
+)
+def test_true_and_false_are_no_numbers(values, key, said):
+    with pytest.raises(ValidationError) as told:
+        Example.model_validate(values)
+    (fault,) = told.value.errors()
+    assert fault["loc"] == key and said in fault["msg"]
+
+
+def test_true_and_false_stay_where_they_are_allowed():
+    made = Example.model_validate({"flag": True, "either": True, "steps": 2, "inner": {"rate": 1}})
+    assert made.flag is True and made.either is True
+    assert (made.steps, made.inner.rate, made.word) == (2, 1.0, None)

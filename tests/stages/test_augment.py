@@ -1,0 +1,59 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from didgen.data.files import sha256_file, write_png
+from didgen.data.manifest import SYNTHETIC_COLUMNS, read_manifest, write_manifest
+from didgen.stages import augment
+
+
+def synthetic_set(folder, names, paired):
+    rng = np.random.default_rng(len(names))
+    rows = []
+    for name in names:
+        image, mask = f"images/{name}.png", f"masks/{name}.png" if paired else ""
+        write_png(folder / image, rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+        row = {"id": name, "image": image, "mask": mask, "label": "MEL", "split": "train"}
+        row |= {"lesion_id": "", "patient_id": "", "source": "synthetic", "width": 32, "height": 32}
+        row |= dict.fromkeys(SYNTHETIC_COLUMNS, "x") | {"seed": 1}
+        row["sha256"] = sha256_file(folder / image)
+        if paired:
+            row["condition"] = f"conditions/{name}.png"
+            for place in (mask, row["condition"]):
+                write_png(folder / place, np.eye(32, dtype=bool))
+        rows.append(row)
+    write_manifest(pd.DataFrame(rows), folder / "metadata.csv")
+    return folder
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+
+
+def test_a_second_run_leaves_only_what_it_lists(tmp_path):
+    first = synthetic_set(tmp_path / "first", ["a", "b"], paired=False)
+    pairs = synthetic_set(tmp_path / "pairs", ["p", "q"], paired=True)
+    out = tmp_path / "out"
+    augment.run(augment.Config(images=(first,), pairs=(pairs,), out=out))
+    assert files(out) == files(first) | files(pairs)
+    write_png(out / "notes/mine.png", np.eye(4, dtype=bool))
+
+    second = synthetic_set(tmp_path / "second", ["b", "c", "d"], paired=False)
+    fewer = synthetic_set(tmp_path / "fewer", ["q"], paired=True)
+    augment.run(augment.Config(images=(second,), pairs=(fewer,), out=out))
+    assert files(out) == files(second) | files(fewer) | {"notes/mine.png"}
+    assert read_manifest(out / "metadata.csv")["id"].tolist() == ["b", "c", "d", "q"]
+    # The first sets' own files share their bytes with the removed ones, and stay.
+    assert files(first) == {"images/a.png", "images/b.png"}
+    assert (out / "images/b.png").samefile(second / "images/b.png")
+
+
+def test_a_damaged_set_is_refused_and_removes_nothing(tmp_path):
+    first = synthetic_set(tmp_path / "first", ["a", "b"], paired=False)
+    out = tmp_path / "out"
+    augment.run(augment.Config(images=(first,), out=out))
+    second = synthetic_set(tmp_path / "second", ["c"], paired=False)
+    (second / "images/c.png").unlink()
+    with pytest.raises(ValueError, match="missing files"):
+        augment.run(augment.Config(images=(second,), out=out))
+    assert files(out) == files(first)
