@@ -32,7 +32,7 @@ class Settings(Section):
         description="attention maps in L_CA: scaled to [0, 1], raw, or the released code's ratio",
     )
     self_normalization: Literal["mean", "sum"] = Field(
-        "mean",
+        "sum",
         description="the sum over the pixels of a region in L_SA (Eq. 5): `sum` as printed, `mean` "
         "as released, which all but switches the term off",
     )

@@ -58,16 +58,27 @@ def jobs() -> Callable[[str], dict[str, int]]:
     return read
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working copy with stub stages, after a whole run of `config.yaml` = the smallest one."""
-    copy = tmp_path_factory.mktemp("finished")
+def _fill(copy: Path) -> None:
     left_out = shutil.ignore_patterns("__pycache__", "tiny_weights")
     for folder in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=left_out)
     shutil.copy(ROOT / "tests" / "workflow" / "stub.py", copy / "didgen" / "__main__.py")
     (copy / "config").mkdir()
     shutil.copy(ROOT / "config" / "smoke.yaml", copy / "config" / "config.yaml")
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """A working copy with stub stages, and `config.yaml` = the smallest one; nothing was run."""
+    _fill(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working copy with stub stages, after a whole run of `config.yaml` = the smallest one."""
+    copy = tmp_path_factory.mktemp("finished")
+    _fill(copy)
     done = _snakemake(copy)
     assert done.returncode == 0, done.stdout
     assert "They help." in done.stdout, "the verdict is printed at the end"

@@ -1,40 +1,55 @@
 """What `prepare` reads is its input: editing it reruns the stage, planning does not need it."""
 
-import re
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def inputs(tmp_path: Path, snakemake, **data) -> list[str]:
-    """The input files that a dry run names for `prepare`."""
-    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
-    config["data"] = {"size": 128, **data}
-    path = tmp_path / "run.yaml"
+def configure(copy: Path, **data) -> None:
+    path = copy / "config" / "config.yaml"
+    config = yaml.safe_load(path.read_text()) | {"data": {"size": 128, **data}}
     path.write_text(yaml.safe_dump(config))
-    done = snakemake(tmp_path, "-n", "prepare", "--configfile", str(path))
+
+
+def planned(copy: Path, snakemake) -> str:
+    """What a dry run says about `prepare`."""
+    done = snakemake(copy, "-n", "prepare")
     assert done.returncode == 0, done.stdout
-    line = re.search(r"^    input: (.*)$", done.stdout, re.MULTILINE)
-    return line.group(1).split(", ") if line else []
+    return done.stdout
 
 
-def test_a_table_is_an_input(tmp_path: Path, snakemake) -> None:
-    (tmp_path / "own.csv").write_text("id,image\n")
-    assert inputs(tmp_path, snakemake, source="table", table="./own.csv") == ["own.csv"]
+def test_an_edited_table_is_prepared_again(unfinished: Path, snakemake) -> None:
+    table = unfinished / "own.csv"
+    table.write_text("id,image\n")
+    configure(unfinished, source="table", table="./own.csv")
+    assert snakemake(unfinished, "prepare").returncode == 0
+    assert "Nothing to be done" in planned(unfinished, snakemake)
+    table.write_text("id,image\na,a.png\n")
+    later = (unfinished / "results/smoke/data/train.csv").stat().st_mtime + 10
+    os.utime(table, (later, later))
+    assert "Updated input files: own.csv" in planned(unfinished, snakemake)
+    table.unlink()
+    done = snakemake(unfinished, "-n", "prepare", "--forcerun", "prepare")
+    assert done.returncode != 0 and "own.csv" in done.stdout
 
 
 @pytest.mark.slow
-def test_the_archives_that_are_there_and_needed_are_inputs(tmp_path: Path, snakemake) -> None:
-    data = {"source": "isic2018", "mirror": "mirror"}
-    assert inputs(tmp_path, snakemake, **data) == []
-    (tmp_path / "mirror").mkdir()
-    training = "mirror/ISIC2018_Task3_Training_Input.zip"
-    test = "mirror/ISIC2018_Task1_Test_GroundTruth.zip"
-    for name in (training, test, "mirror/other.zip"):
-        (tmp_path / name).touch()
-    assert inputs(tmp_path, snakemake, **data) == [training]
-    assert sorted(inputs(tmp_path, snakemake, **data, splits="official")) == [test, training]
-    assert inputs(tmp_path, snakemake, source="phantoms") == []
+@pytest.mark.parametrize(
+    ("splits", "unneeded", "needed"),
+    [
+        ("grouped", "ISIC2018_Task3_Test_Input.zip", "ISIC2018_Task3_Training_Input.zip"),
+        ("official", "other.zip", "ISIC2018_Task1_Test_GroundTruth.zip"),
+    ],
+)
+def test_fetched_archives_are_prepared_again_if_they_are_needed(
+    unfinished: Path, snakemake, splits: str, unneeded: str, needed: str
+) -> None:
+    configure(unfinished, source="isic2018", mirror="mirror", splits=splits)
+    assert snakemake(unfinished, "prepare").returncode == 0
+    (unfinished / "mirror").mkdir()
+    (unfinished / "mirror" / unneeded).touch()
+    assert "Nothing to be done" in planned(unfinished, snakemake)
+    (unfinished / "mirror" / needed).touch()
+    assert "Nothing to be done" not in planned(unfinished, snakemake)

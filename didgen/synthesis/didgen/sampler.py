@@ -35,7 +35,7 @@ class DidgenSynthesizer:
         eta: float = 20.0,
         guided_fraction: float = 0.5,
         reading: str = "minmax",
-        self_normalization: str = "mean",
+        self_normalization: str = "sum",
         tau: int = 4,
         precision: Precision = "auto",
     ) -> None:
