@@ -197,6 +197,16 @@ def _check_records(records: list["Record"], config: Config) -> None:
             f"no image for {' and '.join(empty)}: found {dict(found)}, expected at least one image "
             f"in each of {', '.join(SPLITS)}; {remedy}"
         )
+    frame["label"] = [record.label for record in records]
+    frame["mask"] = [record.pixels.has_mask for record in records]
+    for split, rows in frame.groupby("split"):
+        labels = set(rows["label"]) - {""}
+        if len(labels) < 2 or not rows["mask"].any():
+            raise SplitError(
+                f"split {split}: found labels {sorted(labels)} and {int(rows['mask'].sum())} masks "
+                f"in {len(rows)} images, expected at least two diagnoses and one mask: the verdict "
+                "judges a classifier and a segmenter on every split; add labelled images or masks"
+            )
 
 
 def _write_images(records: list["Record"], config: Config) -> "pd.DataFrame":

@@ -142,3 +142,10 @@ def test_limits_say_what_they_left_out_and_absent_classes_are_refused(tmp_path):
     assert summary["n_images"] == 16 and summary["left_out"]["over max_per_class"] == 4
     with pytest.raises(SourceError, match=r"asks for \['DF'\]"):
         prepare_own(tmp_path, frame, classes=("MEL", "DF"))
+
+
+def test_both_tasks_need_something_to_judge_on(tmp_path):
+    frame = own_table(tmp_path, 20).assign(mask="")
+    with pytest.raises(ValueError, match=r"found labels \['MEL', 'NV'\] and 0 masks"):
+        prepare_own(tmp_path, frame)
+    assert not (tmp_path / "out").exists()

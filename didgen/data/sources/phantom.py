@@ -20,6 +20,11 @@ class PhantomPixels:
 
     spec: PhantomSpec
 
+    @property
+    def has_mask(self) -> bool:
+        """Always: a phantom's outline is known."""
+        return True
+
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Render at `size` px; phantoms are square, so `fit` has nothing to do."""
         phantom = render(self.spec, size=size)

@@ -19,6 +19,10 @@ class SourceError(ValueError):
 class Pixels(Protocol):
     """Loads one image, and its mask where there is one, at a square size in px."""
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether `load` will give a mask."""
+
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the uint8 image (size, size, 3) and the bool mask (size, size) or None."""
 
@@ -43,6 +47,11 @@ class FilePixels:
     image: Path
     mask: Path | None = None
 
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask is named."""
+        return self.mask is not None
+
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both files. Raises: `ImageError`."""
         image = read_image(self.image)
@@ -56,6 +65,11 @@ class ZipPixels:
 
     image: tuple[Path, str]
     mask: tuple[Path, str] | None = None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask is named."""
+        return self.mask is not None
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both members. Raises: `ImageError`, `SourceError`."""
