@@ -23,7 +23,7 @@ class Words:
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Nine phantoms in three manifests; every third has no mask, one has no label."""
-    monkeypatch.setattr(caption, "_tokenizer", lambda backbone: Words())
+    monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words())
     for split, specs in zip(
         ("train", "val", "test"), np.array_split(cohort(9, seed=3), 3), strict=True
     ):

@@ -78,7 +78,8 @@ def test_a_wrong_configuration_stops_and_names_the_key(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["prepare", "images", "pairs", "classify", "segment", "maps"])
 def test_a_stage_can_be_asked_for_alone(tmp_path: Path, snakemake, jobs, target: str) -> None:
-    done = snakemake(tmp_path, "-n", "--configfile", str(CONFIG / "smoke.yaml"), target)
+    # --configfile takes every name that follows it, so a target stands before.
+    done = snakemake(tmp_path, target, "-n", "--configfile", str(CONFIG / "smoke.yaml"))
     assert done.returncode == 0, done.stdout
     assert target in jobs(done.stdout)
     assert not {"all", "report"} & set(jobs(done.stdout))
