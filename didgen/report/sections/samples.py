@@ -21,7 +21,7 @@ def section(run_dir: Path, options: Options) -> Section:
     if synthetic is None or synthetic.empty:
         if synthetic is not None or not missing:
             missing.append("No class-conditional images were made in this run.")
-        return Section("samples", "Real and synthetic images", None, tuple(missing))
+        return Section("samples", "Original and synthetic images", None, tuple(missing))
     real = None
     if real_path.is_file():
         real = read_manifest(real_path, check_files=False)
@@ -47,12 +47,12 @@ def section(run_dir: Path, options: Options) -> Section:
                 "name": name,
                 "n_real": 0 if true is None else len(true),
                 "n_synthetic": len(fake),
-                "real": _shown(true, "Real", name, captions, options),
+                "real": _shown(true, "Original", name, captions, options),
                 "synthetic": _shown(fake, "Synthetic", name, captions, options),
             }
         )
     content = {"groups": groups, "total": len(synthetic)}
-    return Section("samples", "Real and synthetic images", content, tuple(missing))
+    return Section("samples", "Original and synthetic images", content, tuple(missing))
 
 
 def _rows(frame: "pd.DataFrame", code: str) -> "pd.DataFrame":
