@@ -14,7 +14,9 @@ CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid(path):
-    RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    config = RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    # A run is called as its file, so that two runs never share a folder.
+    assert config.run == {"config": "demo"}.get(path.stem, path.stem)
 
 
 def test_schema_and_reference_are_those_of_the_models():
