@@ -177,22 +177,3 @@ def annotate_latents(
     ):
         recorder.run(latents, timestep, embeddings, early_exit=True)
         return annotate(recorder, image_size, None, tau, cleaning)
-
-
-def lesion_maps(
-    unet: nn.Module,
-    latents: Tensor,
-    timestep: Tensor | int,
-    embeddings: Tensor,
-    positions: Positions,
-    resolution: int = 16,
-) -> Tensor:
-    """Cross maps A_C (Eq. 2) of K tokens in latents, (B, K, h, w): one pass, no gradient.
-
-    For real images: encode one, add the noise of a small timestep, and see where each token
-    looks. The pass ends at the last layer it needs.
-    """
-    cross = {"resolution": resolution, "positions": positions}
-    with torch.no_grad(), AttentionRecorder(unet, cross=cross) as recorder:
-        recorder.run(latents, timestep, embeddings, early_exit=True)
-        return recorder.cross_maps()

@@ -7,7 +7,6 @@ from typing import Any
 
 PREFIX = "An image of <lesion> on <skin>."
 RESERVED = ("lesion", "skin")
-_PLACEHOLDER = re.compile(r"<(lesion|skin)>")
 
 
 class ReservedWord(ValueError):
@@ -27,11 +26,6 @@ class PromptStatistics:
     mean_tokens: float
     trimmed: int
     limit: int
-
-
-def plain_prefix(prefix: str = PREFIX) -> str:
-    """The prefix with plain words, for a backbone without placeholder tokens."""
-    return _PLACEHOLDER.sub(r"\1", prefix)
 
 
 def count_tokens(prompt: str, tokenizer: Any) -> int:

@@ -10,7 +10,6 @@ from didgen.attention.annotation import (
     annotate,
     annotate_latents,
     clean_mask,
-    lesion_maps,
     mask_from_map,
     otsu,
     sharpen,
@@ -155,11 +154,3 @@ def test_annotation_of_latents_is_the_recorded_one(unet, inputs):
         unet(latents, timestep, embeddings)
         other = annotate(recorder, (256, 256))
     assert torch.equal(found.masks, other.masks)
-
-
-def test_lesion_maps_need_no_gradient(unet, inputs):
-    latents, timestep, embeddings = inputs(2)
-    maps = lesion_maps(unet, latents, timestep, embeddings, [[4, 6], [3, 5]])
-    assert maps.shape == (2, 2, 16, 16) and not maps.requires_grad
-    assert bool(((maps > 0) & (maps < 1)).all())
-    assert lesion_maps(unet, latents, timestep, embeddings, [4], 32).shape == (2, 1, 32, 32)

@@ -12,7 +12,6 @@ from didgen.captions.prompts import (
     ReservedWord,
     build_prompt,
     count_tokens,
-    plain_prefix,
     prompt_statistics,
 )
 from didgen.captions.sentence import write_sentence
@@ -106,10 +105,6 @@ def test_a_limit_below_the_prefix_is_refused():
 def test_reserved_words_are_refused(caption):
     with pytest.raises(ReservedWord, match="placeholder"):
         build_prompt(caption, Words(77))
-
-
-def test_plain_prefix():
-    assert plain_prefix() == "An image of lesion on skin."
 
 
 def test_statistics():
