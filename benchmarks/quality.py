@@ -26,23 +26,23 @@ from didgen.metrics.segmentation import dice, iou
 from didgen.stages.segment import Settings as SegmentSettings
 
 
-def sets_of(run: Path, need: str, classes: list[str] | None = None) -> dict:
-    """The image sets of a run: its three splits, and its synthetic images as "made"."""
+def sets_of(run: Path, need: str, more: dict[str, Path] | None = None) -> tuple[dict, list | None]:
+    """The image sets of a run: its three splits, its synthetic images as "made", and more."""
     paths = {split: run / f"data/{split}.csv" for split in ("train", "val", "test")}
-    paths["made"] = run / "augmented/metadata.csv"
+    paths |= {"made": run / "augmented/metadata.csv", **(more or {})}
     frames = {name: usable_rows(path, need)[0] for name, path in paths.items()}
     if need == "label":
         made = frames["made"]
         # Only images from text alone: a pair's mask might give its class away.
-        frames["made"] = made[made["mask"] == ""]
+        frames["made"] = made[made["mask"].isna()]
         classes = class_codes([frames[split] for split in ("train", "val", "test")])
         return {k: build(frame, None, classes) for k, frame in frames.items()}, classes
     return {k: build(frame, None) for k, frame in frames.items()}, frames["made"]
 
 
-def recognised(run: Path, steps: int) -> pd.DataFrame:
-    """Recall of each class on real test images and on synthetic images from text."""
-    sets, classes = sets_of(run, "label")
+def recognised(run: Path, steps: int, more: dict[str, Path] | None = None) -> pd.DataFrame:
+    """Recall of each class on real test images, on synthetic images from text, and on more."""
+    sets, classes = sets_of(run, "label", more)
     with seeded(0):
         built = build_classifier("efficientnet_lite0", len(classes), sets["train"].image_size)
     schedule = Schedule(steps=steps)
@@ -52,7 +52,7 @@ def recognised(run: Path, steps: int) -> pd.DataFrame:
 
     train(built.model, sets["train"], sets["val"], classification_loss, score, schedule, 0)
     rows = {}
-    for name in ("test", "made"):
+    for name in ("test", "made", *(more or {})):
         guess = predict(built.model, sets[name], default_device()).argmax(1)
         true = np.asarray(sets[name].labels)
         rows[name] = {code: (guess[true == i] == i).mean() if (true == i).any() else np.nan

@@ -1,4 +1,4 @@
-"""The tiny backbone's pretraining: phantoms, autoencoder, denoiser, and the folder that results."""
+"""The tiny backbone's pretraining: phantoms, autoencoder, decoder, denoiser, resulting folder."""
 
 import copy
 import logging
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.pretraining_autoencoder import tile, train_autoencoder
+from didgen.backbone.pretraining_decoder import refine_decoder
 from didgen.backbone.pretraining_denoiser import (
     PREFIX,
     CaptionedLatents,
@@ -50,7 +51,8 @@ class Recipe:
 
     images: int = 3072
     vae_steps: int = 4200
-    unet_steps: int = 6000
+    decoder_steps: int = 1000
+    unet_steps: int = 8000
     batch_size: int = 8
     seed: int = 0
     workers: int = 2
@@ -61,12 +63,18 @@ class Recipe:
 
 
 def pretrain(
-    recipe: Recipe, captioner: Captioner, out: Path, work: Path, record: dict[str, Any]
+    recipe: Recipe,
+    captioner: Captioner,
+    features: nn.Module,
+    out: Path,
+    work: Path,
+    record: dict[str, Any],
 ) -> None:
     """Run the phases that are not done yet and write the fp16 folder `out`.
 
-    `work` keeps phantoms, states, logs, previews and the latest export; `record` is saved beside
-    the weights as `config.json`. Raises: OutOfTime, with the state saved, at the deadline.
+    `features` are those of `refine_decoder`. `work` keeps phantoms, states, logs, previews and the
+    latest export; `record` is saved beside the weights as `config.json`.
+    Raises: OutOfTime, with the state saved, at the deadline.
     """
     backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
 
@@ -91,6 +99,7 @@ def pretrain(
         work / "autoencoder",
         recipe.seed,
     )
+    refine(backbone, features, phantoms, held_out, recipe, work)
     mean, std = encode_images(backbone, phantoms.images, work / "latents.pt")
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
     LOGGER.info("scaling factor %.4f; training the UNet", backbone.vae.config.scaling_factor)
@@ -98,6 +107,23 @@ def pretrain(
     run_in_parallel(
         recipe.workers, train_denoiser, backbone, data, held_out, recipe, out, work, record
     )
+
+
+def refine(
+    backbone: Backbone,
+    features: nn.Module,
+    phantoms: PhantomSet,
+    held_out: PhantomSet,
+    recipe: Recipe,
+    work: Path,
+) -> None:
+    """Refine the decoder in place, in parallel; its state in `work` is what comes back."""
+    plan = Plan(recipe.decoder_steps, lr=1e-3, ema=0.995, deadline=recipe.deadline)
+    given = (backbone.vae, features, phantoms.images, held_out.images, plan, work / "decoder")
+    run_in_parallel(recipe.workers, refine_decoder, *given, recipe.seed)
+    if recipe.workers > 1:
+        # The other processes trained copies: load what they saved, there is no step left to do.
+        refine_decoder(*given, recipe.seed)
 
 
 def train_denoiser(
@@ -184,11 +210,11 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
         # "float16" here, a pipeline opened without a type would mix the two and fail.
         config = folder / "text_encoder" / "config.json"
         write_json(config, {**read_json(config), "dtype": "float32"})
-        for phase in ("autoencoder", "denoiser"):
+        for phase in ("autoencoder", "decoder", "denoiser"):
             log = work / phase / "log.csv"
             if log.exists():
                 shutil.copy(log, folder / f"{phase}.csv")
-        quality = work / "autoencoder" / "quality.json"
+        quality = work / "decoder" / "quality.json"
         if quality.exists():
             shutil.copy(quality, folder / "quality.json")
         write_json(folder / "config.json", record)

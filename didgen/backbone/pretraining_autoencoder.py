@@ -29,14 +29,17 @@ def autoencoder_loss(autoencoder: AutoencoderKL, images: Tensor, generator: torc
     posterior = autoencoder.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
     output = autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
-    error = output - images
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return pixel_loss(output - images) + KL_WEIGHT * kl
+
+
+def pixel_loss(error: Tensor) -> Tensor:
+    """L1 of pixels, edges (pixel differences) and coarse color of an error BCHW."""
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     coarse = F.avg_pool2d(error, 4)
     color = (coarse - coarse.mean(dim=1, keepdim=True)).abs().mean()
-    mean, logvar = posterior.mean.float(), posterior.logvar.float()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    detail = error.abs().mean() + EDGE_WEIGHT * edges
-    return detail + COLOR_WEIGHT * color + KL_WEIGHT * kl
+    return error.abs().mean() + EDGE_WEIGHT * edges + COLOR_WEIGHT * color
 
 
 def draw_crops(images: np.ndarray, count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,11 @@ class Settings(Section):
 
     images: int = Field(3072, ge=1, description="phantom photographs to learn from")
     vae_steps: int = Field(4200, ge=1, description="steps of the autoencoder, 16 crops each")
+    decoder_steps: int = Field(
+        1000, ge=1, description="steps of the decoder alone, with features, 8 crops a worker"
+    )
     unet_steps: int = Field(
-        6000, ge=1, description="steps of UNet and text encoder, 12 images each"
+        8000, ge=1, description="steps of UNet and text encoder, 8 images each"
     )
     seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
     minutes_limit: float | None = Field(
@@ -41,17 +44,19 @@ class Config(Settings):
 
 
 def run(config: Config) -> None:
-    """Draw phantoms, train the autoencoder, then UNet and text encoder; write the folder.
+    """Draw phantoms, train autoencoder, decoder, then UNet and text encoder; write the folder.
 
     Called again with the same work folder it continues where it stopped.
     """
     from didgen.backbone.pretraining import Recipe, pretrain
     from didgen.backbone.pretraining_loop import OutOfTime
+    from didgen.downstream.features import lite0_features
 
     limit = config.minutes_limit
     recipe = Recipe(
         images=config.images,
         vae_steps=config.vae_steps,
+        decoder_steps=config.decoder_steps,
         unet_steps=config.unet_steps,
         seed=config.seed,
         workers=config.workers,
@@ -60,7 +65,7 @@ def run(config: Config) -> None:
     # The record travels with the weights: how they were made, not where.
     record = config.model_dump(mode="json", exclude={"out", "work"})
     try:
-        pretrain(recipe, describe, config.out, config.work, record)
+        pretrain(recipe, describe, lite0_features(), config.out, config.work, record)
     except OutOfTime as stop:
         LOGGER.warning("%s; the same command continues from there", stop)
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from didgen.backbone.handle import Backbone
 from didgen.backbone.pretraining import Recipe, pretrain
 from didgen.backbone.pretraining_autoencoder import draw_crops, jitter_colors, tile
+from didgen.backbone.pretraining_decoder import feature_distance, refine_decoder
 from didgen.backbone.pretraining_denoiser import (
     caption_latents,
     encode_images,
@@ -13,11 +16,19 @@ from didgen.backbone.pretraining_denoiser import (
     stratified_timesteps,
 )
 from didgen.backbone.pretraining_images import draw_phantoms
+from didgen.backbone.pretraining_loop import Plan
 from didgen.backbone.tiny import MINIATURE
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+class Pyramid(torch.nn.Module):
+    """Features without weights: the image at two sizes."""
+
+    def forward(self, images):
+        return [images, torch.nn.functional.avg_pool2d(images, 2)]
 
 
 def caption(image, mask, label):
@@ -95,20 +106,52 @@ def test_phantoms_are_drawn_once_and_more_can_follow(tmp_path):
     assert first.captions[0].tolist() == list(caption(None, None, first.labels[0]))
 
 
+def test_feature_distance_by_hand():
+    # Same direction: 0. Right angle: |(1,0) - (0,1)|^2 = 2. Opposite: 4. Mean over the cells.
+    wanted = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 3)
+    found = torch.tensor([[5.0, 0.0, -1.0], [0.0, 3.0, 0.0]]).reshape(1, 2, 1, 3)
+    assert feature_distance([found], [wanted]).item() == pytest.approx(2.0)
+    assert feature_distance([found, wanted], [wanted, wanted]).item() == pytest.approx(2.0)
+
+
+def test_refining_moves_the_decoder_alone(miniature, tmp_path):
+    autoencoder = copy.deepcopy(miniature.vae)
+    before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    refine_decoder(autoencoder, Pyramid(), images, images, Plan(2, lr=1e-2), tmp_path, 0, 2)
+    moved = {n.split(".")[0] for n, v in autoencoder.state_dict().items() if (v != before[n]).any()}
+    assert moved == {"decoder", "post_quant_conv"}
+    assert not autoencoder.training
+    assert all(p.requires_grad for p in autoencoder.parameters())
+
+
 def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     from diffusers import StableDiffusionPipeline
 
     recipe = Recipe(
-        images=7, vae_steps=5, unet_steps=2, batch_size=2, workers=1, shape=MINIATURE, shard=7
+        images=7,
+        vae_steps=5,
+        decoder_steps=2,
+        unet_steps=2,
+        batch_size=2,
+        workers=1,
+        shape=MINIATURE,
+        shard=7,
     )
-    pretrain(recipe, caption, tmp_path / "out", tmp_path / "work", {"seed": 0})
+    pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert {"config.json", "autoencoder.csv", "denoiser.csv", "model_index.json"} <= names
+    assert {
+        "config.json",
+        "autoencoder.csv",
+        "decoder.csv",
+        "denoiser.csv",
+        "model_index.json",
+    } <= names
     backbone = Backbone.load(tmp_path / "out")
     assert backbone.vae.config.scaling_factor != 1
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     assert pipeline.unet.dtype == pipeline.text_encoder.dtype == torch.float32
     assert (tmp_path / "work" / "samples_000002.png").exists()
     before = backbone.checksum()
-    pretrain(recipe, caption, tmp_path / "out", tmp_path / "work", {"seed": 0})
+    pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     assert Backbone.load(tmp_path / "out").checksum() == before
