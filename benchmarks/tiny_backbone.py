@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=1680)
     parser.add_argument("--per-class", type=int, default=24)
     parser.add_argument("--sampling-steps", type=int, default=20)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
+    parser.add_argument("--guidance-scale", type=float, default=3.5)
     parser.add_argument("--steps", type=int, default=300, help="steps of the classifier")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
