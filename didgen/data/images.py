@@ -1,55 +1,100 @@
 """Images and masks at the edges: files to arrays, checked, oriented and made square.
 
-Arrays: images are uint8 (H, W, 3) RGB, masks are bool (H, W).
+Arrays: images are uint8 (H, W, 3) sRGB, masks are bool (H, W).
 """
 
+import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from didgen.data.profiles import to_srgb
+
 Fit = Literal["crop", "pad", "squash"]
+# No format that Pillow reads by starting another program, or that holds no photographs.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
+CONVERT_DICOM = (
+    "DICOM is not read, because its values need windowing and its header names the patient; "
+    "convert the file to PNG first, for example with `dcmj2pnm --write-png in.dcm out.png` of DCMTK"
+)
 # What Pillow, and a stream out of an archive, raise for damaged files.
 _DAMAGES = (
     UnidentifiedImageError, OSError, SyntaxError, EOFError, struct.error, zlib.error, BadZipFile,
+    ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError,
 )  # fmt: skip
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
     """An image or mask file that cannot be used; the message says which, why and what to do."""
 
 
-def read_image(path: Path | str, stream: BinaryIO | None = None) -> np.ndarray:
-    """Read an image as uint8 RGB (H, W, 3), turned as its EXIF orientation says.
+class Decoded(NamedTuple):
+    """A photograph, decoded.
 
-    With `stream`, its bytes are read and `path` only names it in messages. Transparent pixels are
-    laid on white. Raises: `ImageError` when the file is missing, is no image, is damaged, is
-    larger than Pillow's guard against decompression bombs allows, or holds more than 8 bits a
-    channel.
+    pixels: uint8 (h, w, 3); shape: the (H, W) of the file once turned, larger than (h, w) where
+    `at_least` allowed a reduction; changes: what was done to the pixels, in words to be counted.
     """
-    image = _open(path, stream)
-    if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image).convert("RGB")
-    return np.asarray(image)
+
+    pixels: np.ndarray
+    shape: tuple[int, int]
+    changes: tuple[str, ...] = ()
 
 
-def _open(path: Path | str, stream: BinaryIO | None) -> Image.Image:
-    """Decode and turn an image: RGBA where it can be transparent, else RGB."""
+def read_image(
+    path: Path | str, stream: BinaryIO | None = None, at_least: int | None = None
+) -> np.ndarray:
+    """The pixels of `decode_image`: uint8 RGB (H, W, 3)."""
+    return decode_image(path, stream, at_least).pixels
+
+
+def decode_image(
+    path: Path | str, stream: BinaryIO | None = None, at_least: int | None = None
+) -> Decoded:
+    """Decode an image to 8-bit sRGB, turned as its EXIF orientation says.
+
+    With `stream`, its bytes are read and `path` only names it in messages. With `at_least`, a JPEG
+    is decoded at a half, a quarter or an eighth of its size as long as both sides keep that many
+    px, which is several times faster; twice the side wanted in the end keeps the look.
+
+    Transparent pixels are laid on white; of 16 bits a channel the upper 8 are kept; an embedded
+    color profile is converted to sRGB; of a multi-picture JPEG (MPO) the first picture is taken.
+
+    Raises: `ImageError` when the file is missing, empty, no image, DICOM or damaged, has several
+    pages, is larger than Pillow's guard against decompression bombs allows, or holds numbers that
+    have no full scale (32 bits, floats, 12 bits in 16).
+    """
+    changes: list[str] = []
+    with _faults_named(path), _bytes_of(path, stream) as source:
+        image, shape = _load(path, source, at_least, changes)
+        image, word = to_srgb(image)
+        changes += [word] if word else []
+        if image.mode in ("CMYK", "YCbCr", "RGBX"):
+            changes.append(f"{image.mode} converted to RGB")
+        image = _eight_bit_rgb(image)
+        if image.mode == "RGBA":
+            if image.getextrema()[3][0] < 255:
+                changes.append("transparency laid on white")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image).convert("RGB")
+        return Decoded(np.asarray(image), shape, tuple(changes))
+
+
+@contextmanager
+def _faults_named(path: Path | str) -> Iterator[None]:
+    """Turn whatever a damaged file makes Pillow raise into an `ImageError` that names it."""
     try:
-        with Image.open(stream if stream is not None else path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise ImageError(
-                    f"{path}: found {opened.mode} pixels (more than 8 bits a channel), expected "
-                    "8-bit RGB or gray; convert the file to 8-bit PNG or JPEG"
-                )
-            image = ImageOps.exif_transpose(opened)
-            clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            return image.convert("RGBA" if clear else "RGB")
+        yield
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; correct the path or remove the row") from error
     except Image.DecompressionBombError as error:
@@ -57,10 +102,106 @@ def _open(path: Path | str, stream: BinaryIO | None) -> Image.Image:
             f"{path}: found more pixels than can be read safely ({error}); scale the image down "
             "or remove the row"
         ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: cannot be read as an image: found none of {', '.join(FORMATS)} in a kind "
+            "that is known; save it as 8-bit PNG or JPEG, or remove the row"
+        ) from error
     except _DAMAGES as error:
         raise ImageError(
-            f"{path}: cannot be read as an image ({error}); replace the file or remove the row"
+            f"{path}: cannot be read as an image ({error}); replace the file, save it again as "
+            "8-bit PNG or JPEG, or remove the row"
         ) from error
+
+
+@contextmanager
+def _bytes_of(path: Path | str, stream: BinaryIO | None) -> Iterator[BinaryIO]:
+    """The file, opened, once its first bytes have shown that it is neither empty nor DICOM."""
+    if stream is None:
+        with open(path, "rb") as opened, _bytes_of(path, opened) as checked:
+            yield checked
+        return
+    head = stream.read(132)
+    if not head:
+        raise ImageError(f"{path}: is empty (0 bytes); replace the file or remove the row")
+    if head[128:] == b"DICM" or Path(path).suffix.lower() in (".dcm", ".dicom"):
+        raise ImageError(f"{path}: found a DICOM file, expected a photograph; {CONVERT_DICOM}")
+    stream.seek(0)
+    yield stream
+
+
+def _load(
+    path: Path | str, source: BinaryIO, at_least: int | None, changes: list[str]
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode and turn: an image of 8 bits a channel, and the (H, W) it has at full size."""
+    image = Image.open(source, formats=FORMATS)
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":
+        raise ImageError(
+            f"{path}: found {pages} pages or frames, expected one photograph; save the one you "
+            "mean as a file of its own"
+        )
+    if pages > 1:
+        changes.append("first picture of a multi-picture JPEG taken")
+    width, height = image.size
+    # Asked before the pixels are read: once they are, the layout of the file is forgotten.
+    deep = _is_deep(image)
+    if at_least is not None:
+        image.draft(None, (at_least, at_least))
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    ImageOps.exif_transpose(image, in_place=True)
+    if orientation in range(2, 9):
+        changes.append("turned as EXIF says")
+    if orientation in range(5, 9):
+        width, height = height, width
+    if deep:
+        image = _upper_bits(path, image)
+        changes.append("16 bits a channel reduced to 8")
+    if image.mode not in _EIGHT_BITS:
+        raise ImageError(
+            f"{path}: found {image.mode} pixels, expected 8 or 16 bits a channel, gray or color; "
+            "convert the file to 8-bit PNG or JPEG"
+        )
+    return image, (height, width)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file holds 16 bits a channel. Pillow's mode tells only for gray images."""
+    if image.mode.startswith("I;16"):
+        return True
+    arguments = image.tile[0].args if image.tile else ""
+    layout = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return isinstance(layout, str) and ";16" in layout and image.mode in _EIGHT_BITS
+
+
+def _upper_bits(path: Path | str, image: Image.Image) -> Image.Image:
+    """Keep the upper 8 of 16 bits, as Pillow has done already for colors."""
+    if image.mode.startswith("I;16"):
+        profile = image.info.get("icc_profile")
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image.info["icc_profile"] = profile
+    elif "transparency" in image.info:
+        raise ImageError(
+            f"{path}: found 16 bits a channel with one color meant as clear; save it with an alpha "
+            "channel or without transparency"
+        )
+    brightest = max(high for _, high in _bands(image.getextrema()))
+    if brightest < 16:
+        raise ImageError(
+            f"{path}: found 16 bits a channel of which at most a sixteenth of the range is used "
+            "(often 8, 10 or 12 bits stored in 16); stretch them to 0..65535 or save an 8-bit PNG"
+        )
+    return image
+
+
+def _bands(extrema: tuple) -> tuple:
+    return extrema if isinstance(extrema[0], tuple) else (extrema,)
+
+
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
+    """RGBA where the image can be transparent, else RGB."""
+    clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    return image.convert("RGBA" if clear else "RGB")
 
 
 def read_mask(
@@ -72,7 +213,8 @@ def read_mask(
     has another size than its image, is transparent anywhere, has values other than two, or marks
     no pixel at all.
     """
-    image = _open(path, stream)
+    with _faults_named(path), _bytes_of(path, stream) as source:
+        image = _eight_bit_rgb(_load(path, source, None, [])[0])
     if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
         # Laid on white, as photographs are, its clear skin would become lesion.
         raise ImageError(
@@ -80,13 +222,17 @@ def read_mask(
             "without alpha channel"
         )
     pixels = np.asarray(image.convert("RGB"))
-    if not (np.ptp(pixels.astype(np.int16), axis=2) == 0).all():
-        raise ImageError(f"{path}: found a color image, expected a gray mask of 0 and 255")
     values = pixels[:, :, 0]
+    if not all(np.array_equal(values, pixels[:, :, band]) for band in (1, 2)):
+        raise ImageError(f"{path}: found a color image, expected a gray mask of 0 and 255")
     if shape is not None and values.shape != tuple(shape):
+        turned = values.shape == tuple(shape)[::-1]
+        remedy = "turn it, as the image's EXIF orientation turns the image" if turned else (
+            "resize it with nearest neighbour"
+        )  # fmt: skip
         raise ImageError(
             f"{path}: found a mask of {values.shape[1]}x{values.shape[0]} pixels, expected "
-            f"{shape[1]}x{shape[0]} as its image; resize it with nearest neighbour"
+            f"{shape[1]}x{shape[0]} as its image; {remedy}"
         )
     found = np.unique(values)
     if not (set(found.tolist()) <= {0, 255} or set(found.tolist()) <= {0, 1}):
@@ -110,12 +256,25 @@ def square_box(height: int, width: int, fit: Fit) -> tuple[int, int, int, int] |
     return left, top, left + side, top + side
 
 
-def fit_image(image: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
+def fit_image(
+    image: np.ndarray, size: int, fit: Fit = "crop", shape: tuple[int, int] | None = None
+) -> np.ndarray:
     """Make an image square with side `size` px: center-crop, pad with black, or squash.
 
     Pillow's antialiased bicubic filter; an image that already has the size is returned as it is.
+    `shape`: the (H, W) before a reduction by `decode_image`; the same part of the photograph is
+    then taken as at full size, to a fraction of a px, so that image and mask keep together.
     """
-    return _fit(image, size, fit, Image.Resampling.BICUBIC)
+    if shape is None or tuple(shape) == image.shape[:2]:
+        return _fit(image, size, fit, Image.Resampling.BICUBIC)
+    # A JPEG of 1001 px at half its size has 501, of which the last is half outside the picture.
+    scale = round(max(shape) / max(image.shape[:2]))
+    box = square_box(*shape, fit) or (0, 0, shape[1], shape[0])
+    left, top, right, bottom = (edge / scale for edge in box)
+    outer = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    inner = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
+    part = Image.fromarray(image).crop(outer)
+    return np.asarray(part.resize((size, size), Image.Resampling.BICUBIC, box=inner))
 
 
 def fit_mask(mask: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:

@@ -14,6 +14,12 @@ COLUMNS = (
 )  # fmt: skip
 SYNTHETIC_COLUMNS = ("method", "seed", "caption", "parent_ids", "checkpoint")
 SPLITS = ("train", "val", "test")
+# Columns of which no value may stand in two splits, and what messages call the values.
+GROUPS = {
+    "lesion_id": "lesions",
+    "patient_id": "patients",
+    "cluster": "clusters of duplicates",
+}
 _INTEGERS = ("width", "height", "seed")
 
 
@@ -77,23 +83,25 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     _refuse(outside, f"{where}: paths that leave the folder", "use paths relative to the manifest")
     _refuse(frame.loc[frame["image"] == "", "id"].tolist(), f"{where}: rows without image", "fix")
     check_identities(frame, where)
+    check_groups(frame, where)
 
 
 def check_identities(frame: pd.DataFrame, where: str) -> None:
-    """Check ids, splits and `check_groups`: all that is known before any pixel is read.
-
-    Needs columns id, split, lesion_id, patient_id. Raises: `ManifestError`.
-    """
+    """Check ids and the names of splits. Needs columns id, split. Raises: `ManifestError`."""
     duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
     _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
     strange = sorted(set(frame["split"]) - set(SPLITS))
     _refuse(strange, f"{where}: unknown splits", f"use one of {', '.join(SPLITS)}")
-    check_groups(frame, where)
 
 
 def check_groups(frame: pd.DataFrame, where: str) -> None:
-    """Check that no lesion and no patient stands in two splits. Raises: `ManifestError`."""
-    for column, noun in (("lesion_id", "lesions"), ("patient_id", "patients")):
+    """Check that no lesion, no patient and no cluster of duplicates stands in two splits.
+
+    Clusters are those of the column `cluster`, where there is one. Raises: `ManifestError`.
+    """
+    for column, noun in GROUPS.items():
+        if column not in frame:
+            continue
         known = frame[frame[column] != ""]
         splits = known.groupby(column)["split"].nunique()
         crossing = splits[splits > 1].index.tolist()

@@ -1,4 +1,4 @@
-"""Splits that keep every lesion and every patient on one side, stratified by class."""
+"""Splits that keep lesions, patients and duplicates on one side, stratified by class."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class SplitError(ValueError):
 def related_groups(*keys: Sequence[str]) -> np.ndarray:
     """Number the groups of images that share any key, directly or through others.
 
-    Each argument gives one key an image (a lesion id, a patient id); "" means unknown and relates
-    to nothing. Shape of the result: (N,), integers.
+    Each argument gives one key an image (a lesion id, a patient id, the name of its cluster of
+    duplicates); "" means unknown and relates to nothing. Shape of the result: (N,), integers.
     """
     n = len(keys[0])
     rows, columns, offset = [], [], n
@@ -45,8 +45,9 @@ def grouped_split(
     strata = np.asarray(strata)
     if np.unique(groups).size < 3:
         raise SplitError(
-            f"found {np.unique(groups).size} independent groups of images (lesions and patients), "
-            "expected at least 3 to make train, val and test; add images of other patients"
+            f"found {np.unique(groups).size} independent groups of images (lesions, patients and "
+            "duplicates), expected at least 3 to make train, val and test; add images of other "
+            "patients"
         )
     split = np.full(len(strata), "train", dtype=object)
     rest = np.arange(len(strata))

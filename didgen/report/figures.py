@@ -7,10 +7,11 @@ for the drawing where it cannot be seen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from markupsafe import Markup
 
-from didgen.report.numbers import mean_sd
+from didgen.report.numbers import mean_sd, whole
 from didgen.report.scales import Scale, linear_ticks, log_ticks, padded, tick_label
 
 WIDTH, HEIGHT = 400, 236
@@ -145,9 +146,7 @@ def histogram(
     """
     if not values or min(values) < 0 or max(values) > 1:
         raise ValueError(f"the chart '{title}' needs values in [0, 1], found {list(values)[:5]}")
-    counts = [0] * bins
-    for value in values:
-        counts[min(int(value * bins), bins - 1)] += 1
+    counts = _counts(values, bins)
     across = Scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
     up = Scale(0.0, max(counts) * 1.08, HEIGHT - BOTTOM, TOP)
     ticks = [tick for tick in linear_ticks(0, max(counts) * 1.08, 4) if tick == int(tick)]
@@ -169,6 +168,64 @@ def histogram(
         f"mean {mean:.3f} (the dashed line), highest {max(values):.3f}"
     )
     return Chart(_svg(key, title, description, body), title, (), note)
+
+
+def split_histograms(
+    key: str,
+    title: str,
+    groups: Mapping[str, Sequence[float]],
+    x_label: str,
+    bins: int = 25,
+    note: str = "",
+) -> Chart:
+    """One row of bars a group of values in [0, 1], as shares of the group, with its median marked.
+
+    Raises: ValueError for no group, a group without values, or a value outside [0, 1].
+    """
+    if not groups or not all(groups.values()):
+        raise ValueError(f"the chart '{title}' needs at least one value in each of {list(groups)}")
+    every = [value for row in groups.values() for value in row]
+    if not (min(every) >= 0 and max(every) <= 1):
+        raise ValueError(f"the chart '{title}' needs values in [0, 1], found {max(every, key=abs)}")
+    shares = {n: [c / len(row) for c in _counts(row, bins)] for n, row in groups.items()}
+    left, row_height, high = 76, 62, max(max(row) for row in shares.values())
+    bottom = TOP + row_height * len(groups)
+    across, width = Scale(0.0, 1.0, left, WIDTH - RIGHT), (WIDTH - RIGHT - left) / bins - 1
+    body = _x_axis(across, x_label, bottom, TOP, [0, 0.2, 0.4, 0.6, 0.8, 1])
+    told = []
+    for index, (name, row) in enumerate(groups.items()):
+        base = TOP + row_height * (index + 1)
+        up = Scale(0.0, high, base, base - row_height + 12)
+        middle = median(row)
+        bars = Markup("").join(
+            Markup(
+                '<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
+            ).format(x=across(place / bins) + 0.5, y=up(share), w=width, h=base - up(share))
+            for place, share in enumerate(shares[name])
+            if share
+        )
+        body += Markup(
+            '<text class="end label" x="{x}" y="{y}">{name}</text>'
+            '<text class="end" x="{x}" y="{z}">{n}</text>'
+            '<g class="s{s}">{bars}</g><line class="axis" x1="{l}" x2="{r}" y1="{b}" y2="{b}"/>'
+            '<line class="mean" x1="{m:.1f}" x2="{m:.1f}" y1="{t}" y2="{b}"/>'
+        ).format(
+            x=left - 10, y=base - 24, z=base - 7, name=name, n=whole(len(row)), s=index % 6,
+            bars=bars, l=left, r=WIDTH - RIGHT, b=base, m=across(middle), t=base - row_height + 6,
+        )  # fmt: skip
+        told.append(
+            f"{name}: {len(row)} values, {min(row):.3f} to {max(row):.3f}, median {middle:.3f}"
+        )
+    description = f"Histograms of {x_label} (dashed: the median). {'; '.join(told)}"
+    return Chart(_svg(key, title, description, body, bottom + BOTTOM), title, (), note)
+
+
+def _counts(values: Sequence[float], bins: int) -> list[int]:
+    """How many values lie in each of `bins` equal parts of [0, 1]."""
+    counts = [0] * bins
+    for value in values:
+        counts[min(int(value * bins), bins - 1)] += 1
+    return counts
 
 
 def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_label: str) -> Chart:

@@ -1,4 +1,4 @@
-"""Read the source, split it by patient and lesion, write square images, masks and manifests."""
+"""Read the source, prepare its images, split them without leaks, write manifests and the audit."""
 
 import logging
 from pathlib import Path
@@ -12,27 +12,57 @@ from didgen.data.settings import Section
 if TYPE_CHECKING:
     import pandas as pd
 
+    from didgen.data.duplicates import Pair
+    from didgen.data.preparation import Prepared
     from didgen.data.sources.records import Record
 
 LOGGER = logging.getLogger(__name__)
 Code = Literal["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+# Sources that are read from `folder`; all but `folder` itself are published data sets.
+FOLDER_SOURCES = ("folder", "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20")
 
 
 class Settings(Section):
     """Which images, at what size, and how they are split."""
 
-    source: Literal["phantoms", "isic2018", "table"] = Field(
+    source: Literal[
+        "phantoms", "isic2018", "table", "folder",
+        "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20",
+    ] = Field(
         "phantoms",
         description="where images come from: `phantoms` (built-in generator), `isic2018` (the "
-        "challenge's archives in `mirror`), `table` (your own images, listed in `table`)",
-    )
+        "challenge's archives), `table` (your own images, listed in `table`), `folder` (your own "
+        "images, sorted into folders by class), or a published data set unpacked in `folder`",
+    )  # fmt: skip
     mirror: str | None = Field(
-        None, description="folder with the ISIC 2018 archives; needed by source isic2018"
+        None,
+        min_length=1,
+        description="address or folder of the ISIC 2018 archives; a folder is used in place; null: "
+        "the challenge's own servers",
+    )
+    archives: str = Field(
+        "data/isic2018",
+        min_length=1,
+        description="folder where downloaded archives are kept; source isic2018",
+    )
+    offline: bool = Field(False, description="download nothing: say what is missing instead")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of your own images or of a published data set; needed by the sources "
+        "that are read from one",
     )
     table: str | None = Field(
         None,
         description="CSV of your own images: id, image and, optional, mask, label, lesion_id, "
         "patient_id, split; file names relative to it; needed by source table",
+    )
+    columns: dict[str, str] = Field(
+        {}, description="our column names to those of `table`, where they differ"
+    )
+    labels: dict[str, str | None] = Field(
+        {},
+        description="the words of `table` or `folder` for a class to its ISIC code; null: no class",
     )
     classes: tuple[Code, ...] = Field(
         tuple(CLASSES), min_length=2, description="diagnoses to keep, as ISIC codes"
@@ -40,6 +70,9 @@ class Settings(Section):
     size: int = Field(128, ge=32, le=1024, multiple_of=8, description="side of the images, px")
     fit: Literal["crop", "pad", "squash"] = Field(
         "crop", description="how a photograph becomes square: center-crop, pad with black, squash"
+    )
+    hair_removal: bool = Field(
+        False, description="replace dark hair (and ruler ticks) by the colors around it"
     )
     phantoms: int = Field(700, ge=56, description="number of phantoms; source phantoms only")
     max_per_class: int | None = Field(
@@ -52,8 +85,18 @@ class Settings(Section):
     )
     splits: Literal["grouped", "official"] = Field(
         "grouped",
-        description="`grouped`: by patient and lesion, stratified by class; `official`: the "
-        "splits that the source brings (isic2018, or the table's split column)",
+        description="`grouped`: by patient, lesion and cluster of duplicates, stratified by class; "
+        "`official`: the splits that the source brings",
+    )
+    near_duplicates: bool = Field(
+        True,
+        description="find photographs of one lesion by their pixels, over all tasks, and keep them "
+        "in one split; exact copies are found in any case; phantoms are not compared",
+    )
+    on_leak: Literal["drop", "error", "warn"] = Field(
+        "drop",
+        description="what becomes of related images in two official splits: `drop` leaves "
+        "relatives of test images out of train and val, and those of val images out of train",
     )
     val_fraction: float = Field(
         0.15, gt=0, lt=0.5, description="share of validation images, grouped"
@@ -62,13 +105,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Settings":
-        if self.source == "isic2018" and not self.mirror:
-            raise ValueError(
-                "source isic2018 needs `mirror`, the folder with the ISIC 2018 archives; found "
-                "null. On the command line: --config mirror=DIR"
-            )
         if self.source == "table" and not self.table:
             raise ValueError("source table needs `table`, a CSV of your images; found null")
+        if self.source in FOLDER_SOURCES and not self.folder:
+            raise ValueError(
+                f"source {self.source} needs `folder`, where its images are; found null"
+            )
         if self.source == "phantoms" and self.splits == "official":
             raise ValueError("phantoms have no official splits; use splits: grouped")
         if len(set(self.classes)) != len(self.classes):
@@ -84,25 +126,37 @@ class Config(Settings):
 
 
 def run(config: Config) -> None:
-    """Write images, masks, one manifest a split, `summary.json` and `config.json`.
+    """Write images, masks, one manifest a split, `leaks.json`, `summary.json` and `config.json`.
 
-    Raises: `SourceError`, `SplitError` or `ManifestError` before anything is named as finished.
+    Raises: `SourceError`, `SplitError`, `LeakError` or `ManifestError` before anything is named as
+    finished; what can be told without pixels, before any is read.
     """
     from didgen.data.files import remove_unlisted, write_json, write_text
-    from didgen.data.manifest import SPLITS, check_manifest, write_manifest
+    from didgen.data.manifest import SPLITS, write_manifest
+    from didgen.data.preparation import Plan, as_table, prepare_images
+    from didgen.data.selection import choose_records
+    from didgen.data.summary import summary
 
-    records, left_out = _choose(_read_source(config), config)
-    records = _split(records, config)
-    _check_records(records, config)
+    records, left_out = choose_records(
+        _read_source(config), config.classes, config.max_per_class, config.max_masks, config.seed
+    )
+    _check_before_pixels(records, config)
     LOGGER.info("preparing %d images at %d px", len(records), config.size)
-    frame = _write_images(records, config)
-    check_manifest(frame, "prepared images")
+    near = config.near_duplicates and config.source != "phantoms"
+    plan = Plan(config.out, config.size, config.fit, config.hair_removal, near)
+    prepared = prepare_images(records, plan)
+    frame, keep, leaks = _without_leaks(as_table(prepared), prepared, config)
+    kept = frame[keep]
     for split in SPLITS:
-        write_manifest(frame[frame["split"] == split], config.out / f"{split}.csv")
-    write_json(config.out / "summary.json", _summary(frame, left_out, config))
+        write_manifest(kept[kept["split"] == split], config.out / f"{split}.csv")
+    _check_written(config)
+    write_json(config.out / "leaks.json", leaks)
+    left_out["related to a later split"] = int((~keep).sum())
+    here = [item for item, kept_too in zip(prepared, keep, strict=True) if kept_too]
+    write_json(config.out / "summary.json", summary(kept, here, left_out, config.source))
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
-    remove_unlisted(config.out, ("images", "masks"), [*frame["image"], *frame["mask"]])
-    LOGGER.info("images by split: %s", frame["split"].value_counts().to_dict())
+    remove_unlisted(config.out, ("images", "masks"), [*kept["image"], *kept["mask"]])
+    LOGGER.info("images by split: %s", kept["split"].value_counts().to_dict())
 
 
 def _read_source(config: Config) -> list["Record"]:
@@ -111,174 +165,103 @@ def _read_source(config: Config) -> list["Record"]:
 
         return phantom_records(config.phantoms, config.classes, config.seed)
     if config.source == "isic2018":
+        from didgen.data.download import archives_folder
         from didgen.data.sources.isic2018 import isic2018_records
 
-        return isic2018_records(config.mirror, official=config.splits == "official")
-    from didgen.data.sources.own import own_records
+        folder = archives_folder(config.mirror, config.archives)
+        return isic2018_records(folder, official=config.splits == "official")
+    if config.source == "table":
+        from didgen.data.sources.own import own_records
 
-    return own_records(config.table)
+        return own_records(config.table, config.columns, config.labels)
+    if config.source == "folder":
+        from didgen.data.sources.own import folder_records
 
+        return folder_records(config.folder, config.labels)
+    import importlib
 
-def _choose(records: list["Record"], config: Config) -> tuple[list["Record"], dict[str, int]]:
-    """Apply `classes`, `max_per_class` and `max_masks`; say how many each rule left out."""
-    import hashlib
+    from didgen.data.sources import SOURCES
 
-    from didgen.data.sources.records import SourceError
-
-    def order(record: "Record") -> bytes:
-        return hashlib.sha256(f"{config.seed}/{record.id}".encode()).digest()
-
-    kept, taken, left = [], {}, {"other classes": 0, "over max_per_class": 0, "over max_masks": 0}
-    for record in sorted(records, key=order):
-        limit = config.max_per_class if record.label else config.max_masks
-        if record.label and record.label not in config.classes:
-            left["other classes"] += 1
-        elif limit is not None and taken.get(record.label, 0) >= limit:
-            left["over max_per_class" if record.label else "over max_masks"] += 1
-        else:
-            taken[record.label] = taken.get(record.label, 0) + 1
-            kept.append(record)
-    absent = [code for code in config.classes if not taken.get(code)]
-    if absent:
-        raise SourceError(
-            f"data.classes asks for {absent}, but the source has no image of them; found "
-            f"{sorted(code for code in taken if code)}; remove them from data.classes"
-        )
-    for rule, count in left.items():
-        if count:
-            LOGGER.info("%d of %d images left out: %s", count, len(records), rule)
-    return sorted(kept, key=lambda record: record.id), left
+    module, function = SOURCES[config.source].split(":")
+    return getattr(importlib.import_module(module), function)(Path(config.folder))
 
 
-def _split(records: list["Record"], config: Config) -> list["Record"]:
-    from dataclasses import replace
-
-    from didgen.data.sources.records import SourceError
-    from didgen.data.splits import grouped_split, related_groups
-
-    if config.splits == "official":
-        open_ones = [record.id for record in records if not record.split]
-        if open_ones:
-            raise SourceError(
-                f"splits: official, but {len(open_ones)} images have no split "
-                f"({', '.join(open_ones[:5])}, ...); fill the split column or use splits: grouped"
-            )
-        return records
-    groups = related_groups([r.lesion_id for r in records], [r.patient_id for r in records])
-    chosen = grouped_split(
-        [record.label or "mask only" for record in records],
-        groups,
-        config.val_fraction,
-        config.test_fraction,
-        config.seed,
-    )
-    return [replace(record, split=split) for record, split in zip(records, chosen, strict=True)]
-
-
-def _check_records(records: list["Record"], config: Config) -> None:
+def _check_before_pixels(records: list["Record"], config: Config) -> None:
     """Find out what no pixels are needed for, before hours may be spent on writing them."""
-    from collections import Counter
+    from didgen.data.manifest import check_groups, check_identities
+    from didgen.data.selection import check_official, check_splits, identities
 
+    frame, where = identities(records).assign(cluster=""), f"source {config.source}"
+    if config.splits == "grouped":
+        frame["split"] = _grouped(frame, config)
+        check_identities(frame, where)
+        check_splits(frame, "add images of other patients or raise the fractions")
+        return
+    check_official(frame, where)
+    if config.on_leak == "error":
+        check_groups(frame, where)
+    check_splits(frame, "correct the source's splits or use data.splits: grouped")
+
+
+def _grouped(frame: "pd.DataFrame", config: Config) -> list[str]:
+    from didgen.data.leaks import groups_of
+    from didgen.data.splits import grouped_split
+
+    strata = frame["label"].replace("", "mask only").tolist()
+    fractions = (config.val_fraction, config.test_fraction)
+    return grouped_split(strata, groups_of(frame), *fractions, config.seed).tolist()
+
+
+def _without_leaks(
+    frame: "pd.DataFrame", prepared: list["Prepared"], config: Config
+) -> tuple["pd.DataFrame", "pd.Series", dict]:
+    """Relate the images by their pixels, split or audit; the table, which rows stay, the audit."""
     import pandas as pd
 
-    from didgen.data.manifest import SPLITS, check_identities
-    from didgen.data.splits import SplitError
+    from didgen.data.duplicates import cluster_names
+    from didgen.data.leaks import apply_policy, leak_table
+    from didgen.data.selection import check_splits
 
-    columns = ("id", "split", "lesion_id", "patient_id")
-    frame = pd.DataFrame([{name: getattr(r, name) for name in columns} for r in records])
-    check_identities(frame, f"source {config.source}")
-    found = Counter(frame["split"])
-    empty = [split for split in SPLITS if not found[split]]
-    if empty:
-        remedy = "correct the source's splits or use data.splits: grouped"
-        if config.splits == "grouped":
-            remedy = "add images of other patients or raise the fractions"
-        raise SplitError(
-            f"no image for {' and '.join(empty)}: found {dict(found)}, expected at least one image "
-            f"in each of {', '.join(SPLITS)}; {remedy}"
+    pairs, finder = _duplicates(prepared)
+    frame["cluster"] = cluster_names(pairs, frame["id"].tolist())
+    keep, crossing = pd.Series(True, index=frame.index), []
+    official = config.splits == "official"
+    if official:
+        keep[:], crossing = apply_policy(frame, pairs, config.on_leak)
+    else:
+        frame["split"] = _grouped(frame, config)
+    check_splits(frame[keep], "too many related images: use another source or data.splits: grouped")
+    leaks = leak_table(frame, pairs, crossing, keep, config.on_leak, finder, official)
+    return frame, keep, leaks
+
+
+def _duplicates(prepared: list["Prepared"]) -> tuple[list["Pair"], str]:
+    from didgen.data.duplicates import DuplicateRule, exact_pairs, find_duplicates
+
+    rule = DuplicateRule()
+    if all(item.fingerprint for item in prepared):
+        pairs, finder = (
+            find_duplicates([item.fingerprint for item in prepared], rule),
+            rule.sentence(),
         )
-    frame["label"] = [record.label for record in records]
-    frame["mask"] = [record.pixels.has_mask for record in records]
-    for split, rows in frame.groupby("split"):
-        labels = set(rows["label"]) - {""}
-        if len(labels) < 2 or not rows["mask"].any():
-            raise SplitError(
-                f"split {split}: found labels {sorted(labels)} and {int(rows['mask'].sum())} masks "
-                f"in {len(rows)} images, expected at least two diagnoses and one mask: the verdict "
-                "judges a classifier and a segmenter on every split; add labelled images or masks"
-            )
+    else:
+        pairs, finder = exact_pairs([item.digest for item in prepared]), "Identical pixels."
+    near = sum(pair.kind == "near" for pair in pairs)
+    LOGGER.info("duplicates: %d exact, %d near; %s", len(pairs) - near, near, finder)
+    return pairs, finder
 
 
-def _write_images(records: list["Record"], config: Config) -> "pd.DataFrame":
-    """Load, fit and write all images in parallel; memory holds one image a process."""
-    import os
-    from concurrent.futures import ProcessPoolExecutor
-    from functools import partial
-    from multiprocessing import get_context
+def _check_written(config: Config) -> None:
+    """Assert on the manifests as written that nothing related stands in two splits.
 
+    Raises: `ManifestError`. With official splits and `on_leak: warn` leaks are what was asked for.
+    """
     import pandas as pd
 
-    from didgen.data.progress import track
-    from didgen.data.sources.records import SourceError
+    from didgen.data.manifest import SPLITS, check_groups, check_identities, read_manifest
 
-    work = partial(_write_one, out=config.out, size=config.size, fit=config.fit)
-    # A forked worker could inherit held locks of threaded libraries; spawned ones start clean.
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        results = pool.map(work, records, chunksize=16)
-        rows = list(track(results, total=len(records), label="prepare"))
-    failures = [row["error"] for row in rows if "error" in row]
-    if failures:
-        shown = "\n  ".join(failures[:5])
-        raise SourceError(f"{len(failures)} of {len(rows)} images cannot be used:\n  {shown}")
-    return pd.DataFrame(rows)
-
-
-def _write_one(record: "Record", out: Path, size: int, fit: str) -> dict:
-    from didgen.data.files import sha256_file, write_png
-    from didgen.data.images import ImageError
-    from didgen.data.sources.records import SourceError
-
-    try:
-        image, mask = record.pixels.load(size, fit)
-    except (ImageError, SourceError) as error:
-        return {"error": f"{record.id}: {error}"}
-    name = f"images/{record.id}.png"
-    write_png(out / name, image)
-    mask_name = ""
-    if mask is not None:
-        mask_name = f"masks/{record.id}.png"
-        write_png(out / mask_name, mask)
-    return {
-        "id": record.id,
-        "image": name,
-        "mask": mask_name,
-        "label": record.label,
-        "split": record.split,
-        "lesion_id": record.lesion_id,
-        "patient_id": record.patient_id,
-        "source": record.source,
-        "width": size,
-        "height": size,
-        "sha256": sha256_file(out / name),
-    }
-
-
-def _summary(frame: "pd.DataFrame", left_out: dict[str, int], config: Config) -> dict:
-    def distinct(column: str) -> int:
-        return int(frame.loc[frame[column] != "", column].nunique())
-
-    counts = frame.assign(label=frame["label"].replace("", "mask only"))
-    counts = counts.groupby(["split", "label"]).size()
-    return {
-        "source": config.source,
-        "n_images": len(frame),
-        "n_lesions": distinct("lesion_id"),
-        "n_patients": distinct("patient_id"),
-        "n_with_mask": int((frame["mask"] != "").sum()),
-        "n_with_label": int((frame["label"] != "").sum()),
-        "left_out": left_out,
-        "splits": {
-            split: {label: int(n) for (s, label), n in counts.items() if s == split}
-            for split in ("train", "val", "test")
-        },
-    }
+    files = [config.out / f"{split}.csv" for split in SPLITS]
+    frame = pd.concat([read_manifest(path, check_files=False) for path in files])
+    check_identities(frame, "manifests as written")
+    if config.splits == "grouped" or config.on_leak != "warn":
+        check_groups(frame, "manifests as written")

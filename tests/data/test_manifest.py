@@ -42,6 +42,7 @@ def test_round_trip_keeps_empty_text_and_integers(tmp_path):
         ({"split": ["train", "dev", "test"]}, r"unknown splits: 1 \(dev\)"),
         ({"lesion_id": ["L1", "L1", ""]}, r"lesions in more than one split: 1 \(L1\)"),
         ({"patient_id": ["P1", "P2", "P1"]}, r"patients in more than one split: 1 \(P1\)"),
+        ({"cluster": ["b", "b", ""]}, r"clusters of duplicates in more than one split: 1 \(b\)"),
         ({"image": ["/etc/passwd", "x", "y"]}, r"paths that leave the folder: 1"),
         ({"image": ["../a.png", "x", "y"]}, r"paths that leave the folder: 1"),
         ({"image": ["", "x", "y"]}, r"rows without image: 1 \(a\)"),

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from didgen.data.images import read_image, read_mask
+from didgen.data.leaks import LeakError
 from didgen.data.manifest import ManifestError, check_groups, read_manifest
 from didgen.data.sources.records import SourceError
-from didgen.stages.prepare import Config, run
+from didgen.stages.prepare import FOLDER_SOURCES, Config, run
 
 SPLITS = ("train", "val", "test")
 
@@ -68,10 +69,64 @@ def test_official_splits_are_kept_and_audited(tmp_path):
     frame["split"] = ["train", "train", "val", "val", "test", "test"]
     prepare_own(tmp_path, frame, splits="official")
     assert manifests(tmp_path / "out")["split"].tolist() == frame["split"].tolist()
+    assert leaks(tmp_path / "out")["n_crossing"] == 0
     frame["split"] = ["train", "val", "val", "val", "test", "test"]
     with pytest.raises(ValueError, match=r"patients in more than one split: 1 \(p0\)"):
-        prepare_own(tmp_path, frame, splits="official", out=tmp_path / "leaky")
+        prepare_own(tmp_path, frame, splits="official", on_leak="error", out=tmp_path / "leaky")
     assert not (tmp_path / "leaky").exists()
+
+
+def leaks(folder):
+    return json.loads((folder / "leaks.json").read_text())
+
+
+def leaky(tmp_path):
+    """Official splits in which i9 of test is a copy of i0 of train, and i5 has a patient in two."""
+    frame = own_table(tmp_path, 12).assign(patient_id="")
+    frame["split"] = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    frame.loc[[5, 11], "patient_id"] = "p"
+    Image.open(tmp_path / "0.png").save(tmp_path / "9.png")
+    return frame
+
+
+def test_leaks_of_official_splits_are_dropped_from_train_and_val(tmp_path):
+    prepare_own(tmp_path, leaky(tmp_path), splits="official")
+    told, left = leaks(tmp_path / "out"), manifests(tmp_path / "out")
+    assert told["dropped"] == ["i0", "i5"] and told["n_crossing"] == 2 == told["n_pairs"]
+    assert [pair["kind"] for pair in told["pairs"]] == ["exact", "patient"]
+    assert set(left["id"]) == {f"i{n}" for n in range(12)} - {"i0", "i5"}
+    assert not (tmp_path / "out/images/i0.png").exists()
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["left_out"]["related to a later split"] == 2 and summary["n_images"] == 10
+
+
+def test_leaks_of_official_splits_can_be_kept_or_refused(tmp_path):
+    prepare_own(tmp_path, leaky(tmp_path), splits="official", on_leak="warn")
+    told = leaks(tmp_path / "out")
+    assert told["n_crossing"] == 2 and told["dropped"] == [] and told["policy"] == "warn"
+    frame = leaky(tmp_path).assign(patient_id="")
+    with pytest.raises(LeakError, match=r"1 pairs of related images .*: 1 exact \(i0 \(train\)"):
+        prepare_own(tmp_path, frame, splits="official", on_leak="error", out=tmp_path / "refused")
+    assert not list((tmp_path / "refused").glob("*.csv"))
+
+
+def test_duplicates_never_cross_grouped_splits(tmp_path):
+    frame = own_table(tmp_path, 40).assign(patient_id="")
+    for n in range(0, 40, 4):
+        image = Image.open(tmp_path / f"{n}.png")
+        # Smooth, so that a JPEG of it is a near-duplicate, and each its own.
+        image = image.resize((24, 20)).resize((96, 80), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{n}.png")
+        image.save(tmp_path / f"{n + 1}.jpg", quality=70)
+        frame.loc[n + 1, "image"] = f"{n + 1}.jpg"
+        frame.loc[[n, n + 1], "mask"] = ""
+    prepare_own(tmp_path, frame, near_duplicates=True)
+    left = manifests(tmp_path / "out")
+    told = leaks(tmp_path / "out")
+    assert told["clusters"] == {"exact": 0, "near": 10} and told["n_conflicting"] == 10
+    clusters = left[left["cluster"] != ""].groupby("cluster")["split"]
+    assert len(clusters) == 10 and (clusters.nunique() == 1).all()
+    assert (clusters.size() == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +134,10 @@ def test_official_splits_are_kept_and_audited(tmp_path):
     [
         (["train"] * 4 + ["test"] * 2, r"no image for val: found .*'train': 4.* expected at least"),
         (["train"] * 6, r"no image for val and test"),
-        (["train"] * 4 + ["dev"] * 2, r"unknown splits: 1 \(dev\); use one of train, val, test"),
+        (
+            ["train"] * 4 + ["dev"] * 2,
+            r"unknown splits \['dev'\]: 2 rows \(i4, i5\); use train, val",
+        ),
     ],
 )
 def test_bad_official_splits_are_refused_before_anything_is_written(tmp_path, splits, message):
@@ -93,7 +151,7 @@ def test_repeated_ids_are_refused_before_anything_is_written(tmp_path, monkeypat
     from didgen.data.sources import own
 
     frame = own_table(tmp_path, 20)
-    monkeypatch.setattr(own, "_check", lambda *_: None)
+    monkeypatch.setattr(own, "check_ids", lambda *_: None)
     with pytest.raises(ManifestError, match=r"source table: duplicate ids: 1 \(i3\)"):
         prepare_own(tmp_path, frame.replace({"id": {"i4": "i3"}}))
     assert not (tmp_path / "out").exists()
@@ -149,3 +207,43 @@ def test_both_tasks_need_something_to_judge_on(tmp_path):
     with pytest.raises(ValueError, match=r"found labels \['MEL', 'NV'\] and 0 masks"):
         prepare_own(tmp_path, frame)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_tells_sources_sizes_and_mask_areas(tmp_path):
+    prepare_own(tmp_path, own_table(tmp_path, 20))
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["sources"] == [{"name": "own", "licence": "", "citation": "", "n": 20}]
+    assert summary["original_sizes"] == [{"width": 48, "height": 40, "n": 20}]
+    areas = summary["mask_area"]
+    counts = {split: sum(n.values()) for split, n in summary["splits"].items()}
+    assert {split: len(values) for split, values in areas.items()} == counts
+    assert all(0 < value < 1 for values in areas.values() for value in values)
+
+
+def test_importers_and_settings_name_the_same_sources():
+    from didgen.data.sources import SOURCES
+
+    assert set(SOURCES) | {"folder"} == set(FOLDER_SOURCES)
+    for source in FOLDER_SOURCES:
+        with pytest.raises(ValueError, match=f"source {source} needs `folder`"):
+            Config(source=source, out="x")
+
+
+def test_a_folder_of_classes_is_prepared(tmp_path):
+    frame = own_table(tmp_path, 20)
+    for row in frame.itertuples():
+        target = tmp_path / "photographs" / {"MEL": "melanoma", "NV": "NV"}[row.label]
+        target.mkdir(parents=True, exist_ok=True)
+        (tmp_path / row.image).rename(target / f"{row.id}.png")
+        (tmp_path / row.mask).rename(target / f"{row.id}_mask.png")
+    run(
+        Config(
+            source="folder",
+            folder=str(tmp_path / "photographs"),
+            labels={"melanoma": "MEL"},
+            classes=("MEL", "NV"),
+            size=32,
+            out=tmp_path / "out",
+        )
+    )
+    assert manifests(tmp_path / "out")["label"].value_counts().to_dict() == {"MEL": 10, "NV": 10}

@@ -7,15 +7,17 @@ site states them: Task 1 CC-0, Task 3 CC BY-NC 4.0.
 import csv
 import io
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile
 
+from didgen.data.archives import ArchiveError, members
 from didgen.data.classes import CLASSES
+from didgen.data.sources.catalog import (
+    BUCKETS,
+    LESION_GROUPS,
+    PHASES,
+    TASK1_SOURCE,
+    TASK3_SOURCE,
+)
 from didgen.data.sources.records import Record, SourceError, ZipPixels, read_member
-
-BUCKET = "https://isic-archive.s3.amazonaws.com/challenges/2018"
-PHASES = {"train": "Training", "val": "Validation", "test": "Test"}
-TASK1_SOURCE = "ISIC 2018 Task 1"
-TASK3_SOURCE = "ISIC 2018 Task 3"
 
 
 def isic2018_records(folder: Path | str, official: bool) -> list[Record]:
@@ -108,7 +110,7 @@ def _cell(row: dict[str, str | None], column: str, where: str) -> float:
 
 
 def _lesion_groups(folder: Path) -> dict[str, str]:
-    path = _present(folder / "ISIC2018_Task3_Training_LesionGroupings.csv")
+    path = _present(folder / LESION_GROUPS)
     rows = _rows(path.read_bytes(), ("image", "lesion_id"), path.name)
     return {row["image"]: row["lesion_id"] or "" for row in rows}
 
@@ -116,7 +118,7 @@ def _lesion_groups(folder: Path) -> dict[str, str]:
 def _present(path: Path) -> Path:
     if not path.is_file():
         raise SourceError(
-            f"{path}: no such file; download {BUCKET}/{path.name} into {path.parent}, or set "
+            f"{path}: no such file; download {BUCKETS[0]}/{path.name} into {path.parent}, or set "
             "data.mirror to the folder that holds the ISIC 2018 archives"
         )
     return path
@@ -124,13 +126,18 @@ def _present(path: Path) -> Path:
 
 def _members(path: Path, suffix: str) -> dict[str, tuple[Path, str]]:
     try:
-        with ZipFile(_present(path)) as archive:
-            names = [name for name in archive.namelist() if name.lower().endswith(suffix)]
-    except BadZipFile as error:
-        raise SourceError(f"{path}: not a readable zip archive ({error}); fetch it again") from None
+        names = members(_present(path), suffix)
+    except ArchiveError as error:
+        raise SourceError(str(error)) from error
     if not names:
         raise SourceError(f"{path}: holds no {suffix} file; fetch the official archive again")
-    return {PurePosixPath(name).stem: (path, name) for name in names}
+    found = {PurePosixPath(name).stem: (path, name) for name in names}
+    if len(found) < len(names):
+        raise SourceError(
+            f"{path}: {len(names)} {suffix} files have only {len(found)} different names, expected "
+            "one file a name; fetch the official archive again"
+        )
+    return found
 
 
 def _same_names(images: set[str], truths: set[str], what: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from didgen.data.images import Fit
 from didgen.data.phantoms import PhantomSpec, cohort, render
-from didgen.data.sources.records import Record
+from didgen.data.sources.records import Photograph, Record
 
 # The tiny backbone was pretrained on cohorts of small seeds (10,000 a pretraining seed, one a
 # shard). Far above them, no run is tested on phantoms that its backbone has already seen.
@@ -24,6 +24,16 @@ class PhantomPixels:
     def has_mask(self) -> bool:
         """Always: a phantom's outline is known."""
         return True
+
+    @property
+    def name(self) -> str:
+        """The phantom's id."""
+        return self.spec.id
+
+    def read(self, size: int) -> Photograph:
+        """Render at `size` px."""
+        image, mask = self.load(size, "crop")
+        return Photograph(image, mask, (size, size))
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Render at `size` px; phantoms are square, so `fit` has nothing to do."""

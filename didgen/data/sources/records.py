@@ -1,27 +1,61 @@
 """What every source yields: records that know who they are and how to load their pixels."""
 
 import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from didgen.data.images import Fit, fit_image, fit_mask, read_image, read_mask
+from didgen.data import archives
+from didgen.data.archives import ArchiveError
+from didgen.data.images import Fit, decode_image, fit_image, fit_mask, read_mask
 
 
 class SourceError(ValueError):
     """A source that cannot be used; the message says what was found, expected and what to do."""
 
 
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as it was decoded, not yet square.
+
+    image: uint8 (h, w, 3); mask: bool (H, W) or None; shape: the (H, W) of the file, larger than
+    (h, w) where it was decoded at a fraction of its size; changes: what decoding changed, in words.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    shape: tuple[int, int]
+    changes: tuple[str, ...] = ()
+
+    def fitted(self, size: int, fit: Fit, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """The uint8 image (size, size, 3) and the bool mask (size, size) or None.
+
+        `name` is the mask's in messages. Raises: `SourceError` when no lesion pixel is left.
+        """
+        mask = None if self.mask is None else fit_mask(self.mask, size, fit)
+        if mask is not None and not mask.any():
+            raise SourceError(
+                f"{name}: no lesion pixel is left at {size} px after '{fit}'; "
+                "use data.fit: pad or squash, or remove the row"
+            )
+        return fit_image(self.image, size, fit, self.shape), mask
+
+
 class Pixels(Protocol):
-    """Loads one image, and its mask where there is one, at a square size in px."""
+    """Loads one image, and its mask where there is one."""
 
     @property
     def has_mask(self) -> bool:
-        """Whether `load` will give a mask."""
+        """Whether there is a mask."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the mask, or the image where there is none."""
+
+    def read(self, size: int) -> Photograph:
+        """Decode for an image of `size` px: a JPEG no larger than needed to look the same."""
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the uint8 image (size, size, 3) and the bool mask (size, size) or None."""
@@ -52,11 +86,20 @@ class FilePixels:
         """Whether a mask is named."""
         return self.mask is not None
 
+    @property
+    def name(self) -> str:
+        """The mask's path, or the image's."""
+        return str(self.mask or self.image)
+
+    def read(self, size: int) -> Photograph:
+        """Read and check both files. Raises: `ImageError`."""
+        found = decode_image(self.image, at_least=enough_for(size))
+        mask = None if self.mask is None else read_mask(self.mask, found.shape)
+        return Photograph(found.pixels, mask, found.shape, found.changes)
+
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read, check and fit both files. Raises: `ImageError`."""
-        image = read_image(self.image)
-        mask = None if self.mask is None else read_mask(self.mask, image.shape[:2])
-        return _fit_pair(image, mask, size, fit, str(self.mask))
+        """Read, check and fit both files. Raises: `ImageError`, `SourceError`."""
+        return self.read(size).fitted(size, fit, self.name)
 
 
 @dataclass(frozen=True)
@@ -71,44 +114,45 @@ class ZipPixels:
         """Whether a mask is named."""
         return self.mask is not None
 
+    @property
+    def name(self) -> str:
+        """The mask's archive and member, or the image's."""
+        return _name(self.mask or self.image)
+
+    def read(self, size: int) -> Photograph:
+        """Read and check both members. Raises: `ImageError`, `SourceError`."""
+        stream = io.BytesIO(read_member(*self.image))
+        found = decode_image(_name(self.image), stream, at_least=enough_for(size))
+        if self.mask is None:
+            return Photograph(found.pixels, None, found.shape, found.changes)
+        stream = io.BytesIO(read_member(*self.mask))
+        mask = read_mask(_name(self.mask), found.shape, stream)
+        return Photograph(found.pixels, mask, found.shape, found.changes)
+
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both members. Raises: `ImageError`, `SourceError`."""
-        image = read_image(_name(self.image), io.BytesIO(read_member(*self.image)))
-        if self.mask is None:
-            return fit_image(image, size, fit), None
-        stream = io.BytesIO(read_member(*self.mask))
-        mask = read_mask(_name(self.mask), image.shape[:2], stream)
-        return _fit_pair(image, mask, size, fit, _name(self.mask))
+        return self.read(size).fitted(size, fit, self.name)
+
+
+def enough_for(size: int) -> int:
+    """The side in px that a JPEG must keep when decoded at a fraction of its size.
+
+    Twice the final side keeps the look; duplicates are compared at 192 px.
+    """
+    return max(2 * size, 192)
 
 
 def read_member(archive: Path, member: str) -> bytes:
     """A member's bytes, all of them, so that the archive's checksum of it is always compared.
 
-    Raises: `SourceError` when the archive or the member is missing, damaged or encrypted.
+    Raises: `SourceError` when the archive is refused, or archive or member is missing or damaged.
     """
     try:
-        with ZipFile(archive) as opened:
-            return opened.read(member)
-    # RuntimeError: the member is encrypted, or compressed in a way that Python does not know.
-    except (BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, OSError) as error:
-        raise SourceError(
-            f"{_name((archive, member))}: cannot be read from the archive ({error}); expected a "
-            "whole, unencrypted zip file: fetch it again"
-        ) from error
+        return archives.read_member(archive, member)
+    except ArchiveError as error:
+        raise SourceError(str(error)) from error
 
 
 def _name(place: tuple[Path, str]) -> str:
     archive, member = place
     return f"{archive.name}/{member}"
-
-
-def _fit_pair(
-    image: np.ndarray, mask: np.ndarray | None, size: int, fit: Fit, name: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    fitted = None if mask is None else fit_mask(mask, size, fit)
-    if fitted is not None and not fitted.any():
-        raise SourceError(
-            f"{name}: no lesion pixel is left at {size} px after '{fit}'; "
-            "use data.fit: pad or squash, or remove the row"
-        )
-    return fit_image(image, size, fit), fitted

@@ -1,4 +1,4 @@
-"""The data: how many images of what, in which split, and what the captions found in them."""
+"""The data: images by split, class and skin tone, their origin, their leaks, and some of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from didgen.data.manifest import SPLITS, read_manifest
 from didgen.report.numbers import listed, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import broken, json_file
+from didgen.report.sections import data_leaks, data_origin, data_sheet, data_skin
 from didgen.report.tables import bars, count_table
 
 if TYPE_CHECKING:
@@ -17,16 +18,27 @@ MASK_ONLY = "mask only, no label"
 
 
 def section(run_dir: Path, options: Options) -> Section:
-    """Read the three manifests, the summary and the captions' statistics."""
+    """Read the three manifests, the summary, the leaks and the captions."""
     import pandas as pd
 
-    paths = {split: run_dir / "data" / f"{split}.csv" for split in SPLITS}
+    data = run_dir / "data"
+    paths = {split: data / f"{split}.csv" for split in SPLITS}
     frames = {s: read_manifest(p, check_files=False) for s, p in paths.items() if p.is_file()}
     if not frames:
         return Section("data", "Data", None, ("No data were prepared in this run.",))
     missing = [f"There is no {split} split in this run." for split in SPLITS if split not in frames]
     frame = pd.concat(frames.values(), ignore_index=True)
-    captions = _captions(run_dir / "captions" / "statistics.json")
+    origin, lacks = data_origin.origin(data / "summary.json", frame)
+    missing += lacks
+    leaks = data_leaks.leaks(data, frame)
+    if leaks["search"] is None:
+        missing.append("Whether duplicates were looked for was not recorded in this run.")
+    skin = data_skin.tones(run_dir / "captions" / "captions.csv", frame)
+    if skin is None:
+        missing.append("Skin tones were not recorded in this run.")
+    # The tables of classes and of skin tones have told these.
+    told = {"diagnosis"} if skin is None else {"diagnosis", "skin_tone"}
+    captions = _captions(run_dir / "captions" / "statistics.json", told)
     if captions is None:
         missing.append("No captions were counted in this run, so attributes are not shown.")
     sizes = {
@@ -36,15 +48,14 @@ def section(run_dir: Path, options: Options) -> Section:
     content = {
         "classes": count_table("Images by class and split", "class", _by_class(frame)),
         "groups": _groups(frame),
-        "leak": _leak(frame),
-        "sources": [
-            plural(int(n), "image") + f" from {name or 'a source not named'}"
-            for name, n in frame["source"].value_counts().items()
-        ],
+        "origin": origin,
+        "leaks": leaks,
+        "skin": skin,
+        "sheet": data_sheet.sheet(data, frame, options),
         "masks": int((frame["mask"] != "").sum()),
         "total": len(frame),
         "sizes": listed(sorted(sizes)),
-        "left_out": _left_out(run_dir / "data" / "summary.json"),
+        "left_out": _left_out(data / "summary.json"),
         "captions": captions,
     }
     return Section("data", "Data", content, tuple(missing))
@@ -75,19 +86,6 @@ def _groups(frame: "pd.DataFrame") -> Any:
     return count_table(caption, "of the images", counts, total_row=False) if counts else None
 
 
-def _leak(frame: "pd.DataFrame") -> str:
-    """One sentence on whether a lesion or a patient stands in two splits."""
-    told = []
-    for column, noun in (("lesion_id", "lesion"), ("patient_id", "patient")):
-        known = frame[frame[column] != ""]
-        if known.empty:
-            told.append(f"{noun}s are not known")
-            continue
-        crossing = int((known.groupby(column)["split"].nunique() > 1).sum())
-        told.append(f"{plural(crossing, noun) if crossing else f'no {noun}'} in two splits")
-    return f"Leakage: {listed(told)}."
-
-
 def _left_out(path: Path) -> list[str]:
     summary = json_file(path) or {}
     left_out = summary.get("left_out", {})
@@ -96,8 +94,11 @@ def _left_out(path: Path) -> list[str]:
     return [f"{plural(int(n), 'image')} ({reason})" for reason, n in left_out.items() if n]
 
 
-def _captions(path: Path) -> dict[str, Any] | None:
-    """What statistics.json says of the captions: one line of facts, one distribution a field."""
+def _captions(path: Path, told: set[str]) -> dict[str, Any] | None:
+    """What statistics.json says of the captions: one line of facts, the words of all other fields.
+
+    `told`: fields that are shown elsewhere.
+    """
     statistics = json_file(path)
     if statistics is None:
         return None
@@ -115,7 +116,7 @@ def _captions(path: Path) -> dict[str, Any] | None:
     shown = [
         {"name": name.replace("_", " "), "bars": bars(counts)}
         for name, counts in values.items()
-        if counts and name != "diagnosis"  # the table of classes has told these
+        if counts and name not in told
     ]
     return {"facts": "; ".join(facts), "fields": shown}
 

@@ -1,0 +1,153 @@
+"""Speed and memory of the preparation, beside a plain Pillow loop over the same photographs.
+
+Run: OMP_NUM_THREADS=1 python benchmarks/preparation.py [--folder PHOTOGRAPHS] [--size 128]
+Without a folder, phantoms are drawn, enlarged to 1024 x 768 px and saved as JPEG. A plain loop
+opens, crops, resizes and saves; it neither checks nor hashes, nor keeps files whole on a full disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before numpy: its matrix products would otherwise use every core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
+
+from didgen.data.images import square_box  # noqa: E402
+from didgen.data.phantoms import cohort, render  # noqa: E402
+from didgen.data.preparation import Plan, prepare_images, prepare_one  # noqa: E402
+from didgen.data.sources.records import FilePixels, Record  # noqa: E402
+
+
+def photographs(folder: Path, count: int = 24) -> list[Path]:
+    """Phantoms as JPEG files of 1024 x 768 px, with the grain that a camera adds."""
+    rng = np.random.default_rng(0)
+    for number, spec in enumerate(cohort(count, seed=1)):
+        drawn = Image.fromarray(render(spec, 256).image).crop((0, 32, 256, 224))
+        pixels = np.asarray(drawn.resize((1024, 768), Image.Resampling.BICUBIC), np.float32)
+        noisy = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number:03d}.jpg", quality=92)
+    return sorted(folder.glob("*.jpg"))
+
+
+def records_of(files: list[Path], count: int) -> list[Record]:
+    """As many records as asked for, over the files in turn."""
+    return [
+        Record(f"i{n:06d}", "NV", "", "", "benchmark", "", FilePixels(files[n % len(files)]))
+        for n in range(count)
+    ]
+
+
+def plain(path: Path, out: Path, size: int) -> None:
+    """What one writes without this project: open, crop, resize, save."""
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = image.crop(square_box(image.height, image.width, "crop"))
+    image.resize((size, size), Image.Resampling.BICUBIC).save(out)
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of a call, the processes that it started included."""
+    wall, spent = time.perf_counter(), _processor()
+    work()
+    return time.perf_counter() - wall, _processor() - spent
+
+
+def _processor() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def speed(files: list[Path], size: int, out: Path) -> None:
+    """Print images a second of one core: the plain loop, the preparation, and its extras."""
+    records = records_of(files, len(files))
+    (out / "plain").mkdir()
+    runs = {
+        "plain Pillow loop": lambda: [
+            plain(f, out / "plain" / f"{f.stem}.png", size) for f in files
+        ]
+    }
+    for name, options in (
+        ("preparation", {"fingerprints": False}),
+        ("  and fingerprints", {"fingerprints": True}),
+        ("  and hair removal", {"fingerprints": False, "hair_removal": True}),
+    ):
+        plan = Plan(out / name.strip(), size, **options)
+        prepare_one(records[0], plan)
+        runs[name] = lambda plan=plan: [prepare_one(record, plan) for record in records]
+    base = None
+    for name, work in runs.items():
+        work()
+        spent = min(seconds(work)[1] for _ in range(3))
+        base = base or spent
+        print(f"{name:20s} {len(files) / spent:8.1f} images/s a core   {base / spent:5.2f} x plain")
+
+
+def scaling(files: list[Path], size: int, out: Path, count: int) -> None:
+    """Print the wall-clock of two processes against one, starting them included."""
+    records, walls = records_of(files, count), []
+    for workers in (1, 2):
+        plan = Plan(out / f"w{workers}", size, fingerprints=False)
+        walls.append(seconds(lambda w=workers, p=plan: prepare_images(records, p, w))[0])
+    print(f"{count} images: 1 process {walls[0]:.1f} s, 2 processes {walls[1]:.1f} s, "
+          f"{walls[0] / walls[1]:.2f} x")  # fmt: skip
+
+
+def memory(files: list[Path], size: int, count: int, near: bool) -> dict[str, float]:
+    """Peak resident memory in MB of a preparation of `count` images in a fresh process."""
+    words = [sys.executable, __file__, "--measure", str(count), "--size", str(size),
+             "--folder", str(files[0].parent), *(["--near"] if near else [])]  # fmt: skip
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(files: list[Path], size: int, count: int, near: bool) -> None:
+    """Prepare and print this process' and its largest worker's peak memory in MB, as JSON."""
+    with tempfile.TemporaryDirectory() as out:
+        prepare_images(records_of(files, count), Plan(Path(out), size, fingerprints=near), 2)
+    peak = {
+        name: round(resource.getrusage(who).ru_maxrss / 1024)
+        for name, who in (("main", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN))
+    }
+    print(json.dumps(peak))
+
+
+def main() -> None:
+    """Print speed against the plain loop, scaling to two processes, and memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="JPEG photographs to use instead of phantoms")
+    parser.add_argument("--size", type=int, default=128, help="side in pixels")
+    parser.add_argument("--counts", type=int, nargs=2, default=(500, 5000), help="for memory")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--near", action="store_true", help="memory with fingerprints")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        files = sorted(options.folder.glob("*.jpg")) if options.folder else photographs(Path(place))
+        if not files:
+            parser.error(f"{options.folder}: no *.jpg; name a folder of JPEG photographs")
+        if options.measure:
+            measure(files, options.size, options.measure, options.near)
+            return
+        with Image.open(files[0]) as first:
+            print(f"{len(files)} photographs, the first {first.width} x {first.height} px")
+        with tempfile.TemporaryDirectory() as out:
+            speed(files, options.size, Path(out))
+            scaling(files, options.size, Path(out), options.counts[0])
+        for count in options.counts:
+            peak = memory(files, options.size, count, options.near)
+            print(f"{count:6d} images: peak {peak['main']} MB, largest worker {peak['worker']} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Published data sets, unpacked in a folder: one table of names a data set, one reader for all."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from didgen.data.sources.listing import IMAGE_SUFFIXES, Listing, list_files
+from didgen.data.sources.records import FilePixels, Record, SourceError
+from didgen.data.sources.tables import (
+    check_ids,
+    pick_columns,
+    read_table,
+    refuse,
+    split_names,
+)
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a data set calls its files, columns and diagnoses.
+
+    tables: all that are read, each with its alternative names; the first must be there.
+    columns: ours to theirs, alternatives in order of preference.
+    diagnoses: theirs in lower case to an ISIC 2018 code, or to "" where that has no class.
+    mask_ending: what a mask's name has more than its image's; optional_ending: what the files may
+    have more, or less, than the table. note: said in the log whenever the set is read.
+    """
+
+    source: str
+    tables: tuple[tuple[str, ...], ...]
+    columns: Mapping[str, tuple[str, ...]]
+    diagnoses: Mapping[str, str]
+    mask_ending: str = "_segmentation"
+    optional_ending: str = ""
+    note: str = ""
+    needed: tuple[str, ...] = field(default=("id", "label"))
+
+
+def published_records(
+    folder: Path | str,
+    layout: Layout,
+    read: Callable[[Listing, Layout], pd.DataFrame] | None = None,
+) -> list[Record]:
+    """Records of a data set in its published layout, in the order of its table.
+
+    `read` gives the table (columns of `layout.columns`) where it takes more than `read_tables`.
+    Images with a diagnosis that has no class of ISIC 2018 are left out, counted in the log.
+    Raises: `SourceError`, with counts, for tables, columns, names or files that do not fit.
+    """
+    listing = list_files(folder, (layout.mask_ending,))
+    frame = (read or read_tables)(listing, layout)
+    where = f"{layout.source} in {folder}"
+    frame["id"] = frame["id"].map(_stem)
+    check_ids(frame["id"], where)
+    frame["split"] = split_names(frame["split"], frame["id"], where)
+    names = set(frame["id"])
+    frame = _with_class(frame, layout, where)
+    images = _find(frame["id"], listing, layout, where)
+    masks = _by_image(listing.masks, layout, where)
+    records = [
+        Record(
+            id=row.id,
+            label=row.label,
+            lesion_id=row.lesion_id,
+            patient_id=row.patient_id,
+            source=layout.source,
+            split=row.split,
+            pixels=FilePixels(images[row.id], masks.get(images[row.id].stem)),
+        )
+        for row in frame.itertuples()
+    ]
+    files = {path.stem for path in listing.images}
+    ending = layout.optional_ending
+    more = {stem for stem in files if not {stem, stem.removesuffix(ending), stem + ending} & names}
+    _tell(records, len(more), len(masks), layout, where)
+    return records
+
+
+def read_tables(listing: Listing, layout: Layout) -> pd.DataFrame:
+    """All tables of the layout that are there, one under the other, columns under our names."""
+    parts = []
+    for number, names in enumerate(layout.tables):
+        path = listing.table(*names)
+        if path is None and number == 0:
+            raise SourceError(missing_table(listing, layout, names))
+        if path is not None:
+            # Test sets are published without diagnoses: only the first table must have all.
+            needed = layout.needed if number == 0 else ("id",)
+            parts.append(pick_columns(read_table(path), layout.columns, needed, path))
+    return pd.concat(parts, ignore_index=True)
+
+
+def missing_table(listing: Listing, layout: Layout, names: tuple[str, ...]) -> str:
+    """The message for a table that is not there: what lies there instead, and what to do."""
+    there = sorted(path.name for path in listing.tables)[:5] or ["none"]
+    archives = sum(listing.others[suffix] for suffix in (".zip", ".gz", ".tar", ".rar", ".7z"))
+    remedy = (
+        f"unpack the {archives} archives there"
+        if archives
+        else "set data.folder to the folder the data set was unpacked in"
+    )
+    return (
+        f"{listing.folder}: no {' or '.join(names)}, the table of {layout.source}; found tables: "
+        f"{', '.join(there)}; {remedy}"
+    )
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _with_class(frame: pd.DataFrame, layout: Layout, where: str) -> pd.DataFrame:
+    """The rows whose diagnosis is a class of ISIC 2018, the others counted in the log."""
+    theirs = frame["label"].str.lower()
+    codes = theirs.map(lambda word: layout.diagnoses.get(word, "" if word == "" else None))
+    known = codes.notna()
+    without = known & (codes == "")
+    for rows, why, level in (
+        (without, "their diagnosis has no class of ISIC 2018", logging.INFO),
+        (~known, "their diagnosis is not known to this reader", logging.WARNING),
+    ):
+        if rows.any():
+            counts = frame.loc[rows, "label"].replace("", "(none)").value_counts()
+            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            LOGGER.log(
+                level,
+                "%s: %d of %d images left out, %s: %s",
+                where, int(rows.sum()), len(frame), why, told,
+            )  # fmt: skip
+    kept = frame.assign(label=codes)[known & ~without]
+    if kept.empty:
+        raise SourceError(
+            f"{where}: none of {len(frame)} rows has a diagnosis that is a class of ISIC 2018; "
+            f"found {sorted(set(frame['label']))[:8]}, expected some of "
+            f"{sorted(name for name, code in layout.diagnoses.items() if code)}"
+        )
+    return kept
+
+
+def _find(ids: pd.Series, listing: Listing, layout: Layout, where: str) -> dict[str, Path]:
+    """The file of each id. Raises: `SourceError` for ids without file, or with two."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in listing.images:
+        by_stem.setdefault(path.stem, []).append(path)
+    ending = layout.optional_ending
+    found = {}
+    for name in ids:
+        candidates = [name]
+        if ending:
+            candidates += [name.removesuffix(ending), name + ending]
+        found[name] = next((by_stem[c] for c in candidates if c in by_stem), [])
+    absent = [name for name, paths in found.items() if not paths]
+    if absent:
+        listing.refuse_unreadable()
+    refuse(
+        absent,
+        f"{where}: images that are not there",
+        f"unpack the image archives into this folder; {len(by_stem)} image files lie there",
+    )
+    refuse(
+        [" and ".join(map(str, paths)) for paths in found.values() if len(paths) > 1],
+        f"{where}: images that are there more than once",
+        "keep one copy of each",
+        "images",
+    )
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def _by_image(masks: list[Path], layout: Layout, where: str) -> dict[str, Path]:
+    found = {path.stem[: -len(layout.mask_ending)]: path for path in masks}
+    kept = set(found.values())
+    refuse(
+        [path for path in masks if path not in kept],
+        f"{where}: masks that are there more than once",
+        "keep one copy of each",
+        "files",
+    )
+    return found
+
+
+def _tell(records: list[Record], n_more: int, n_masks: int, layout: Layout, where: str) -> None:
+    if layout.note:
+        LOGGER.warning("%s: %s", where, layout.note)
+    if n_more > 0:
+        LOGGER.info("%s: %d image files are not in the table and not read", where, n_more)
+    with_mask = sum(record.pixels.has_mask for record in records)
+    if n_masks and with_mask < len(records):
+        LOGGER.info("%s: %d of %d images have a mask", where, with_mask, len(records))

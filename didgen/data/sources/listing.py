@@ -1,0 +1,108 @@
+"""What lies in a folder: images, masks beside them, tables, and what is left aside."""
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from didgen.data.images import CONVERT_DICOM
+from didgen.data.sources.records import SourceError
+from didgen.data.sources.tables import refuse
+
+LOGGER = logging.getLogger(__name__)
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm")
+)
+MASK_ENDINGS = ("_segmentation", "_mask")
+TABLE_SUFFIXES = frozenset((".csv", ".tab", ".tsv", ".txt", ".xlsx", ""))
+_UNREADABLE = {
+    ".dcm": CONVERT_DICOM,
+    ".dicom": CONVERT_DICOM,
+    ".heic": "convert them to JPEG",
+    ".heif": "convert them to JPEG",
+}
+
+
+@dataclass
+class Listing:
+    """The files under a folder, in order of their paths; hidden ones are not looked at.
+
+    `masks` are images whose name ends in one of the mask endings; `unreadable` holds by extension
+    the images of formats that are not read; `others` counts by extension what is none of these.
+    """
+
+    folder: Path
+    images: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, list[Path]] = field(default_factory=dict)
+
+    def refuse_unreadable(self) -> None:
+        """Raise `SourceError` when there are images of a format that is not read (DICOM, HEIC),
+        with their count and how to convert them.
+        """
+        for suffix, paths in self.unreadable.items():
+            names = [path.relative_to(self.folder) for path in paths]
+            refuse(names, f"{self.folder}: {suffix} images", _UNREADABLE[suffix], "files")
+
+    def table(self, *patterns: str) -> Path | None:
+        """The file whose name matches the first pattern that any does; of several the one nearest
+        to the top. Upper and lower case are the same. Raises: `SourceError` when two are as near.
+        """
+        for pattern in patterns:
+            found = [p for p in self.tables if fnmatch(p.name.lower(), pattern.lower())]
+            nearest = min((len(path.parts) for path in found), default=0)
+            found = [path for path in found if len(path.parts) == nearest]
+            if len(found) > 1:
+                refuse(
+                    found, f"{self.folder}: more than one {pattern}", "keep the one to use", "files"
+                )
+            if found:
+                return found[0]
+        return None
+
+
+def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS) -> Listing:
+    """Look through a folder and all below it, links followed, extensions in any case.
+
+    Raises: `SourceError` when there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; set data.folder to the folder of your images")
+    listing = Listing(folder)
+    for path in sorted(_walk(folder)):
+        suffix = path.suffix.lower()
+        if suffix in _UNREADABLE:
+            listing.unreadable.setdefault(suffix, []).append(path)
+        elif suffix in IMAGE_SUFFIXES:
+            is_mask = path.stem.lower().endswith(mask_endings)
+            (listing.masks if is_mask else listing.images).append(path)
+        elif suffix in TABLE_SUFFIXES:
+            listing.tables.append(path)
+        else:
+            listing.others[suffix] += 1
+    if listing.others:
+        counts = ", ".join(f"{ending} {n}" for ending, n in sorted(listing.others.items()))
+        total = sum(listing.others.values())
+        LOGGER.info("%s: %d files left aside by extension: %s", folder, total, counts)
+    return listing
+
+
+def _walk(folder: Path) -> list[Path]:
+    files, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        # A link back up would be walked for ever.
+        folders[:] = [] if real in seen else [n for n in folders if _visible(n)]
+        if real not in seen:
+            files += [Path(place, name) for name in names if _visible(name)]
+        seen.add(real)
+    return files
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name not in ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -1,0 +1,137 @@
+"""Tables of metadata: read as text whatever their separator, checked, faults counted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from didgen.data.sources.records import SourceError
+
+SPLIT_NAMES = {
+    "": "", "train": "train", "training": "train", "val": "val", "valid": "val",
+    "validation": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def refuse(offenders: Iterable[object], what: str, remedy: str, noun: str = "rows") -> None:
+    """Raise `SourceError` when there are offenders: how many, the first five, what to do."""
+    names = [str(name) for name in offenders]
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise SourceError(f"{what}: {len(names)} {noun} ({shown}); {remedy}")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Every cell as text without blanks around it, "" where absent; comma, tab or semicolon.
+
+    Raises: `SourceError` when the file is missing, is not UTF-8 text, is empty, or is no table.
+    """
+    try:
+        head = path.open(encoding="utf-8-sig").readline()
+        separator = max(",\t;", key=head.count)
+        frame = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            index_col=False, on_bad_lines="error",
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such table; correct the path") from error
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise SourceError(
+            f"{path}: cannot be read as a table ({str(error).strip()}); expected a CSV in UTF-8 "
+            "with a line of column names"
+        ) from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    if frame.empty:
+        raise SourceError(f"{path}: no rows under the column names; expected one row an image")
+    return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def pick_columns(
+    frame: pd.DataFrame,
+    columns: Mapping[str, Sequence[str]],
+    needed: Sequence[str],
+    where: object,
+) -> pd.DataFrame:
+    """The columns under our names: of the alternatives the first that is there, else empty.
+
+    Raises: `SourceError` when a needed column has none of its names in the table.
+    """
+    found = {
+        ours: next((name for name in names if name in frame), None)
+        for ours, names in columns.items()
+    }
+    absent = [" or ".join(columns[ours]) for ours in needed if found[ours] is None]
+    if absent:
+        raise SourceError(
+            f"{where}: missing columns {absent}; found {list(frame.columns)}; expected the table "
+            "as it was published"
+        )
+    return pd.DataFrame(
+        {ours: frame[name] if name else "" for ours, name in found.items()}, index=frame.index
+    )
+
+
+def one_hot(frame: pd.DataFrame, codes: Sequence[str], where: object) -> pd.Series:
+    """The one of `codes` whose column holds 1 in each row.
+
+    Raises: `SourceError`, with counts, for a missing column, a cell other than 0 and 1, or a row
+    that has not exactly one 1. Rows are named by the frame's first column.
+    """
+    absent = [code for code in codes if code not in frame]
+    if absent:
+        raise SourceError(
+            f"{where}: missing columns {absent}; found {list(frame.columns)}, expected "
+            f"{list(codes)}; fetch the official file again"
+        )
+    cells = frame[list(codes)].apply(pd.to_numeric, errors="coerce")
+    names = frame.iloc[:, 0]
+    refuse(
+        names[~cells.isin([0.0, 1.0]).all(axis=1)],
+        f"{where}: cells other than 0.0 and 1.0",
+        "fetch the official file again",
+    )
+    refuse(
+        names[cells.sum(axis=1) != 1],
+        f"{where}: rows without exactly one diagnosis of {', '.join(codes)}",
+        "fetch the official file again",
+    )
+    return cells.idxmax(axis=1)
+
+
+def check_ids(ids: pd.Series, where: object) -> None:
+    """Raise `SourceError`, with counts, for ids that are empty, repeat or cannot be file names."""
+    refuse(
+        [f"line {line + 2}" for line in ids.index[ids == ""]],
+        f"{where}: empty id",
+        "give every image an id",
+    )
+    refuse(
+        ids[ids.str.contains(r"[^A-Za-z0-9_.-]")],
+        f"{where}: ids with other characters than letters, digits, '_', '-' and '.'",
+        "rename them: ids become file names",
+    )
+    refuse(
+        ids[ids.str.startswith((".", "-"))],
+        f"{where}: ids that start with '.' or '-'",
+        "rename them: ids become file names",
+    )
+    refuse(
+        ids[ids.duplicated(keep=False)], f"{where}: duplicate ids", "give every image its own id"
+    )
+    folded = ids.str.lower()
+    refuse(
+        ids[folded.duplicated(keep=False)],
+        f"{where}: ids that differ only in upper and lower case",
+        "rename them: some file systems hold both for the same name",
+    )
+
+
+def split_names(splits: pd.Series, ids: pd.Series, where: object) -> pd.Series:
+    """train, val, test or "" for the words that tables use. Raises: `SourceError` with counts."""
+    lower = splits.str.lower()
+    refuse(
+        ids[~lower.isin(SPLIT_NAMES)],
+        f"{where}: unknown splits {sorted(set(splits[~lower.isin(SPLIT_NAMES)]))[:5]}",
+        "use train, val and test, or leave the cell empty",
+    )
+    return lower.map(SPLIT_NAMES)

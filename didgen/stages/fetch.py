@@ -1,0 +1,88 @@
+"""Download and verify the archives of a source."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Settings(Section):
+    """Which archives, from where, to where."""
+
+    source: Literal["isic2018"] = Field(
+        "isic2018", description="the source whose archives are fetched"
+    )
+    mirror: str | None = Field(
+        None,
+        min_length=1,
+        description="address (http, https) or folder that has the archives under their official "
+        "names; a folder is used in place; null: the challenge's own bucket",
+    )
+    archives: Path = Field(
+        Path("data/isic2018"),
+        description="folder where downloads and `archives.lock.json`, the record of their "
+        "checksums, are kept",
+    )
+    offline: bool = Field(
+        False, description="use no network: name what is missing and where to put it"
+    )
+    splits: Literal["grouped", "official"] = Field(
+        "grouped",
+        description="`grouped` needs the training archives, `official` also those of validation "
+        "and test",
+    )
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    workers: int = Field(4, ge=1, le=32, description="files fetched or checked at once")
+    out: Path = Field(description="JSON to write: every archive's path, size and checksum")
+
+
+def run(config: Config) -> None:
+    """Have every archive that the splits need, verified, and write their list.
+
+    Raises: `DownloadError` or `ChecksumError` naming each file, where it was sought and what to do.
+    """
+    from dataclasses import asdict
+
+    from didgen.data.download import archives_folder, fetch_archives
+    from didgen.data.files import write_json
+    from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
+    from didgen.data.transfer_progress import readable
+    from didgen.data.web import shown
+
+    wanted = needed_archives(official=config.splits == "official")
+    found = fetch_archives(wanted, config.archives, config.mirror, config.offline, config.workers)
+    fetched = sum(file.downloaded for file in found)
+    LOGGER.info(
+        "%d archives, %s: %d fetched now, %d already here and unchanged",
+        len(found), readable(sum(file.size for file in found)), fetched, len(found) - fetched,
+    )  # fmt: skip
+    mirror = config.mirror
+    listing = {
+        "source": config.source,
+        "mirror": shown(mirror) if mirror and "://" in mirror else mirror,
+        "folder": archives_folder(mirror, config.archives),
+        "splits": config.splits,
+        "files": [
+            {
+                "name": file.name,
+                "path": file.path,
+                "size": file.size,
+                "sha256": file.sha256,
+                "origin": file.origin,
+                "checked_by": file.checked_by,
+                "licence": archive.licence,
+            }
+            for file, archive in zip(found, wanted, strict=True)
+        ],
+        "provenance": [asdict(provenance(name)) for name in (TASK1_SOURCE, TASK3_SOURCE)],
+    }
+    write_json(config.out, listing)
