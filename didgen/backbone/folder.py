@@ -1,23 +1,43 @@
 """What a Stable Diffusion folder must hold, and clear words where it does not."""
 
 from pathlib import Path
-from typing import Any
 
+TINY = Path(__file__).parent / "tiny_weights"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "unet": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
+# Formats of Python's pickle: opening such a file runs whatever code is in it.
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 class BackboneError(ValueError):
-    """The folder or hub id is not a Stable Diffusion 1.x or 2.x model that can be used."""
+    """The folder, file or hub id is not a Stable Diffusion 1.x or 2.x model that can be used."""
 
 
 def is_local(source: str, place: Path) -> bool:
     """Whether a source is a path (or "tiny") and not a hub id, which is "owner/name"."""
+    if place.suffix in (".safetensors", *PICKLED):
+        return True
     return place.exists() or source == "tiny" or source.count("/") != 1 or source[0] in "./~"
+
+
+def check_file(file: Path) -> None:
+    """Check that a single-file checkpoint is there and of a format that is opened.
+
+    Raises: BackboneError for pickled, absent or other files.
+    """
+    if file.suffix in PICKLED:
+        raise BackboneError(
+            f"{file}: {file.suffix} files are not opened, because they can run code; convert it "
+            "to .safetensors first"
+        )
+    if not file.is_file():
+        raise BackboneError(f"there is no file {file}: give a checkpoint, a folder or a hub id")
+    if file.suffix != ".safetensors":
+        raise BackboneError(f"{file}: expected a diffusers folder or a .safetensors checkpoint")
 
 
 def check_folder(folder: Path) -> str | None:
@@ -29,8 +49,8 @@ def check_folder(folder: Path) -> str | None:
         raise BackboneError(f"there is no folder {folder}: give a diffusers folder or a hub id")
     if not (folder / "model_index.json").is_file():
         raise BackboneError(
-            f"{folder} has no model_index.json, so it is no diffusers folder: convert a single "
-            "checkpoint file with diffusers first"
+            f"{folder} has no model_index.json, so it is no diffusers folder: give one, or the "
+            "path of a single .safetensors checkpoint"
         )
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
@@ -49,15 +69,3 @@ def check_folder(folder: Path) -> str | None:
         # fp16 files are read only where the full ones are absent.
         variants.append(all(".fp16." in file.name for file in files))
     return "fp16" if all(variants) else None
-
-
-def scheduler_class(name: str, options: dict[str, Any]) -> Any:
-    """The diffusers scheduler class that the model itself names."""
-    import diffusers
-
-    given = {key: value for key, value in options.items() if value is not None}
-    config = diffusers.DDIMScheduler.load_config(name, subfolder="scheduler", **given)
-    found = config.get("_class_name", "")
-    if not hasattr(diffusers, found):
-        raise BackboneError(f"{name} names the scheduler {found!r}, which diffusers does not have")
-    return getattr(diffusers, found)

@@ -13,10 +13,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from didgen.backbone.folder import BackboneError, check_folder, is_local, scheduler_class
+from didgen.backbone.folder import BackboneError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-TINY = Path(__file__).parent / "tiny_weights"
 
 
 class PromptTooLong(ValueError):
@@ -70,48 +69,19 @@ class Backbone:
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Open a diffusers folder, a hub id ("owner/name") or "tiny", the packaged backbone.
+        """Open a diffusers folder, a hub id ("owner/name"), a single .safetensors file or "tiny".
 
-        Only safetensors weights are read. Modules come in evaluation mode without gradients.
+        "tiny" is the packaged backbone. Only safetensors weights are read. Modules come in
+        evaluation mode without gradients. `local_files_only` never asks the hub.
 
-        Raises: BackboneError when the source is no such model or lacks a part.
+        Raises: BackboneError when the source is no such model, lacks a part or is damaged.
         """
-        import diffusers
-        from transformers import CLIPTextModel, CLIPTokenizer
+        from didgen.backbone.loading import open_parts
 
-        place = TINY if str(source) == "tiny" else Path(source)
-        variant = check_folder(place) if is_local(str(source), place) else None
-        name = str(place) if is_local(str(source), place) else str(source)
-        options = {"revision": revision, "local_files_only": local_files_only}
-        weights = {**options, "use_safetensors": True, "variant": variant}
-        try:
-            scheduler = scheduler_class(name, options).from_pretrained(
-                name, subfolder="scheduler", **options
-            )
-            tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", **options)
-            vae = diffusers.AutoencoderKL.from_pretrained(
-                name, subfolder="vae", torch_dtype=dtype, **weights
-            )
-            unet = diffusers.UNet2DConditionModel.from_pretrained(
-                name, subfolder="unet", torch_dtype=dtype, **weights
-            )
-            text_encoder = CLIPTextModel.from_pretrained(
-                name, subfolder="text_encoder", dtype=dtype, **weights
-            )
-        except OSError as error:
-            raise BackboneError(
-                f"cannot open {name!r} as a diffusers Stable Diffusion model with safetensors "
-                f"weights: {error}"
-            ) from error
-        for module in (vae, text_encoder, unet):
-            module.to(device).eval().requires_grad_(False)
-        return cls(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-        )
+        parts = open_parts(source, dtype, revision, local_files_only)
+        for module in (parts["vae"], parts["text_encoder"], parts["unet"]):
+            module.to(device)
+        return cls(**parts)
 
     def save(self, path: str | Path) -> None:
         """Write a folder of safetensors that `StableDiffusionPipeline.from_pretrained` opens.

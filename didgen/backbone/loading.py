@@ -1,23 +1,121 @@
-"""What is wanted of a backbone without opening its weights."""
+"""Opening a backbone: a diffusers folder, a hub id, a single .safetensors file or "tiny"."""
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
-from didgen.backbone.handle import TINY, BackboneError
+import torch
+from safetensors import SafetensorError
+
+from didgen.backbone.folder import TINY, BackboneError, check_file, check_folder, is_local
+from didgen.backbone.hub import fetch
+
+LOGGER = logging.getLogger(__name__)
+# What the libraries raise for files that are damaged or hold another model.
+_FOREIGN = (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError)
 
 
-def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
-    """Open only the tokenizer of a diffusers folder, a hub id or "tiny".
+def load_tokenizer(source: str | Path, revision: str | None = None, offline: bool = False) -> Any:
+    """Open only the tokenizer of a backbone.
 
     Raises: BackboneError when there is none.
     """
     from transformers import CLIPTokenizer
 
-    name = str(TINY if str(source) == "tiny" else source)
+    from didgen.backbone.single_file import open_tokenizer
+
+    place = locate(source, revision, offline, tokenizer_only=True)
     try:
-        return CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", revision=revision)
-    except (OSError, TypeError) as error:
+        if place.suffix == ".safetensors":
+            return open_tokenizer(place)
+        return CLIPTokenizer.from_pretrained(str(place), subfolder="tokenizer")
+    except BackboneError:
+        raise
+    except _FOREIGN as error:
         raise BackboneError(
-            f"cannot open the tokenizer of {name!r}: {error}; expected a diffusers Stable "
+            f"cannot open the tokenizer of {str(source)!r}: {error}; expected a diffusers Stable "
             "Diffusion folder or hub id"
         ) from error
+
+
+def locate(
+    source: str | Path,
+    revision: str | None = None,
+    offline: bool = False,
+    tokenizer_only: bool = False,
+) -> Path:
+    """The local folder, or the .safetensors file, that a source stands for.
+
+    Raises: BackboneError when there is none, or for a format that is not opened.
+    """
+    text = str(source)
+    place = TINY if text == "tiny" else Path(text).expanduser()
+    if not is_local(text, place):
+        return fetch(text, revision, offline, tokenizer_only)
+    if place.suffix and not place.is_dir():
+        check_file(place)
+    return place
+
+
+def open_parts(
+    source: str | Path, dtype: torch.dtype, revision: str | None = None, offline: bool = False
+) -> dict[str, Any]:
+    """The five parts of a backbone by name, in evaluation mode and without gradients.
+
+    Raises: BackboneError when the source is no such model, lacks a part or is damaged.
+    """
+    from didgen.backbone.single_file import open_checkpoint
+
+    place = locate(source, revision, offline)
+    try:
+        parts = open_checkpoint(place, dtype) if place.is_file() else _open_folder(place, dtype)
+    except BackboneError:
+        raise
+    except _FOREIGN as error:
+        raise BackboneError(
+            f"cannot open {str(place)!r} as a Stable Diffusion model with safetensors weights: "
+            f"{error}; if it was copied or downloaded, do that again"
+        ) from error
+    for module in (parts["vae"], parts["text_encoder"], parts["unet"]):
+        module.eval().requires_grad_(False)
+    LOGGER.debug("opened %s", place)
+    return parts
+
+
+def _open_folder(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    weights = {"use_safetensors": True, "variant": check_folder(folder)}
+    kinds = {
+        "vae": (diffusers.AutoencoderKL, {"torch_dtype": dtype}),
+        "unet": (diffusers.UNet2DConditionModel, {"torch_dtype": dtype}),
+        "text_encoder": (CLIPTextModel, {"dtype": dtype}),
+    }
+    parts: dict[str, Any] = {}
+    for part, (kind, typed) in kinds.items():
+        model, found = kind.from_pretrained(
+            str(folder), subfolder=part, output_loading_info=True, **typed, **weights
+        )
+        # Both libraries only warn of these, and leave what is missing at random values.
+        if wrong := sorted([*found["missing_keys"], *found.get("mismatched_keys", ())]):
+            raise BackboneError(
+                f"{folder / part}: {len(wrong)} of its weights are missing or of another shape "
+                f"(first: {wrong[0]}); the weights do not belong to its config.json"
+            )
+        parts[part] = model
+    parts["scheduler"] = open_scheduler(folder)
+    parts["tokenizer"] = CLIPTokenizer.from_pretrained(str(folder), subfolder="tokenizer")
+    return parts
+
+
+def open_scheduler(folder: Path) -> Any:
+    """The scheduler, of the diffusers class that the folder itself names."""
+    import diffusers
+
+    path = folder / "scheduler" / "scheduler_config.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("_class_name", "")
+    if not hasattr(diffusers, found):
+        raise BackboneError(f"{path} names the scheduler {found!r}, which diffusers does not have")
+    return getattr(diffusers, found).from_pretrained(str(folder), subfolder="scheduler")

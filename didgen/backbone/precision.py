@@ -1,5 +1,6 @@
 """Where a network runs and in which arithmetic: bfloat16 where it is quicker, else float32."""
 
+import os
 from typing import Literal
 
 import torch
@@ -8,8 +9,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def default_device() -> torch.device:
-    """The first GPU where there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A GPU where there is one, else the processor.
+
+    The first GPU, or, of several processes on a machine, the one with this process's number.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def pick_precision(wanted: Precision, device: str | torch.device) -> str:

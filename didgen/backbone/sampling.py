@@ -4,6 +4,7 @@ Shapes: B batch, C channels, h and w latent cells, T token positions, D text wid
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from didgen.backbone.handle import Backbone
 
-Guide = Callable[[Tensor, Tensor, int, Tensor], Tensor]
+Guide = Callable[[Tensor, Tensor, int, Tensor], Tensor | tuple[Tensor, Tensor]]
 OnStep = Callable[[int, int, Tensor], None]
+
+# Diffusion keeps the latents' variance: their root mean square is about 1 at every step.
+MAX_RMS = 20.0
 
 
 def initial_noise(
@@ -48,6 +52,53 @@ def dpm_solver(config: Any) -> Any:
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {"ddim": ddim, "dpm++": dpm_solver}
 
 
+def step_timesteps(backbone: Backbone, scheduler: str, steps: int) -> list[int]:
+    """The timestep at which each sampling step starts, the noisiest first."""
+    solver = SCHEDULERS[scheduler](backbone.scheduler.config)
+    solver.set_timesteps(steps)
+    return [int(t) for t in solver.timesteps]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """An image of the batch whose latents broke: after which step, and their RMS (inf, nan)."""
+
+    image: int
+    step_index: int
+    rms: float
+
+    def __str__(self) -> str:
+        if self.rms < float("inf"):
+            return f"latents exploded at step {self.step_index} (root mean square {self.rms:.3g})"
+        return f"latents are not finite at step {self.step_index}"
+
+
+class Watch:
+    """Notes, step by step, the images whose latents are not finite or explode.
+
+    max_rms: the largest root mean square that counts as sound. `diverged` has each broken image
+    once. Its latents become zeros, so that nothing of it can reach the others.
+    """
+
+    def __init__(self, max_rms: float = MAX_RMS) -> None:
+        if not max_rms > 0:
+            raise ValueError(f"max_rms is {max_rms}, expected a positive number")
+        self.max_rms = max_rms
+        self.diverged: list[Divergence] = []
+
+    def __call__(self, latents: Tensor, step_index: int) -> Tensor:
+        """The latents BChw, zeros where an image broke."""
+        rms = latents.float().square().mean((1, 2, 3)).sqrt()
+        sound = rms <= self.max_rms  # false for nan
+        if bool(sound.all()):
+            return latents
+        known = {case.image for case in self.diverged}
+        for image in (~sound).nonzero().flatten().tolist():
+            if image not in known:
+                self.diverged.append(Divergence(image, step_index, float(rms[image])))
+        return torch.where(sound[:, None, None, None], latents, 0.0)
+
+
 def sample(
     backbone: Backbone,
     prompts: Sequence[str],
@@ -58,12 +109,16 @@ def sample(
     guide: Guide | None = None,
     on_step: OnStep | None = None,
     negative_prompt: str = "",
+    watch: Watch | None = None,
 ) -> Tensor:
     """Draw one latent a prompt and seed -> BChw; an image depends on nothing else of its batch.
 
     `guide(latents, timestep, step_index, embeddings_BTD)` returns moved latents before each step;
-    it is called without gradients on and may turn them on. `on_step(done, steps, latents)` is
-    called after each step. A guidance scale of 1 needs no unconditional pass and has none.
+    it is called without gradients on and may turn them on. If it returns (moved latents, UNet
+    output), that output is taken as the prompted prediction at the latents it was given, and the
+    step makes the other one only. `on_step(done, steps, latents)` is called after each step.
+    `watch` notes the images that diverge; when all have, sampling ends there. A guidance scale
+    of 1 needs no unconditional pass and has none.
 
     Raises: ValueError for unequal or empty lists, steps below 1, or an unknown scheduler;
     PromptTooLong.
@@ -82,27 +137,58 @@ def sample(
         latents = initial_noise(seeds, backbone.latent_shape, backbone.device, backbone.dtype)
         latents = latents * solver.init_noise_sigma
         for index, timestep in enumerate(solver.timesteps):
-            if guide is not None:
-                latents = guide(latents, timestep, index, embeddings).detach()
-            output = guided_output(backbone, latents, timestep, both, guidance_scale)
-            latents = solver.step(output, timestep, latents).prev_sample
+            moved = latents if guide is None else guide(latents, timestep, index, embeddings)
+            if isinstance(moved, tuple):
+                moved, with_text = (part.detach() for part in moved)
+                output = guided_output(
+                    backbone, latents, timestep, both, guidance_scale, with_text.to(latents)
+                )
+                output = keep_x0(backbone, output, moved - latents, timestep)
+            else:
+                moved = moved.detach()
+                output = guided_output(backbone, moved, timestep, both, guidance_scale)
+            latents = solver.step(output, timestep, moved).prev_sample
+            if watch is not None:
+                latents = watch(latents, index)
+                if len(watch.diverged) == len(latents):
+                    break
             if on_step is not None:
                 on_step(index + 1, len(solver.timesteps), latents)
     return latents.clone()
 
 
 def guided_output(
-    backbone: Backbone, latents: Tensor, timestep: Tensor, both: Tensor, guidance_scale: float
+    backbone: Backbone,
+    latents: Tensor,
+    timestep: Tensor,
+    both: Tensor,
+    guidance_scale: float,
+    with_text: Tensor | None = None,
 ) -> Tensor:
     """The UNet's output after classifier-free guidance, BChw.
 
     Shapes: both is (2B, T, D), negative prompts first, or (B, T, D) at a guidance scale of 1.
+    with_text: the prompted output, BChw, where it is known already.
     """
     if guidance_scale == 1:
-        return backbone.predict(latents, timestep, both)
-    doubled = torch.cat([latents, latents])
-    without, with_text = backbone.predict(doubled, timestep, both).chunk(2)
+        return backbone.predict(latents, timestep, both) if with_text is None else with_text
+    if with_text is None:
+        doubled = torch.cat([latents, latents])
+        without, with_text = backbone.predict(doubled, timestep, both).chunk(2)
+    else:
+        without = backbone.predict(latents, timestep, both[: len(latents)])
     return without + guidance_scale * (with_text - without)
+
+
+def keep_x0(backbone: Backbone, output: Tensor, shift: Tensor, timestep: Tensor | int) -> Tensor:
+    """The output that, at latents moved by `shift`, stands for the same clean latents.
+
+    A prediction made before a move is carried over so: the network's view of the clean image
+    hardly depends on a small move of noisy latents, its view of the noise does.
+    """
+    alpha = backbone.scheduler.alphas_cumprod[int(timestep)].item()
+    a, s = alpha**0.5, (1 - alpha) ** 0.5
+    return output + (shift if backbone.prediction_type == "epsilon" else a * shift) / s
 
 
 def _check(prompts: Sequence[str], seeds: Sequence[int], steps: int, scheduler: str) -> None:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from didgen.backbone.handle import Backbone
-    from didgen.synthesis.didgen.cache import TrainingItem
-    from didgen.synthesis.didgen.training import TrainingSettings
+    from didgen.synthesis.didgen.parallel import Team
+    from didgen.synthesis.didgen.training_settings import StepLoss, TrainingSettings
+    from didgen.synthesis.didgen.watching import Validate, Watch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -24,15 +25,30 @@ class Settings(Section):
 
     backbone: str = Field(
         "tiny",
-        description="Stable Diffusion 1.x or 2.x to start from: a diffusers folder, a hub id, or "
-        "`tiny`, the small one that comes with DiDGen",
+        description="Stable Diffusion 1.x or 2.x to start from: a diffusers folder, a hub id, a "
+        "single .safetensors checkpoint, or `tiny`, the small one that comes with DiDGen",
     )
     revision: str | None = Field(None, description="hub revision (commit) to pin; null: newest")
+    offline: bool = Field(
+        False, description="take a hub id from the local cache only, and never ask the network"
+    )
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to train on; null: all. Images without a label always stay"
     )
     steps: int = Field(250, ge=1, description="optimiser steps; the paper: 20000")
-    batch_size: int = Field(16, ge=1, description="images a step; the paper: 4")
+    batch_size: int = Field(
+        16, ge=1, description="images a step, over all processes and passes; the paper: 4"
+    )
+    accumulation: int = Field(
+        1, ge=1, description="passes that a step is split into: less memory, the same result"
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="processes that share each batch: one a GPU, or on a CPU an even share of the "
+        "cores each. 1 also where `accelerate launch` starts them",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1e-2, description="AdamW; the paper: 1e-5")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up, then constant")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
@@ -40,9 +56,15 @@ class Settings(Section):
     alpha: float = Field(
         0.1, ge=0, description="weight of L_attn in Eq. 4; the paper: 0.1; 0 switches it off"
     )
-    reading: Literal["minmax", "raw"] = Field(
+    reading: Literal["minmax", "raw", "jensen-shannon"] = Field(
         "minmax",
-        description="attention maps in Eq. 3: each scaled to [0, 1], or raw as printed",
+        description="attention maps in Eq. 3: each scaled to [0, 1], raw as printed, or the "
+        "divergence of the first public release (there with alpha 1)",
+    )
+    unmasked: Literal["reconstruction", "segmented"] = Field(
+        "reconstruction",
+        description="an image without a mask contributes L_rec only, or also L_attn with a mask "
+        "segmented by color",
     )
     prefix_only: float = Field(
         0.2, ge=0, le=1, description="share of images trained with the prefix alone as prompt"
@@ -50,11 +72,46 @@ class Settings(Section):
     prompt_dropout: float = Field(
         0.1, ge=0, le=1, description="share trained with an empty prompt, for guidance-free CFG"
     )
+    flips: bool = Field(
+        False, description="train on mirror images too; left and right change places in captions"
+    )
+    snr_gamma: float | None = Field(
+        None, gt=0, description="min-SNR weighting of L_rec (Hang et al. 2023: 5); null: none"
+    )
+    offset_noise: float = Field(
+        0.0, ge=0, le=1, description="share of noise that is the same in all cells; 0: none"
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of averaged weights, which are then kept; 0: none"
+    )
+    lora_rank: int = Field(
+        0, ge=0, le=1024, description="train adapters of this rank, merged at the end; 0: all"
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="`adamw8bit`: state in 8 bits, on a GPU, with bitsandbytes"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep few activations and compute the others again: slower, smaller"
+    )
+    channels_last: bool = Field(False, description="memory layout that suits some GPUs better")
+    compile: bool = Field(
+        False, description="compile the residual and feed-forward blocks with torch.compile"
+    )
     placeholder_init: Literal["mean", "first"] = Field(
         "mean",
         description="embedding of `<lesion>` and `<skin>`: mean of the word's pieces, or the first",
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between saved states")
+    validate_every: int | None = Field(
+        None, ge=1, description="steps between looks at validation images; null: half of `steps`"
+    )
+    validation_images: int = Field(
+        8, ge=0, description="validation images with a mask that are looked at; 0: none"
+    )
+    validation_samples: int = Field(2, ge=0, description="samples drawn at each look")
+    tensorboard: bool = Field(
+        False, description="write TensorBoard files beside the saved state (package tensorboard)"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="arithmetic of the UNet; auto: bfloat16 where the device has it built in. "
@@ -70,117 +127,152 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> "Settings":
+        shares = self.processes * self.accumulation
+        if self.batch_size % shares:
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected a multiple of processes times "
+                f"accumulation, {self.processes} x {self.accumulation} = {shares}"
+            )
+        return self
+
 
 class Config(Settings):
     """Settings and paths of the stage."""
 
     train: Path = Field(description="manifest of the training images")
+    val: Path | None = Field(
+        None, description="manifest of validation images to look at during training; null: none"
+    )
     captions: Path = Field(description="captions.csv of the caption stage")
     out: Path = Field(description="diffusers folder to write")
-    state: Path = Field(description="folder for resumable state; may be deleted when done")
+    state: Path = Field(
+        description="folder for resumable state and live logs; may be deleted when done"
+    )
     seed: int = Field(0, ge=0, description="seed of data order, noise and dropout")
 
 
 def run(config: Config) -> None:
     """Write the fine-tuned diffusers folder with `training.csv` and `config.json` in it.
 
-    Raises: `BackboneError` for an unusable backbone, `ValueError` for unfit images or captions,
-    `NonFiniteLoss`, `TrainingStopped`.
-    """
-    import pandas as pd
+    With validation images also `validation.csv` and `validation/`, pictures of each look.
 
+    Raises: `BackboneError` for an unusable backbone, `ValueError` for unfit images or captions,
+    `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`.
+    """
+    from didgen.synthesis.didgen import parallel
+
+    if config.processes > 1 and not parallel.inside():
+        _check_devices(config.processes)
+        parallel.spawn(config.processes, run, config)
+        return
+    with parallel.joined() as team:
+        _run(config, team)
+
+
+def _run(config: Config, team: "Team") -> None:
     from didgen.backbone.handle import Backbone
     from didgen.backbone.precision import default_device
-    from didgen.data.files import atomic_directory, write_csv, write_text
-    from didgen.synthesis.didgen.cache import build_cache
-    from didgen.synthesis.didgen.training import finetune
-
-    backbone = Backbone.load(config.backbone, device=default_device(), revision=config.revision)
-    backbone, prefix = _with_placeholders(backbone, config)
-    items = _training_items(config, backbone)
-    positions = _positions(backbone, prefix, items)
-    state = config.state / _state_key(config, items, backbone)
-    cache = build_cache(backbone, items, (prefix, ""), state, resolution=_SIDE)
-    LOGGER.info("%d images, %d of them with a mask", len(items), int(cache.has_mask.sum()))
-    curve = finetune(
-        backbone, cache, positions, prefix, _loop_settings(config, backbone.device), state
+    from didgen.stages.training_inputs import (
+        SIDE,
+        add_placeholders,
+        placeholder_positions,
+        state_key,
+        training_items,
     )
+    from didgen.synthesis.didgen.cache import build_cache
+    from didgen.synthesis.didgen.training import check_shares, finetune
+    from didgen.synthesis.didgen.tuning import explain_no_memory
+    from didgen.synthesis.didgen.watching import Watch
+
+    settings = _loop_settings(config, default_device())
+    check_shares(settings, team.size)
+    backbone = Backbone.load(
+        config.backbone,
+        device=default_device(),
+        revision=config.revision,
+        local_files_only=config.offline,
+    )
+    prefix = add_placeholders(backbone, config.placeholder_init)
+    items = training_items(config, backbone)
+    positions = placeholder_positions(backbone, prefix, items)
+    state = config.state / state_key(config, items, backbone)
+    if team.rank > 0:
+        team.wait()
+    with explain_no_memory():
+        cache = build_cache(
+            backbone, items, (prefix, ""), state, resolution=SIDE, flips=config.flips
+        )
+    watch = None
+    if team.rank == 0:
+        team.wait()
+        masked = int(cache.has_mask[: len(items)].sum())
+        LOGGER.info("%d images, %d of them with a mask", len(items), masked)
+        if not masked and config.alpha:
+            LOGGER.warning("no training image has a mask, so L_attn (Eq. 3) is nowhere in the loss")
+        validate = _validation(config, backbone, prefix, positions, state, settings.precision)
+        every = config.validate_every or max(1, config.steps // 2)
+        watch = Watch(state, config.steps, validate, every, config.tensorboard)
+    curve = finetune(backbone, cache, positions, prefix, settings, state, team, watch)
+    if team.rank == 0:
+        _write(config, backbone, curve, watch, state)
+    team.wait()
+
+
+def _write(
+    config: Config, backbone: "Backbone", curve: list["StepLoss"], watch: "Watch", state: Path
+) -> None:
+    import shutil
+
+    import pandas as pd
+
+    from didgen.data.files import atomic_directory, write_csv, write_text
+    from didgen.stages.validating import PICTURES
+
     with atomic_directory(config.out) as folder:
         backbone.save(folder)
         write_csv(folder / "training.csv", pd.DataFrame([vars(step) for step in curve]))
+        if watch.validations:
+            write_csv(folder / "validation.csv", pd.DataFrame(watch.validations))
+        if (state / PICTURES).is_dir():
+            shutil.copytree(state / PICTURES, folder / PICTURES)
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-# Side of the cross-attention maps of Eq. 3.
-_SIDE = 16
+def _check_devices(processes: int) -> None:
+    import torch
 
-
-def _with_placeholders(backbone: "Backbone", config: Config) -> tuple["Backbone", str]:
-    from didgen.attention.layers import attention_layers, select_layers
-    from didgen.backbone.placeholder import add_placeholder_tokens
-    from didgen.captions.prompts import PREFIX
-
-    add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder, init=config.placeholder_init)
-    select_layers(attention_layers(backbone.unet, backbone.latent_size), "cross", _SIDE)
-    return backbone, PREFIX
-
-
-def _training_items(config: Config, backbone: "Backbone") -> list["TrainingItem"]:
-    from didgen.captions.prompts import build_prompt
-    from didgen.data.manifest import read_manifest, resolve
-    from didgen.stages.caption import read_captions
-    from didgen.synthesis.didgen.cache import TrainingItem
-
-    frame = read_manifest(config.train)
-    captions = read_captions(config.captions, frame["id"])
-    if config.classes is not None:
-        kept = frame["label"].isin([*config.classes, ""])
-        LOGGER.info("%d of %d images left out: other classes", int((~kept).sum()), len(frame))
-        frame = frame[kept]
-    images, masks = resolve(config.train, frame["image"]), resolve(config.train, frame["mask"])
-    return [
-        TrainingItem(name, image, mask, build_prompt(captions[name], backbone.tokenizer))
-        for name, image, mask in zip(frame["id"], images, masks, strict=True)
-    ]
-
-
-def _positions(backbone: "Backbone", prefix: str, items: list["TrainingItem"]) -> tuple[int, int]:
-    """Positions of both placeholder tokens, the same in every prompt since the prefix leads it."""
-    from didgen.backbone.placeholder import PLACEHOLDERS
-
-    found = {
-        tuple(backbone.token_positions(prompt, token)[0] for token in PLACEHOLDERS)
-        for prompt in [prefix, *(item.prompt for item in items)]
-    }
-    if len(found) != 1:
+    there = torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > there:
         raise ValueError(
-            f"placeholder tokens stand at {sorted(found)} in different prompts, expected one "
-            "place; let every caption follow the prefix"
+            f"finetune.processes: found {processes}, expected at most {there}, one for each GPU"
         )
-    return found.pop()
 
 
-def _state_key(config: Config, items: list["TrainingItem"], backbone: "Backbone") -> str:
-    """What the saved state belongs to: settings and inputs, but not how often it is saved."""
-    import hashlib
+def _validation(
+    config: Config,
+    backbone: "Backbone",
+    prefix: str,
+    positions: tuple[int, int],
+    state: Path,
+    precision: str,
+) -> "Validate | None":
+    from didgen.stages.training_inputs import SIDE
+    from didgen.stages.validating import Plan, prepare_validation
 
-    import diffusers
-
-    import didgen
-
-    settings = config.model_dump_json(exclude={"out", "state", "checkpoint_every", "steps"})
-    versions = f"{didgen.__version__}/{diffusers.__version__}"
-    digest = hashlib.sha256(f"{settings}/{backbone.checksum()}/{versions}".encode())
-    for item in items:
-        digest.update(f"{item.id}\0{item.prompt}\0".encode())
-        for file in (item.image, item.mask):
-            digest.update(b"" if file is None else file.read_bytes())
-    return digest.hexdigest()[:16]
+    if config.val is None or config.validation_images == 0:
+        return None
+    plan = Plan(
+        config.val, config.validation_images, config.validation_samples, config.seed, SIDE,
+        precision, state,
+    )  # fmt: skip
+    return prepare_validation(plan, backbone, prefix, positions)
 
 
 def _loop_settings(config: Config, device: "torch.device") -> "TrainingSettings":
     from didgen.backbone.precision import pick_precision
-    from didgen.synthesis.didgen.training import TrainingSettings
+    from didgen.synthesis.didgen.training_settings import TrainingSettings
 
     names = TrainingSettings.__dataclass_fields__
     values = {k: v for k, v in config.model_dump().items() if k in names}

@@ -23,9 +23,7 @@ class Settings(Section):
     decoder_steps: int = Field(
         1000, ge=1, description="steps of the decoder alone, with features, 8 crops a worker"
     )
-    unet_steps: int = Field(
-        8000, ge=1, description="steps of UNet and text encoder, 8 images each"
-    )
+    unet_steps: int = Field(8000, ge=1, description="steps of UNet and text encoder, 8 images each")
     seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
     minutes_limit: float | None = Field(
         None, gt=0, description="minutes after which to stop and keep the state; null: none"

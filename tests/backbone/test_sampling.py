@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from didgen.backbone.sampling import SCHEDULERS, guided_output, initial_noise, sample
+from didgen.backbone.sampling import (
+    SCHEDULERS,
+    Watch,
+    guided_output,
+    initial_noise,
+    keep_x0,
+    sample,
+    step_timesteps,
+)
+from didgen.backbone.tiny import MINIATURE, build
 
 PROMPTS = ["a red lesion", "a small melanoma on skin", ""]
 
@@ -111,3 +120,74 @@ def test_bad_requests_are_refused(miniature, change, message):
     request = {"prompts": PROMPTS, "seeds": [1, 2, 3], "steps": 2} | change
     with pytest.raises(ValueError, match=message):
         sample(miniature, **request)
+
+
+def test_an_output_that_is_handed_over_is_not_made_again(miniature):
+    batches = []
+
+    def guide(latents, timestep, index, embeddings):
+        return latents, miniature.predict(latents, timestep, embeddings)
+
+    handle = miniature.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    try:
+        found = sample(miniature, PROMPTS[:2], [1, 2], steps=2, guide=guide)
+    finally:
+        handle.remove()
+    assert batches == [2, 2, 2, 2]
+    plain = sample(miniature, PROMPTS[:2], [1, 2], steps=2)
+    assert torch.allclose(found, plain, atol=1e-5 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_prediction_is_carried_over_with_its_clean_latents(prediction_type):
+    backbone = build(MINIATURE, prediction_type=prediction_type)
+    latents, shift, output = torch.randn(3, 2, *backbone.latent_shape)
+    carried = keep_x0(backbone, output, shift, torch.tensor(400))
+    expected = backbone.to_x0(output, latents, 400)
+    found = backbone.to_x0(carried, latents + shift, 400)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_steps_start_at_the_solvers_timesteps(miniature):
+    seen = []
+    sample(miniature, ["skin"], [1], steps=3, guide=lambda z, t, *_: (seen.append(int(t)), z)[1])
+    assert seen == step_timesteps(miniature, "ddim", 3)
+
+
+def test_a_broken_image_is_noted_and_does_not_touch_the_others(miniature):
+    scale = 4.0
+
+    def spoil(value):
+        def guide(latents, timestep, index, embeddings):
+            if index != 1:
+                return latents
+            changed = latents.clone()
+            changed[1] = value
+            return changed
+
+        return guide
+
+    sound = sample(miniature, PROMPTS, [1, 2, 3], steps=3, guidance_scale=scale)
+    for value, told in ((float("nan"), "not finite at step 1"), (1e6, "exploded at step 1")):
+        watch = Watch()
+        found = sample(miniature, PROMPTS, [1, 2, 3], 3, scale, guide=spoil(value), watch=watch)
+        (case,) = watch.diverged
+        assert (case.image, case.step_index) == (1, 1) and told in str(case)
+        assert torch.equal(found[0], sound[0]) and torch.equal(found[2], sound[2])
+        assert bool(torch.isfinite(found).all())
+
+
+def test_sampling_ends_when_every_image_is_broken(miniature):
+    steps = []
+    watch = Watch(max_rms=1e-6)
+    sample(miniature, PROMPTS, [1, 2, 3], 4, on_step=lambda *s: steps.append(s), watch=watch)
+    assert [case.image for case in watch.diverged] == [0, 1, 2] and not steps
+
+
+def test_a_watch_changes_nothing_that_is_sound(miniature):
+    watch = Watch(max_rms=1e9)
+    found = sample(miniature, PROMPTS, [1, 2, 3], 2, watch=watch)
+    assert torch.equal(found, sample(miniature, PROMPTS, [1, 2, 3], 2))
+    assert not watch.diverged
+    with pytest.raises(ValueError, match="expected a positive number"):
+        Watch(max_rms=0.0)

@@ -1,39 +1,176 @@
-import numpy as np
+import math
+import os
+import signal
+
 import pytest
 import torch
 
-from didgen.synthesis.didgen.training import batch_rows, reconstruction_loss, total_loss
+from didgen.synthesis.didgen.checkpoint import BrokenState
+from didgen.synthesis.didgen.parallel import ALONE
+from didgen.synthesis.didgen.training import NonFiniteLoss, TrainingStopped, shares
+from didgen.synthesis.didgen.tuning import MissingPackage, OutOfMemory, explain_no_memory
+from didgen.synthesis.didgen.watching import Watch
+from tests.synthesis.made_up import made_up_settings
 
 
-def test_reconstruction_loss_is_the_mean_square_of_each_image():
-    """Eq. 1: errors of 1 everywhere in one image, of 3 on half of the other."""
-    target = torch.zeros(2, 1, 2, 2)
-    prediction = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]], [[[3.0, 0.0], [0.0, -3.0]]]])
-    assert reconstruction_loss(prediction, target).tolist() == [1.0, 4.5]
+def numbers(curve):
+    return [(s.loss, s.loss_rec, s.loss_attn, s.grad_norm, s.lr) for s in curve]
 
 
-def test_total_loss_weighs_attention_over_masked_images_only():
-    """Eq. 4: (0.2 + 0.4) / 2 + 0.1 * (0.5 + 0.1) / 2 without the third image's 9."""
-    rec = torch.tensor([0.2, 0.4, 0.3])
-    attn = torch.tensor([0.5, 0.1, 9.0])
-    total, mean_attn = total_loss(rec, attn, torch.tensor([True, True, False]), alpha=0.1)
-    assert mean_attn.item() == pytest.approx(0.3)
-    assert total.item() == pytest.approx(0.3 + 0.03)
+def weights(backbone):
+    return {name: value.clone() for name, value in backbone.unet.state_dict().items()}
 
 
-def test_without_any_mask_only_the_reconstruction_is_left():
-    total, attn = total_loss(
-        torch.tensor([0.2]), torch.tensor([9.0]), torch.tensor([False]), alpha=0.1
-    )
-    assert attn.item() == 0.0 and total.item() == pytest.approx(0.2)
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 25])
-def test_every_epoch_shows_every_image_once(batch_size):
-    n, epochs = 10, 3
-    steps = -(-n * epochs // batch_size)
-    rows = np.concatenate([batch_rows(n, batch_size, step, seed=5) for step in range(steps)])
-    for epoch in range(epochs):
-        assert sorted(rows[epoch * n : (epoch + 1) * n]) == list(range(n))
-    assert rows[:n].tolist() != rows[n : 2 * n].tolist()
-    assert batch_rows(n, batch_size, 2, 5).tolist() == batch_rows(n, batch_size, 2, 5).tolist()
+def test_a_resumed_training_is_the_undisturbed_one(train, tmp_path):
+    options = {"ema": 0.9, "flips": True, "offset_noise": 0.1, "snr_gamma": 5.0}
+    straight, expected = train(**options)
+    train(tmp_path / "parts", steps=2, **options)
+    resumed, found = train(tmp_path / "parts", **options)
+    assert numbers(resumed) == numbers(straight)
+    assert same(weights(found), weights(expected))
+
+
+def test_sigterm_saves_after_the_step_and_the_next_run_goes_on(train, tmp_path):
+    class Interrupting(Watch):
+        def step(self, curve):
+            super().step(curve)
+            if len(curve) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    watch = Interrupting(tmp_path / "s", 4)
+    with pytest.raises(TrainingStopped) as stopped:
+        train(tmp_path / "s", watch=watch, checkpoint_every=100)
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    # The signal came after the second step's save: it is answered after the third.
+    assert [p.name for p in (tmp_path / "s").glob("step-*")] == ["step-0000003"]
+    resumed, _ = train(tmp_path / "s", checkpoint_every=100)
+    assert numbers(resumed) == numbers(train()[0])
+
+
+def test_accumulation_changes_memory_and_not_the_result(train):
+    whole, one = train()
+    parts, other = train(accumulation=2)
+    for a, b in zip(numbers(whole), numbers(parts), strict=True):
+        assert b == pytest.approx(a, rel=1e-4, abs=1e-7)
+    for name, value in weights(one).items():
+        assert torch.allclose(value, weights(other)[name], atol=2e-4)
+
+
+@pytest.mark.parametrize("option", ["gradient_checkpointing", "channels_last"])
+def test_ways_to_compute_change_nothing_beyond_rounding(train, option):
+    plain, _ = train()
+    other, backbone = train(**{option: True})
+    for a, b in zip(numbers(plain), numbers(other), strict=True):
+        assert b == pytest.approx(a, rel=2e-3, abs=1e-6)
+    assert not backbone.unet.is_gradient_checkpointing
+    assert backbone.unet.conv_in.weight.is_contiguous()
+
+
+def test_averaged_weights_are_what_is_kept(train):
+    _, last = train()
+    _, averaged = train(ema=0.999)
+    assert not same(weights(last), weights(averaged))
+    # After step t the average has moved by 1 - min(0.999, (1 + t) / (10 + t)) of the way.
+    assert all(torch.isfinite(value).all() for value in weights(averaged).values())
+
+
+def test_lora_trains_the_attention_alone_and_leaves_a_plain_model(train, fresh, tmp_path):
+    pytest.importorskip("peft")
+    curve, backbone = train(lora_rank=2, learning_rate=1e-2)
+    before, after = weights(fresh()), weights(backbone)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(".attn" in name and "to_" in name for name in changed)
+    assert curve[0].grad_norm > 0
+    backbone.save(tmp_path / "merged")
+    from diffusers import StableDiffusionPipeline
+
+    opened = StableDiffusionPipeline.from_pretrained(tmp_path / "merged")
+    assert same(opened.unet.state_dict(), after)
+
+
+def test_lora_resumes_from_its_small_state(train, tmp_path):
+    pytest.importorskip("peft")
+    train(tmp_path / "s", lora_rank=2, steps=2)
+    state = next((tmp_path / "s").glob("step-*"))
+    assert (state / "unet.st").stat().st_size < 100_000
+    resumed, _ = train(tmp_path / "s", lora_rank=2)
+    # An adapter's start is drawn; what counts is that it is read back.
+    assert [s.step for s in resumed] == [1, 2, 3, 4]
+
+
+def test_the_loss_falls(train):
+    curve, _ = train(steps=30, alpha=1.0, prompt_dropout=0.0)
+    early, late = curve[:5], curve[-5:]
+    assert sum(s.loss_attn for s in late) < sum(s.loss_attn for s in early)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_and_the_state_alone(
+    train, tmp_path, fresh
+):
+    train(tmp_path / "s", steps=2)
+    backbone = fresh()
+    backbone.unet.conv_out.weight.register_hook(lambda grad: grad * math.nan)
+    with pytest.raises(NonFiniteLoss, match=r"step 3: the gradient's norm is nan; .*learning_rate"):
+        train(tmp_path / "s", backbone=backbone)
+    assert [p.name for p in (tmp_path / "s").glob("step-*")] == ["step-0000002"]
+    assert all(torch.isfinite(p).all() for p in backbone.unet.parameters())
+
+
+def test_a_damaged_state_is_named(train, tmp_path):
+    train(tmp_path / "s", steps=2)
+    weights_file = next((tmp_path / "s").glob("step-*")) / "unet.st"
+    weights_file.write_bytes(weights_file.read_bytes()[:1000])
+    with pytest.raises(BrokenState, match="delete the folder"):
+        train(tmp_path / "s")
+
+
+def test_a_state_of_other_weights_is_refused(train, tmp_path):
+    pytest.importorskip("peft")
+    train(tmp_path / "s", steps=2)
+    with pytest.raises(BrokenState, match="on one side only"):
+        train(tmp_path / "s", lora_rank=2)
+
+
+def test_batches_that_cannot_be_shared_are_refused(train):
+    with pytest.raises(ValueError, match="multiple of processes times accumulation, 1 x 3 = 3"):
+        train(accumulation=3)
+
+
+def test_shares_cover_the_batch_in_order():
+    class OneOfTwo:
+        size, rank = 2, 1
+
+    settings = made_up_settings(batch_size=8, accumulation=2)
+    assert shares(settings, OneOfTwo()) == [slice(4, 6), slice(6, 8)]
+    assert shares(settings, ALONE) == [slice(0, 4), slice(4, 8)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_eight_bit_state_wants_a_gpu(train):
+    with pytest.raises(MissingPackage, match="CUDA"):
+        train(optimizer="adamw8bit")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_without_memory_the_knobs_are_named(error):
+    told = r"accumulation.*gradient_checkpointing.*batch_size"
+    with pytest.raises(OutOfMemory, match=told), explain_no_memory():
+        raise error
+
+
+def test_other_errors_pass_as_they_are():
+    with pytest.raises(RuntimeError, match="shape"), explain_no_memory():
+        raise RuntimeError("shape mismatch")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from didgen.report.figures import Chart, Line, line_chart
 from didgen.report.numbers import listed
 from didgen.report.page import Options, Section
+from didgen.report.pictures import Picture, embed
 from didgen.report.reading import Trial, number_table, trials
 
 if TYPE_CHECKING:
@@ -18,6 +19,24 @@ LOSSES = {
     "grad_norm": "Norm of the gradient, before clipping",
 }
 LOSS_SERIES = 3  # a colour that stands for no arm
+# Of validation.csv: title, unit on the axis, and the lines by name.
+VALIDATION = {
+    "validation-loss": (
+        "Validation: L_rec at fixed timesteps and noises",
+        "loss",
+        {"little": "loss_rec_100", "medium": "loss_rec_400", "much noise": "loss_rec_700"},
+    ),
+    "validation-attention": (
+        "Validation: attention loss L_attn",
+        "loss",
+        {"validation images": "loss_attn"},
+    ),
+    "validation-iou": (
+        "Validation: IoU of the thresholded maps and their regions",
+        "IoU",
+        {"<lesion>": "iou_lesion", "<skin>": "iou_skin"},
+    ),
+}
 POINTS = 220  # as many as a chart of this width can show
 
 
@@ -32,6 +51,7 @@ def section(run_dir: Path, options: Options) -> Section:
         missing.append("The fine-tuning wrote no step to training.csv.")
     else:
         finetuning = _losses(frame)
+    watched = _validation(run_dir / "backbone")
     downstream = []
     for task, folder in (("classification", "classify"), ("segmentation", "segment")):
         charts = _curves(task, run_dir, folder)
@@ -40,7 +60,13 @@ def section(run_dir: Path, options: Options) -> Section:
             missing.append(f"No training curves of {task} were written in this run.")
     if not finetuning and not downstream:
         return Section("training", "Training", None, tuple(missing))
-    content = {"finetuning": finetuning, "downstream": downstream, "facts": _facts(frame)}
+    content = {
+        "finetuning": finetuning,
+        "validation": watched,
+        "picture": _last_look(run_dir / "backbone" / "validation", options),
+        "downstream": downstream,
+        "facts": _facts(frame),
+    }
     return Section("training", "Training", content, tuple(missing))
 
 
@@ -78,6 +104,41 @@ def _losses(frame: "pd.DataFrame") -> list[Chart]:
             )
         )
     return charts
+
+
+def _validation(folder: Path) -> list[Chart]:
+    """Charts of validation.csv: its rows are looks at held-out images during the training."""
+    frame = number_table(folder / "validation.csv", ("step",))
+    if frame is None or frame.empty:
+        return []
+    charts = []
+    for key, (title, label, columns) in VALIDATION.items():
+        lines = [
+            Line(name, *_points(frame, column), series=LOSS_SERIES + index)
+            for index, (name, column) in enumerate(columns.items())
+            if column in frame and frame[column].notna().any()
+        ]
+        if lines:
+            charts.append(line_chart(key, title, lines, "step", label))
+    return charts
+
+
+def _points(frame: "pd.DataFrame", column: str) -> tuple[list[float], list[float]]:
+    rows = frame[["step", column]].dropna()
+    return rows["step"].tolist(), rows[column].tolist()
+
+
+def _last_look(folder: Path, options: Options) -> Picture | None:
+    """The picture of the last look: held-out images with their maps, then samples."""
+    pictures = sorted(folder.glob("step-*.png"))
+    if not pictures:
+        return None
+    step = int(pictures[-1].stem.removeprefix("step-"))
+    alt = (
+        f"After step {step}: rows of a validation image, its <lesion> and <skin> map and the true "
+        "outline; last, samples of the same prompt"
+    )
+    return embed(pictures[-1], alt, 6 * options.picture_side, options.picture_quality)
 
 
 def smoothed(values: list[float]) -> list[float]:

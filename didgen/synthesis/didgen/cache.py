@@ -1,11 +1,13 @@
 """What training never computes twice: VAE moments, text embeddings and token masks, on disk.
 
 Shapes: N images, P prompts; moments (N, 2, C, h, w) hold mean and standard deviation of the scaled
-latent; embeddings (P, T, D); masks (N, 2, r, r) hold the soft lesion and skin masks.
+latent; embeddings (P, T, D); masks (N, 2, r, r) hold the soft lesion and skin masks. With flips,
+N rows of mirror images follow.
 """
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from PIL import Image
 
 from didgen.attention.maps import resize_mask
 from didgen.backbone.handle import Backbone
@@ -35,8 +38,12 @@ class TrainingItem:
 
 @dataclass(frozen=True)
 class TrainingCache:
-    """Memory-mapped inputs of training; row i belongs to item i."""
+    """Memory-mapped inputs of training; row i belongs to item i, row N + i to its mirror image.
 
+    `images` is N; `has_mask` and `prompt_rows` have an entry a row.
+    """
+
+    images: int
     moments: np.ndarray
     masks: np.ndarray
     has_mask: np.ndarray
@@ -46,7 +53,7 @@ class TrainingCache:
     fixed_rows: dict[str, int]
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return self.images
 
 
 def build_cache(
@@ -56,32 +63,51 @@ def build_cache(
     folder: Path,
     resolution: int = 16,
     batch_size: int = 16,
+    flips: bool = False,
 ) -> TrainingCache:
     """Encode all images and prompts once; a finished cache in `folder` is opened again.
 
-    `fixed_prompts` are those that stand for dropped captions. Raises: `ValueError` when an image is
-    not of the backbone's size.
+    `fixed_prompts` are those that stand for dropped captions. With `flips`, mirror images are
+    cached too, with mirrored masks and prompts. Raises: `ValueError` when an image is not of the
+    backbone's size, or a mask marks nothing; both before anything is encoded.
     """
-    prompts = list(dict.fromkeys([*fixed_prompts, *(item.prompt for item in items)]))
+    item_prompts = [item.prompt for item in items]
+    if flips:
+        item_prompts += [mirror_words(prompt) for prompt in item_prompts]
+    prompts = list(dict.fromkeys([*fixed_prompts, *item_prompts]))
     rows = {prompt: row for row, prompt in enumerate(prompts)}
-    key = _key(backbone, items, prompts, resolution)
+    key = _key(backbone, items, prompts, resolution, flips)
     folder = folder / f"cache-{key}"
     if not (folder / "embeddings.npy").is_file():
-        _write_moments(backbone, items, folder, batch_size)
-        _write_masks(items, backbone.image_size, resolution, folder)
+        _check_sizes(items, backbone.image_size)
+        _write_masks(items, backbone.image_size, resolution, folder, flips)
+        _write_moments(backbone, items, folder, batch_size, flips)
         _write_embeddings(backbone, prompts, folder, batch_size)
     return TrainingCache(
+        images=len(items),
         moments=np.load(folder / "moments.npy", mmap_mode="r"),
         masks=np.load(folder / "masks.npy", mmap_mode="r"),
-        has_mask=np.array([item.mask is not None for item in items]),
+        has_mask=np.array([item.mask is not None for item in items] * (1 + flips)),
         embeddings=np.load(folder / "embeddings.npy", mmap_mode="r"),
-        prompt_rows=np.array([rows[item.prompt] for item in items]),
+        prompt_rows=np.array([rows[prompt] for prompt in item_prompts]),
         fixed_rows={prompt: rows[prompt] for prompt in fixed_prompts},
     )
 
 
-def _key(backbone: Backbone, items: Sequence[TrainingItem], prompts: list, resolution: int) -> str:
-    digest = hashlib.sha256(f"{backbone.checksum()}/{resolution}".encode())
+def mirror_words(prompt: str) -> str:
+    """The prompt of the mirror image: left and right change places."""
+    other = {"left": "right", "right": "left"}
+    return re.sub(r"\b(left|right)\b", lambda found: other[found[0]], prompt)
+
+
+def _key(
+    backbone: Backbone,
+    items: Sequence[TrainingItem],
+    prompts: list,
+    resolution: int,
+    flips: bool,
+) -> str:
+    digest = hashlib.sha256(f"{backbone.checksum()}/{resolution}/{flips}".encode())
     for item in items:
         digest.update(f"{item.id}\0{item.image}\0{item.image.stat().st_size}\0".encode())
         digest.update(hashlib.sha256(item.image.read_bytes()).digest())
@@ -90,33 +116,50 @@ def _key(backbone: Backbone, items: Sequence[TrainingItem], prompts: list, resol
     return digest.hexdigest()[:16]
 
 
-def _read_batch(items: Sequence[TrainingItem], size: int) -> torch.Tensor:
-    images = [read_image(item.image) for item in items]
-    for item, image in zip(items, images, strict=True):
-        if image.shape[:2] != (size, size):
+def _check_sizes(items: Sequence[TrainingItem], size: int) -> None:
+    """Look at all headers before the hours of encoding."""
+    for item in items:
+        try:
+            with Image.open(item.image) as opened:
+                width, height = opened.size
+        except (OSError, SyntaxError):
+            continue  # reading it in earnest says what is wrong
+        if (width, height) != (size, size):
             raise ValueError(
-                f"{item.image}: found {image.shape[1]}x{image.shape[0]} px, expected {size}x{size} "
+                f"{item.image}: found {width}x{height} px, expected {size}x{size} "
                 "as the backbone works at; set data.size accordingly and prepare again"
             )
+
+
+def _read_batch(items: Sequence[TrainingItem]) -> torch.Tensor:
+    images = [read_image(item.image) for item in items]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1.0
 
 
 @torch.inference_mode()
 def _write_moments(
-    backbone: Backbone, items: Sequence[TrainingItem], folder: Path, batch_size: int
+    backbone: Backbone,
+    items: Sequence[TrainingItem],
+    folder: Path,
+    batch_size: int,
+    flips: bool,
 ) -> None:
     side, channels = backbone.latent_size, backbone.latent_channels
     with atomic_path(folder / "moments.npy") as path:
+        shape = (len(items) * (1 + flips), 2, channels, side, side)
         # Half precision is enough for a mean that gets noise added, and halves the file.
-        stored = open_memmap(path, "w+", np.float16, (len(items), 2, channels, side, side))
+        stored = open_memmap(path, "w+", np.float16, shape)
         reserve(path)
         starts = range(0, len(items), batch_size)
         for start in track(starts, label="encode images (batches)"):
-            batch = _read_batch(items[start : start + batch_size], backbone.image_size)
-            mean, std = backbone.encode_moments(batch.to(backbone.device, backbone.dtype))
-            both = torch.stack([mean, std], dim=1).float().cpu().numpy()
-            stored[start : start + len(both)] = both
+            batch = _read_batch(items[start : start + batch_size])
+            for first, images in ((start, batch), (len(items) + start, batch.flip(-1))):
+                if first >= len(stored):
+                    break
+                mean, std = backbone.encode_moments(images.to(backbone.device, backbone.dtype))
+                both = torch.stack([mean, std], dim=1).float().cpu().numpy()
+                stored[first : first + len(both)] = both
         stored.flush()
 
 
@@ -135,15 +178,20 @@ def _write_embeddings(
         stored.flush()
 
 
-def _write_masks(items: Sequence[TrainingItem], size: int, resolution: int, folder: Path) -> None:
+def _write_masks(
+    items: Sequence[TrainingItem], size: int, resolution: int, folder: Path, flips: bool
+) -> None:
     with atomic_path(folder / "masks.npy") as path:
-        stored = open_memmap(path, "w+", np.float32, (len(items), 2, resolution, resolution))
+        shape = (len(items) * (1 + flips), 2, resolution, resolution)
+        stored = open_memmap(path, "w+", np.float32, shape)
         reserve(path)
         for row, item in enumerate(items):
-            if item.mask is None:
-                stored[row] = 0.0
-                continue
-            lesion = torch.from_numpy(read_mask(item.mask, (size, size))).float()[None, None]
-            soft = resize_mask(lesion, (resolution, resolution))[0, 0].numpy()
-            stored[row] = np.stack([soft, 1.0 - soft])
+            soft = np.zeros((2, resolution, resolution), np.float32)
+            if item.mask is not None:
+                lesion = torch.from_numpy(read_mask(item.mask, (size, size))).float()[None, None]
+                covered = resize_mask(lesion, (resolution, resolution))[0, 0].numpy()
+                soft = np.stack([covered, 1.0 - covered])
+            stored[row] = soft
+            if flips:
+                stored[len(items) + row] = soft[..., ::-1]
         stored.flush()

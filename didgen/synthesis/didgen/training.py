@@ -1,33 +1,43 @@
 """Region-aware fine-tuning: Eq. 1, 3 and 4 on cached latents, resumable step by step.
 
-Every random choice of a step is drawn from a generator seeded by (seed, step), and the data order
-from (seed, epoch), so a resumed run repeats the undisturbed one without saved generator states.
-Shapes: B batch, C latent channels, T tokens, D text width, r attention map side.
+A step's random choices follow from the seed and its number (`batches`), so a resumed run repeats
+the undisturbed one, and processes that share a step agree on them.
 """
 
 import contextlib
 import logging
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from didgen.attention.losses import region_attention_loss
 from didgen.attention.recorder import AttentionRecorder
 from didgen.backbone.handle import Backbone
 from didgen.backbone.precision import autocast
-from didgen.data.files import atomic_directory, read_json, write_json
-from didgen.data.progress import track
+from didgen.synthesis.didgen.batches import Batch, Draws, assemble, draw
 from didgen.synthesis.didgen.cache import TrainingCache
-from didgen.synthesis.protocol import derive_seed
+from didgen.synthesis.didgen.checkpoint import resume_state, save_state
+from didgen.synthesis.didgen.objective import (
+    attention_loss,
+    reconstruction_loss,
+    snr_weights,
+    total_loss,
+)
+from didgen.synthesis.didgen.parallel import ALONE, Team
+from didgen.synthesis.didgen.training_settings import StepLoss, TrainingSettings
+from didgen.synthesis.didgen.tuning import (
+    Average,
+    build_optimizer,
+    explain_no_memory,
+    finish_unet,
+    prepare_unet,
+)
+from didgen.synthesis.didgen.watching import Watch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,60 +47,22 @@ class TrainingStopped(SystemExit):
 
 
 class NonFiniteLoss(ValueError):
-    """The loss became NaN or infinite; the last saved state is kept."""
+    """The loss or its gradient became NaN or infinite; the last saved state is kept."""
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """The knobs of the loop; `didgen.stages.finetune` documents each with its unit."""
+class Run:
+    """What a step needs. `module` is the UNet, or what shares its gradients between processes."""
 
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    alpha: float
-    reading: str
-    prefix_only: float
-    prompt_dropout: float
-    checkpoint_every: int
-    precision: str
-    seed: int
-    resolution: int = 16
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """The losses of one step (Eq. 4 and its two parts) and the gradient's norm."""
-
-    step: int
-    loss: float
-    loss_rec: float
-    loss_attn: float
-    lr: float
-    grad_norm: float
-    seconds: float
-
-
-def reconstruction_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Eq. 1: mean squared error of the predicted noise (or velocity), one value an image.
-
-    Shapes: (B, C, h, w) both; result (B,).
-    """
-    return F.mse_loss(prediction.float(), target.float(), reduction="none").flatten(1).mean(1)
-
-
-def total_loss(
-    loss_rec: torch.Tensor, loss_attn: torch.Tensor, has_mask: torch.Tensor, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 4: L = L_rec + alpha L_attn, with L_attn averaged over the images that have a mask.
-
-    Shapes: (B,) each. Returns the total and the mean L_attn, both scalars.
-    """
-    weight = has_mask.to(loss_attn.dtype)
-    attn = (loss_attn * weight).sum() / weight.sum().clamp(min=1.0)
-    return loss_rec.mean() + alpha * attn, attn
+    backbone: Backbone
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    cache: TrainingCache
+    positions: tuple[int, int]
+    prefix: str
+    settings: TrainingSettings
+    team: Team
 
 
 def finetune(
@@ -100,170 +72,144 @@ def finetune(
     prefix: str,
     settings: TrainingSettings,
     state: Path,
+    team: Team = ALONE,
+    watch: Watch | None = None,
 ) -> list[StepLoss]:
     """Fine-tune the backbone's UNet in place; returns the loss curve, resumed parts included.
 
     `positions` are those of `<lesion>` and `<skin>` in every prompt but the empty one; `state` is
-    a folder that belongs to this run alone. Raises: `NonFiniteLoss`, `TrainingStopped`.
+    a folder that belongs to this run alone. Raises: `NonFiniteLoss`, `TrainingStopped`,
+    `OutOfMemory`, `MissingPackage`, `BrokenState`, `ValueError` for a batch that cannot be shared.
     """
-    unet = backbone.unet.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    curve = _resume(unet, optimizer, state, settings.steps)
+    check_shares(settings, team.size)
+    unet = backbone.unet
+    parameters = prepare_unet(unet, settings)
+    optimizer = build_optimizer(parameters, settings)
+    average = Average(parameters, settings.ema) if settings.ema and team.rank == 0 else None
+    curve = resume_state(unet, optimizer, average, state, settings.steps)
     if curve:
         LOGGER.info("continuing after step %d of %d", len(curve), settings.steps)
-    started = time.monotonic()
-    with _stop_on_sigterm() as stop_requested:
-        for step in track(range(len(curve), settings.steps), label="finetune"):
-            curve.append(
-                _step(backbone, optimizer, cache, positions, prefix, settings, step, started)
-            )
-            last = step + 1 == settings.steps
-            if (step + 1) % settings.checkpoint_every == 0 or last or stop_requested():
-                _save(unet, optimizer, curve, state)
-            if (step + 1) % max(1, min(25, settings.steps // 10)) == 0:
-                recent = curve[-25:]
-                LOGGER.info(
-                    "step %d: loss %.4f, rec %.4f, attn %.4f",
-                    step + 1,
-                    *(sum(getattr(s, k) for s in recent) / len(recent)
-                      for k in ("loss", "loss_rec", "loss_attn")),
-                )  # fmt: skip
-            if stop_requested() and not last:
-                raise TrainingStopped(143)
-    unet.requires_grad_(False).eval()
+    run = Run(
+        backbone, team.wrap(unet), parameters, optimizer, cache, positions, prefix, settings, team
+    )
+    if team.rank == 0 and watch is None:
+        watch = Watch(state, settings.steps)
+    with explain_no_memory(), _stop_on_sigterm() as asked, watch or contextlib.nullcontext():
+        _loop(run, curve, average, state, watch, asked)
+    if average is not None:
+        average.swap()
+    finish_unet(unet, settings)
     return curve
 
 
-def _step(
-    backbone: Backbone,
-    optimizer: torch.optim.Optimizer,
-    cache: TrainingCache,
-    positions: tuple[int, int],
-    prefix: str,
-    settings: TrainingSettings,
-    step: int,
-    started: float,
-) -> StepLoss:
-    lr = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    batch = _draw(backbone, cache, prefix, settings, step)
-    wanted = {"resolution": settings.resolution, "positions": list(positions)}
-    with (
-        AttentionRecorder(backbone.unet, cross=wanted) as recorder,
-        autocast(backbone.device, settings.precision),
-    ):
-        prediction = backbone.predict(batch.noisy, batch.timesteps, batch.embeddings)
-    loss_rec = reconstruction_loss(prediction, batch.target)
-    loss_attn = region_attention_loss(recorder.cross_maps(), batch.masks, reading=settings.reading)
-    loss, attn = total_loss(loss_rec, loss_attn, batch.has_mask, settings.alpha)
-    if not math.isfinite(loss.item()):
-        raise NonFiniteLoss(
-            f"step {step + 1}: the loss is {loss.item()}; the last saved state is kept. "
-            "Lower finetune.learning_rate or use finetune.precision: float32, then run again"
+def check_shares(settings: TrainingSettings, processes: int) -> None:
+    """Raises: ValueError when a batch cannot be shared evenly."""
+    shares = processes * settings.accumulation
+    if settings.batch_size % shares:
+        raise ValueError(
+            f"finetune.batch_size: found {settings.batch_size}, expected a multiple of processes "
+            f"times accumulation, {processes} x {settings.accumulation} = {shares}"
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(backbone.unet.parameters(), settings.max_grad_norm)
-    optimizer.step()
-    return StepLoss(
-        step=step + 1,
-        loss=loss.item(),
-        loss_rec=loss_rec.mean().item(),
-        loss_attn=attn.item(),
-        lr=lr,
-        grad_norm=float(norm),
-        seconds=round(time.monotonic() - started, 2),
-    )
 
 
-@dataclass(frozen=True)
-class _Batch:
-    noisy: torch.Tensor
-    target: torch.Tensor
-    timesteps: torch.Tensor
-    embeddings: torch.Tensor
-    masks: torch.Tensor
-    has_mask: torch.Tensor
-
-
-def batch_rows(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """The data rows of a step: a fresh permutation an epoch, no row lost between epochs."""
-    wanted = np.arange(step * batch_size, (step + 1) * batch_size)
-    rows = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(wanted // n):
-        order = np.random.default_rng([seed, int(epoch)]).permutation(n)
-        here = wanted // n == epoch
-        rows[here] = order[wanted[here] % n]
-    return rows
-
-
-def _draw(
-    backbone: Backbone, cache: TrainingCache, prefix: str, settings: TrainingSettings, step: int
-) -> _Batch:
-    generator = torch.Generator().manual_seed(derive_seed("finetune", settings.seed, step))
-    rows = batch_rows(len(cache), settings.batch_size, step, settings.seed)
-    moments = torch.from_numpy(np.asarray(cache.moments[rows], dtype=np.float32))
-    mean, std = moments[:, 0], moments[:, 1]
-    latents = mean + std * torch.randn(mean.shape, generator=generator)
-    noise = torch.randn(mean.shape, generator=generator)
-    trained = backbone.scheduler.config.num_train_timesteps
-    timesteps = torch.randint(0, trained, (len(rows),), generator=generator)
-    chance = torch.rand(len(rows), generator=generator).numpy()
-    prompt_rows = cache.prompt_rows[rows].copy()
-    prompt_rows[chance < settings.prefix_only + settings.prompt_dropout] = cache.fixed_rows[prefix]
-    empty = chance < settings.prompt_dropout
-    prompt_rows[empty] = cache.fixed_rows[""]
-    device = backbone.device
-    latents, noise, timesteps = latents.to(device), noise.to(device), timesteps.to(device)
-    embeddings = torch.from_numpy(np.asarray(cache.embeddings[prompt_rows], dtype=np.float32))
-    return _Batch(
-        noisy=backbone.add_noise(latents, noise, timesteps),
-        target=backbone.training_target(latents, noise, timesteps),
-        timesteps=timesteps,
-        embeddings=embeddings.to(device),
-        masks=torch.from_numpy(np.asarray(cache.masks[rows])).to(device),
-        # An empty prompt has no `<lesion>`: nothing to tie to a region.
-        has_mask=torch.from_numpy(cache.has_mask[rows] & ~empty).to(device),
-    )
-
-
-def _save(
-    unet: torch.nn.Module, optimizer: torch.optim.Optimizer, curve: list[StepLoss], state: Path
+def _loop(
+    run: Run,
+    curve: list[StepLoss],
+    average: Average | None,
+    state: Path,
+    watch: Watch | None,
+    asked: Callable[[], bool],
 ) -> None:
-    newest = state / f"step-{len(curve):07d}"
-    with atomic_directory(newest) as folder:
-        save_file({k: v.contiguous() for k, v in unet.state_dict().items()}, folder / "unet.st")
-        moments = {}
-        for index, entry in optimizer.state_dict()["state"].items():
-            moments |= {f"{index}.{key}": value.contiguous() for key, value in entry.items()}
-        save_file(moments, folder / "optimizer.st")
-        write_json(folder / "curve.json", [asdict(step) for step in curve])
-    # Older states go only after the new one has its name: a kill at any moment leaves one whole.
-    for older in state.glob("step-*"):
-        if older != newest:
-            shutil.rmtree(older)
+    settings, team = run.settings, run.team
+    unet = run.backbone.unet
+    started = time.monotonic()
+    if watch is not None:
+        watch.begin(curve, unet)
+    for step in range(len(curve), settings.steps):
+        curve.append(_step(run, step, started))
+        if average is not None:
+            average.update(step + 1)
+        last = step + 1 == settings.steps
+        stop = bool(team.sum(torch.tensor(float(asked()), device=run.backbone.device)) > 0)
+        if team.rank == 0 and ((step + 1) % settings.checkpoint_every == 0 or last or stop):
+            save_state(unet, run.optimizer, average, curve, state)
+        if watch is not None:
+            watch.step(curve)
+            if watch.due(step + 1):
+                with average.shown() if average is not None else contextlib.nullcontext():
+                    watch.look(step + 1, unet)
+        if stop and not last:
+            LOGGER.warning("asked to end: saved after step %d of %d", step + 1, settings.steps)
+            # No process leaves before the first has saved: the end of one ends the others.
+            team.wait()
+            raise TrainingStopped(143)
 
 
-def _resume(
-    unet: torch.nn.Module, optimizer: torch.optim.Optimizer, state: Path, steps: int
-) -> list[StepLoss]:
-    """Load the newest state that is not beyond `steps`: a longer training cannot be undone."""
-    saved = sorted(state.glob("step-*"))
-    saved = [folder for folder in saved if int(folder.name.removeprefix("step-")) <= steps]
-    if not saved:
-        return []
-    folder = saved[-1]
-    unet.load_state_dict(load_file(folder / "unet.st"))
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / "optimizer.st").items():
-        index, _, key = name.partition(".")
-        entries.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    return [StepLoss(**step) for step in read_json(folder / "curve.json")]
+def _step(run: Run, step: int, started: float) -> StepLoss:
+    settings, team = run.settings, run.team
+    lr = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    run.optimizer.zero_grad(set_to_none=True)
+    trained = run.backbone.scheduler.config.num_train_timesteps
+    draws = draw(run.cache, run.prefix, settings, step, trained)
+    parts = shares(settings, team)
+    found: Tensor | float = 0.0
+    for number, part in enumerate(parts, 1):
+        adding = team.only_adding(run.module) if number < len(parts) else contextlib.nullcontext()
+        with adding:
+            batch = assemble(run.backbone, run.cache, draws, part)
+            losses = _losses(run, batch, draws)
+            # Processes average their gradients, and here the parts' are to be added up.
+            (losses[0] * team.size).backward()
+        found = found + losses.detach()
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters, settings.max_grad_norm)
+    loss, loss_rec, loss_attn, size = torch.cat([team.sum(found), norm.reshape(1)]).tolist()
+    for what, value in (("loss", loss), ("gradient's norm", size)):
+        if not math.isfinite(value):
+            raise NonFiniteLoss(
+                f"step {step + 1}: the {what} is {value}; the last saved state is kept. "
+                "Lower finetune.learning_rate or use finetune.precision: float32, then run again"
+            )
+    run.optimizer.step()
+    seconds = round(time.monotonic() - started, 2)
+    return StepLoss(step + 1, loss, loss_rec, loss_attn, lr, size, seconds)
+
+
+def shares(settings: TrainingSettings, team: Team) -> list[slice]:
+    """This process's parts of a batch, one for each pass of an accumulated step."""
+    width = settings.batch_size // (team.size * settings.accumulation)
+    first = team.rank * settings.accumulation
+    return [
+        slice((first + n) * width, (first + n + 1) * width) for n in range(settings.accumulation)
+    ]
+
+
+def _losses(run: Run, batch: Batch, draws: Draws) -> Tensor:
+    """A part's share of L, L_rec and L_attn (3,): summed over the parts they are the batch's."""
+    settings = run.settings
+    wanted = {"resolution": settings.resolution, "positions": list(run.positions)}
+    noisy = batch.noisy
+    if settings.channels_last:
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+    with (
+        AttentionRecorder(run.backbone.unet, cross=wanted) as recorder,
+        autocast(run.backbone.device, settings.precision),
+    ):
+        prediction = run.module(
+            noisy, batch.timesteps, encoder_hidden_states=batch.embeddings
+        ).sample
+    loss_rec = reconstruction_loss(prediction, batch.target)
+    if settings.snr_gamma is not None:
+        scheduler = run.backbone.scheduler
+        kind = run.backbone.prediction_type
+        loss_rec = loss_rec * snr_weights(
+            scheduler.alphas_cumprod, batch.timesteps, kind, settings.snr_gamma
+        )
+    loss_attn = attention_loss(recorder.cross_maps(), batch.masks, settings.reading)
+    images, masked = settings.batch_size, int(draws.regions.sum())
+    loss, attn = total_loss(loss_rec, loss_attn, batch.has_mask, settings.alpha, images, masked)
+    return torch.stack([loss, loss_rec.sum() / images, attn])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,175 @@
+"""Several processes that fine-tune one model: each takes its part of every batch.
+
+Gradients are averaged by PyTorch's DistributedDataParallel (DDP), set up by accelerate. Processes
+are started here, one for each GPU or, on a processor, with an even share of its cores; or by
+`accelerate launch`, which also spans machines.
+"""
+
+import contextlib
+import datetime
+import logging
+import os
+import pickle
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from didgen.data.files import atomic_path
+
+LOGGER = logging.getLogger(__name__)
+# The first process may encode a whole data set while the others wait.
+_PATIENCE = datetime.timedelta(hours=12)
+
+
+class Team:
+    """The processes that train together; alone, every method does nothing that costs time."""
+
+    def __init__(self, accelerator: Any = None) -> None:
+        self._accelerator = accelerator
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return self._accelerator.num_processes if self._accelerator else 1
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return self._accelerator.process_index if self._accelerator else 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module to call in training, so that its gradients are averaged."""
+        return self._accelerator.prepare_model(module) if self._accelerator else module
+
+    def only_adding(self, module: nn.Module) -> contextlib.AbstractContextManager:
+        """A context in which gradients pile up without being averaged."""
+        return module.no_sync() if self._accelerator else contextlib.nullcontext()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, the same in each."""
+        return self._accelerator.reduce(values, "sum") if self._accelerator else values
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self._accelerator:
+            self._accelerator.wait_for_everyone()
+
+
+ALONE = Team()
+
+
+def inside() -> bool:
+    """Whether this process was started as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Team]:
+    """The team that this process belongs to; it is left at the end."""
+    if not inside():
+        yield ALONE
+        return
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+    )
+    try:
+        yield Team(accelerator)
+    finally:
+        accelerator.end_training()
+
+
+def spawn(count: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function with the same arguments in `count` new processes that form a team.
+
+    SIGTERM is handed on to them. Raises: what the function raises in the first that fails;
+    SystemExit with its code when one ends so.
+    """
+    import torch.multiprocessing as multiprocessing
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = (count, _free_port(), Path(folder), logging.getLogger().level, function, arguments)
+        context = multiprocessing.start_processes(
+            _enter, args=given, nprocs=count, join=False, start_method="spawn"
+        )
+        try:
+            with _handing_on_sigterm(context.pids()):
+                while not context.join():
+                    continue
+        except multiprocessing.ProcessExitedException as error:
+            if error.exit_code > 0:
+                raise SystemExit(error.exit_code) from None
+            raise
+        except multiprocessing.ProcessRaisedException:
+            for path in sorted(Path(folder).glob("error*")):
+                raise pickle.loads(path.read_bytes()) from None
+            raise
+
+
+def _enter(
+    rank: int,
+    count: int,
+    port: int,
+    folder: Path,
+    level: int,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    # Only the first process speaks, but for warnings.
+    logging.basicConfig(
+        level=level if rank == 0 else logging.WARNING,
+        format="%(asctime)s finetune: %(message)s" if rank == 0 else f"[{rank}] %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    try:
+        function(*arguments)
+    except Exception as error:
+        # The parent sees only a text of what a child raises; this lets it raise the same.
+        with atomic_path(folder / f"error{rank}") as path:
+            path.write_bytes(pickle.dumps(error))
+        raise
+
+
+@contextlib.contextmanager
+def _handing_on_sigterm(pids: list[int]) -> Iterator[None]:
+    def hand_on(*_: object) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, hand_on)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]

@@ -1,0 +1,131 @@
+"""The stage: validation while it trains, masks by segmentation, several processes, bad inputs."""
+
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from didgen.data.files import write_png
+from didgen.data.manifest import read_manifest, resolve
+from didgen.stages import finetune
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+WATCHED = {"validate_every": 2, "validation_images": 3, "validation_samples": 1}
+
+
+@pytest.fixture(scope="module")
+def watched(mini_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("watched") / "b"
+    val = mini_run.root / "data/val.csv"
+    finetune.run(mini_run.finetune_config(out, val=val, **WATCHED))
+    return out
+
+
+def test_validation_images_are_looked_at_and_nothing_else_changes(watched, mini_run):
+    frame = pd.read_csv(watched / "validation.csv")
+    assert frame["step"].tolist() == [0, 2, 4]
+    assert frame["iou_lesion"].between(0, 1).all() and frame["loss_rec"].gt(0).all()
+    parts = frame[["loss_rec_100", "loss_rec_400", "loss_rec_700"]]
+    assert parts.mean(axis=1).tolist() == pytest.approx(frame["loss_rec"].tolist())
+    pictures = sorted((watched / "validation").iterdir())
+    assert [p.name for p in pictures] == [f"step-{n:07d}.png" for n in (0, 2, 4)]
+    # Three images and a row of samples, four pictures and three gaps wide.
+    assert Image.open(pictures[-1]).size == (4 * 128 + 3 * 4, 4 * 128)
+    plain, seen = load_file(mini_run.backbone / WEIGHTS), load_file(watched / WEIGHTS)
+    assert all((plain[key] == seen[key]).all() for key in plain)
+
+
+def test_the_folder_opens_with_diffusers_beside_the_pictures(watched):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(watched)
+    assert len(pipeline.tokenizer("<lesion> <skin>").input_ids) == 4
+
+
+def test_masks_are_segmented_where_asked(mini_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "data"
+    data.symlink_to(mini_run.root / "data")
+    frame = pd.read_csv(mini_run.train, keep_default_na=False)
+    frame["mask"] = ""
+    frame.to_csv(tmp_path / "bare.csv", index=False)
+    for folder in ("images", "masks"):
+        if (data / folder).is_dir():
+            (tmp_path / folder).symlink_to(data / folder)
+    options = {"train": tmp_path / "bare.csv", "steps": 1, "state": tmp_path / "state"}
+    finetune.run(mini_run.finetune_config(tmp_path / "b", unmasked="segmented", **options))
+    made = list((tmp_path / "state/segmented").iterdir())
+    assert len(made) > len(frame) / 2
+    assert f"{len(made)} images without a mask were segmented" in caplog.text
+    assert f"{len(frame)} images, {len(made)} of them with a mask" in caplog.text
+    finetune.run(mini_run.finetune_config(tmp_path / "c", **options))
+    assert "L_attn (Eq. 3) is nowhere in the loss" in caplog.text
+
+
+def test_an_empty_mask_stops_the_stage_before_anything_is_encoded(mini_run, tmp_path):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(mini_run.root / "data", data)
+    frame = read_manifest(data / "train.csv")
+    row = frame[frame["mask"] != ""].iloc[0]
+    (path,) = resolve(data / "train.csv", pd.Series([row["mask"]]))
+    write_png(path, np.zeros((128, 128), bool))
+    config = mini_run.finetune_config(tmp_path / "b", train=data / "train.csv", steps=1)
+    with pytest.raises(ValueError, match=f"{path.name}: mask is empty"):
+        finetune.run(config)
+    assert not list(config.state.rglob("moments.npy"))
+
+
+def test_a_backbone_without_layers_of_that_resolution_is_refused(mini_run, tmp_path):
+    from dataclasses import replace
+
+    from didgen.backbone.tiny import MINIATURE, build
+
+    build(replace(MINIATURE, image_size=32)).save(tmp_path / "small")
+    config = mini_run.finetune_config(tmp_path / "b", backbone=str(tmp_path / "small"))
+    with pytest.raises(ValueError, match="no cross-attention layer works at resolution 16"):
+        finetune.run(config)
+
+
+def test_pickled_checkpoints_are_refused_before_any_work(mini_run, tmp_path):
+    (tmp_path / "sd.ckpt").write_bytes(b"x")
+    config = mini_run.finetune_config(tmp_path / "b", backbone=str(tmp_path / "sd.ckpt"))
+    with pytest.raises(ValueError, match="convert it to .safetensors"):
+        finetune.run(config)
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(mini_run, tmp_path):
+    """With the same batches; sums in another order round differently."""
+    options = {"batch_size": 4, "steps": 3, "precision": "float32", "learning_rate": 1e-4}
+    curves, weights = [], []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        state = tmp_path / f"state-{processes}"
+        finetune.run(mini_run.finetune_config(out, processes=processes, state=state, **options))
+        curves.append(pd.read_csv(out / "training.csv"))
+        weights.append(load_file(out / WEIGHTS))
+    for column in ("loss", "loss_rec", "loss_attn", "grad_norm"):
+        assert curves[1][column].tolist() == pytest.approx(curves[0][column].tolist(), rel=1e-4)
+    for name, value in weights[0].items():
+        assert np.allclose(value, weights[1][name], atol=2e-4), name
+    assert json.loads((tmp_path / "2/config.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_what_one_process_raises_reaches_the_caller(mini_run, tmp_path):
+    config = mini_run.finetune_config(
+        tmp_path / "b", processes=2, batch_size=4, backbone=str(tmp_path / "nowhere")
+    )
+    with pytest.raises(ValueError, match="there is no folder"):
+        finetune.run(config)
+
+
+def test_batches_that_cannot_be_shared_are_refused_with_the_settings():
+    with pytest.raises(ValueError, match="multiple of processes times accumulation, 2 x 3 = 6"):
+        finetune.Settings(batch_size=4, processes=2, accumulation=3)
