@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 # In the order data walks.
 STAGES = (
+    "fetch",
     "prepare",
     "caption",
     "finetune",
     "images",
     "pairs",
+    "filter",
     "augment",
     "maps",
     "classify",

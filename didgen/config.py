@@ -8,6 +8,7 @@ from didgen.data.settings import Section
 from didgen.stages.augment import Settings as AugmentSettings
 from didgen.stages.caption import Settings as CaptionSettings
 from didgen.stages.classify import Settings as ClassifySettings
+from didgen.stages.filter import Settings as FilterSettings
 from didgen.stages.finetune import Settings as FinetuneSettings
 from didgen.stages.images import Settings as ImagesSettings
 from didgen.stages.maps import Settings as MapsSettings
@@ -37,6 +38,7 @@ class RunConfig(Section):
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="the one fine-tuning")
     images: ImagesSettings = Field(ImagesSettings(), description="class-conditional images")
     pairs: PairsSettings = Field(PairsSettings(), description="lesion-mask pairs")
+    filter: FilterSettings = Field(FilterSettings(), description="which pairs are kept")
     augment: AugmentSettings = Field(AugmentSettings(), description="the augmented set")
     maps: MapsSettings = Field(MapsSettings(), description="attention maps of held-out images")
     classify: ClassifySettings = Field(ClassifySettings(), description="the classifier")

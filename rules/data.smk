@@ -1,6 +1,35 @@
 """Data: from a source to square images, masks and one manifest a split."""
 
 
+rule fetch:
+    """The archives of ISIC 2018, downloaded where they are missing, and verified."""
+    input:
+        mirror_files,
+    output:
+        listing=f"{RUN}/data/archives.json",
+    log:
+        f"{RUN}/logs/fetch.log",
+    benchmark:
+        f"{RUN}/benchmarks/fetch.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        mirror=flag("--mirror", config["data"]["mirror"] and shlex.quote(config["data"]["mirror"])),
+        archives=config["data"]["archives"],
+        splits=config["data"]["splits"],
+        offline=config["data"]["offline"],
+    message:
+        "Fetching and verifying the archives of ISIC 2018"
+    shell:
+        "python -m didgen fetch {params.mirror} --archives {params.archives:q}"
+        " --splits {params.splits} --offline {params.offline} --workers {threads}"
+        " --out {output.listing} 2>&1 | tee {log}"
+
+
 rule prepare:
     """Images, masks and manifests, split by patient and lesion."""
     input:
@@ -10,6 +39,7 @@ rule prepare:
         val=f"{RUN}/data/val.csv",
         test=f"{RUN}/data/test.csv",
         summary=f"{RUN}/data/summary.json",
+        leaks=f"{RUN}/data/leaks.json",
         config=f"{RUN}/data/config.json",
     log:
         f"{RUN}/logs/prepare.log",

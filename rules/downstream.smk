@@ -53,6 +53,7 @@ rule train_segmenter:
     output:
         metrics=f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json",
         scores=f"{RUN}/segment/{{arm}}/seed{{seed}}/scores.csv",
+        segmenter=f"{RUN}/segment/{{arm}}/seed{{seed}}/segmenter.safetensors",
         curves=f"{RUN}/segment/{{arm}}/seed{{seed}}/curves.csv",
         config=f"{RUN}/segment/{{arm}}/seed{{seed}}/config.json",
     log:

@@ -11,6 +11,7 @@ rule finetune:
     """The backbone, fine-tuned with the region-aware attention loss."""
     input:
         train=rules.prepare.output.train,
+        val=rules.prepare.output.val,
         captions=rules.caption.output.captions,
     output:
         backbone=f"{RUN}/backbone/model_index.json",
@@ -24,7 +25,7 @@ rule finetune:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=gpus,
+        gpu=lambda wildcards: gpus(wildcards) * config["finetune"]["processes"],
         mem_mb=lambda wildcards, attempt: 24000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
@@ -37,7 +38,7 @@ rule finetune:
         "Fine-tuning the backbone"
     shell:
         "python -m didgen finetune --settings {params.settings:q} --seed {params.seed}"
-        " --train {input.train} --captions {input.captions}"
+        " --train {input.train} --val {input.val} --captions {input.captions}"
         " --state {params.state} --out {params.out} 2>&1 | tee {log}"
 
 
@@ -110,11 +111,48 @@ rule pair_shard:
         " --shard {params.shard} {params.classes} --out {params.out} 2>&1 | tee {log}"
 
 
+rule filter:
+    """Which pairs are kept, and which are not and why."""
+    input:
+        pairs=gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv"),
+        # Trained on real images alone: it does not wait for the pairs.
+        segmenter=f"{RUN}/segment/original/seed{SEEDS[0]}/segmenter.safetensors",
+    output:
+        scores=f"{RUN}/filter/scores.csv",
+        kept=f"{RUN}/filter/kept.csv",
+        rejected=f"{RUN}/filter/rejected.csv",
+        summary=f"{RUN}/filter/summary.json",
+        curve=f"{RUN}/filter/curve.json",
+        config=f"{RUN}/filter/config.json",
+    log:
+        f"{RUN}/logs/filter.log",
+    benchmark:
+        f"{RUN}/benchmarks/filter.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=section("filter"),
+        pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
+        out=lambda wildcards, output: folder(output.scores),
+    message:
+        "Keeping and rejecting lesion-mask pairs"
+    shell:
+        "python -m didgen filter --settings {params.settings:q}"
+        " --pairs {params.pairs} --segmenter {input.segmenter}"
+        " --out {params.out} 2>&1 | tee {log}"
+
+
 rule augment:
     """The augmented data set: synthetic images and pairs in one image folder."""
     input:
         images=gather.images(f"{RUN}/images/{{scatteritem}}/metadata.csv"),
         pairs=gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv"),
+        scores=rules.filter.output.scores,
     output:
         metadata=f"{RUN}/augmented/metadata.csv",
         config=f"{RUN}/augmented/config.json",
@@ -137,7 +175,7 @@ rule augment:
         "Joining the synthetic images and pairs"
     shell:
         "python -m didgen augment --settings {params.settings:q}"
-        " --images {params.images} --pairs {params.pairs}"
+        " --images {params.images} --pairs {params.pairs} --scores {input.scores}"
         " --out {params.out} 2>&1 | tee {log}"
 
 
@@ -163,7 +201,7 @@ rule maps:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         settings=section("maps"),
-        tau=config["pairs"]["tau"],
+        annotation=annotation_flags(),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.maps),
@@ -171,6 +209,6 @@ rule maps:
         "Comparing attention maps with the masks of held-out images"
     shell:
         "python -m didgen maps --settings {params.settings:q} --seed {params.seed}"
-        " --manifest {input.manifest} --tau {params.tau}"
+        " --manifest {input.manifest} {params.annotation}"
         " --captions {input.captions} --backbone {params.backbone}"
         " --out {params.out} 2>&1 | tee {log}"

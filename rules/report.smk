@@ -7,6 +7,7 @@ rule report:
         summary=rules.prepare.output.summary,
         captions=rules.caption.output.captions,
         training=rules.finetune.output.training,
+        filter=rules.filter.output.summary,
         augmented=rules.augment.output.metadata,
         maps=rules.maps.output.maps,
         verdict=rules.verdict.output.verdict,

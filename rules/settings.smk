@@ -65,26 +65,38 @@ def flag(name, values):
     return f"{name} {values if isinstance(values, str) else ' '.join(map(str, values))}"
 
 
+def annotation_flags():
+    """The settings of Eq. 7, which real images share with pairs."""
+    keys = ("tau", "upsampling", "closing_fraction", "fill_holes", "max_hole", "keep_largest")
+    return " ".join(
+        f"--{key.replace('_', '-')} {config['pairs'][key]}" for key in (*keys, "min_piece")
+    )
+
+
 def source_files(wildcards):
     """The files that `prepare` reads: editing the table or fetching archives anew reruns it.
 
-    A missing table stops the workflow. Missing archives do not, so that a run can be planned before
-    they are fetched: the stage says which one it misses, and where it is found.
+    Sources read from a folder are watched by the folder's own date alone.
     """
     data = config["data"]
-    if data["source"] == "table":
-        return [str(Path(data["table"]))]
-    if data["source"] != "isic2018":
+    if data["source"] == "isic2018":
+        return [rules.fetch.output.listing]
+    named = data["table"] if data["source"] == "table" else data["folder"]
+    return [str(Path(named))] if named and data["source"] != "phantoms" else []
+
+
+def mirror_files(wildcards):
+    """The files of a mirror on this machine's disks: one that changes is checked again.
+
+    A missing one does not stop the workflow: the stage says which it misses, and where it is found.
+    """
+    # Of the standard library alone, so that any launcher can import it.
+    from didgen.data.sources.catalog import needed_archives
+
+    data = config["data"]
+    if not data["mirror"] or "://" in data["mirror"]:
         return []
-    names = ["ISIC2018_Task3_Training_LesionGroupings.csv"]
-    official = data["splits"] == "official"
-    for phase in ("Training", "Validation", "Test") if official else ("Training",):
-        names += [
-            f"ISIC2018_Task1-2_{phase}_Input.zip",
-            f"ISIC2018_Task1_{phase}_GroundTruth.zip",
-            f"ISIC2018_Task3_{phase}_Input.zip",
-            f"ISIC2018_Task3_{phase}_GroundTruth.zip",
-        ]
+    names = [archive.name for archive in needed_archives(data["splits"] == "official")]
     paths = [Path(data["mirror"]) / name for name in names]
     return [str(path) for path in paths if path.is_file()]
 

@@ -18,7 +18,7 @@ def test_an_unknown_stage_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["paint"])
     assert caught.value.code == 2
-    assert "no stage named 'paint'; stages are prepare" in capsys.readouterr().err
+    assert "no stage named 'paint'; stages are fetch, prepare" in capsys.readouterr().err
 
 
 def parse(*arguments):
@@ -43,7 +43,7 @@ def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):
         (["--out", "x", "--size", "big"], "size: found 'big': Input should be a valid integer"),
         (["--out", "x", "--fit", "zoom"], "'crop', 'pad' or 'squash'"),
         (["--size", "128"], "out: Field required"),
-        (["--out", "x", "--source", "isic2018"], "source isic2018 needs `mirror`"),
+        (["--out", "x", "--source", "table"], "source table needs `table`"),
         (["--out", "x", "--settings", "{size:}"], "--settings: not JSON"),
     ],
 )

@@ -3,7 +3,9 @@
 Shape legend: B images, K tokens, H and W of the image, h and w of a map.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,9 +16,12 @@ from torch import Tensor, nn
 from didgen.attention.captures import Positions
 from didgen.attention.maps import is_constant, minmax, upsample
 from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.refinement import upsample_along_edges
 
 TAU = 4
 BINS = 256
+
+Upsampling = Literal["bicubic", "guided-filter"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,54 @@ class Cleaning:
 
     closing_fraction: radius of the closing's disk over the image's shorter side (8 pixels at
     512, half a pixel of a 32x32 map); a radius under one pixel closes nothing. fill_holes:
-    also fill holes too large for the disk. keep_largest: keep one piece (8-connected). The
-    paper closes only; the other two are ours.
+    also fill holes too large for the disk; max_hole: but only those of at most this part of the
+    image. keep_largest: keep one piece (8-connected). min_piece: drop pieces of less than this
+    part of the image. The paper closes only; the others are ours.
+
+    Raises ValueError for a fraction outside [0, 1].
     """
 
     closing_fraction: float = 1 / 64
     fill_holes: bool = True
     keep_largest: bool = True
+    max_hole: float = 1.0
+    min_piece: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("closing_fraction", "max_hole", "min_piece"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """How masks are read (Eq. 7); the defaults are the paper's, where it states them.
+
+    tau: power of A_S. last_steps: passes whose A_CS is averaged, those of the last sampling
+    steps; 1 reads the finished latents alone, as the paper does. upsampling: from the map's grid
+    to the image, "bicubic", or "guided-filter", which moves edges to those of the image, within
+    windows of a radius of `filter_radius` of the image's shorter side; `filter_epsilon`: see
+    `guided_filter`. cleaning: see `Cleaning`.
+    """
+
+    tau: int = TAU
+    cross_resolution: int = 16
+    self_resolution: int = 32
+    last_steps: int = 1
+    upsampling: Upsampling = "bicubic"
+    filter_radius: float = 1 / 32
+    filter_epsilon: float = 1e-3
+    cleaning: Cleaning = field(default_factory=Cleaning)
+
+    def __post_init__(self) -> None:
+        if self.tau < 0 or self.last_steps < 1:
+            raise ValueError(
+                f"tau {self.tau} and last_steps {self.last_steps}: expected at least 0 and 1"
+            )
+        if self.upsampling not in get_args(Upsampling):
+            raise ValueError(
+                f"unknown upsampling {self.upsampling!r}, expected one of {get_args(Upsampling)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -106,25 +152,47 @@ def clean_mask(mask: NDArray[np.bool_], cleaning: Cleaning | None = None) -> NDA
         closed = ndimage.distance_transform_edt(dilated) > radius
         mask = closed[border:-border, border:-border]
     if cleaning.fill_holes:
-        mask = ndimage.binary_fill_holes(mask)
-    if cleaning.keep_largest:
-        pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        if count > 1:
-            mask = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+        holes = ndimage.binary_fill_holes(mask) & ~mask
+        mask = mask | (holes & (_piece_areas(holes) <= cleaning.max_hole * mask.size))
+    if cleaning.keep_largest or cleaning.min_piece > 0:
+        areas = _piece_areas(mask, diagonal=True, only_first=cleaning.keep_largest)
+        mask = mask & (areas >= max(1, cleaning.min_piece * mask.size))
     return mask.astype(bool)
 
 
+def _piece_areas(
+    mask: NDArray[np.bool_], diagonal: bool = False, only_first: bool = False
+) -> NDArray[np.int64]:
+    """For each pixel the area of its piece, pixels; 0 outside, and in all but the largest."""
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)) if diagonal else None)
+    areas = np.bincount(pieces.ravel(), minlength=count + 1)
+    areas[0] = 0
+    if only_first:
+        areas[np.arange(len(areas)) != areas.argmax()] = 0
+    return areas[pieces]
+
+
 def mask_from_map(
-    maps: Tensor, image_size: tuple[int, int], cleaning: Cleaning | None = None
+    maps: Tensor,
+    image_size: tuple[int, int],
+    cleaning: Cleaning | None = None,
+    images: Tensor | None = None,
+    settings: AnnotationSettings | None = None,
 ) -> Annotation:
     """M = Otsu(A_CS) (Eq. 7) at image size, then cleaned; maps (B, h, w) of any scale.
 
-    The map is scaled to [0, 1], enlarged (bicubic), thresholded and cleaned, image by image.
+    The map is scaled to [0, 1], enlarged, thresholded and cleaned, image by image. images
+    (B, 3, *image_size) in [-1, 1] are needed by the guided filter. `cleaning` overrides the
+    settings' one.
+
+    Raises ValueError when the guided filter is asked for without images of that size.
     """
+    settings = settings or AnnotationSettings()
+    cleaning = cleaning or settings.cleaning
     finite = torch.isfinite(maps).flatten(1).all(1)
     maps = torch.where(finite[:, None, None], maps, 0.0).float()
     usable = finite & ~is_constant(maps)
-    large = upsample(minmax(maps).unsqueeze(1), image_size).squeeze(1)
+    large = _enlarge(minmax(maps), image_size, images, settings)
     thresholds, contrast = otsu(large)
     raw = ((large >= thresholds[:, None, None]) & usable[:, None, None]).cpu().numpy()
     cleaned = np.stack([clean_mask(m, cleaning) for m in raw])
@@ -135,45 +203,77 @@ def mask_from_map(
     return Annotation(masks, large, thresholds, contrast, failed)
 
 
+def _enlarge(
+    maps: Tensor, size: tuple[int, int], images: Tensor | None, settings: AnnotationSettings
+) -> Tensor:
+    if settings.upsampling == "bicubic":
+        return upsample(maps.unsqueeze(1), size).squeeze(1)
+    if images is None or tuple(images.shape[-2:]) != tuple(size) or len(images) != len(maps):
+        found = None if images is None else tuple(images.shape)
+        raise ValueError(
+            f"the guided filter needs images of shape ({len(maps)}, 3, {size[0]}, {size[1]}), "
+            f"found {found}; give them, or set upsampling to 'bicubic'"
+        )
+    # The image may have broken where the map has not.
+    images = torch.nan_to_num(images.to(maps.device), 0.0, 1.0, -1.0)
+    filtered = upsample_along_edges(maps, images, settings.filter_radius, settings.filter_epsilon)
+    return minmax(filtered)
+
+
 def annotate(
     recorder: AttentionRecorder,
     image_size: int | tuple[int, int],
     positions: Positions | None = None,
-    tau: int = TAU,
-    cleaning: Cleaning | None = None,
+    settings: AnnotationSettings | None = None,
+    images: Tensor | None = None,
+    **changes: object,
 ) -> Annotation:
     """Masks of the lesions in the recorded pass (Eq. 7), at image size (height, width).
 
-    The first of the recorder's positions (or of `positions`) is the lesion's token. The paper
+    The first of the recorder's positions (or of `positions`) is the lesion's token. `changes`
+    are fields of the settings to replace, such as tau=2. images: see `mask_from_map`. The paper
     reads the maps at the last sampling step.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    settings = replace(settings or AnnotationSettings(), **changes)
     with torch.no_grad():
         lesion = recorder.cross_maps(positions)[:, 0]
-        sharp = sharpen(recorder, lesion, tau)
-        return mask_from_map(sharp, size, cleaning)
+        sharp = sharpen(recorder, lesion, settings.tau)
+        return mask_from_map(sharp, _as_pair(image_size), images=images, settings=settings)
 
 
 def annotate_latents(
     unet: nn.Module,
-    latents: Tensor,
-    timestep: Tensor | int,
+    latents: Tensor | Sequence[Tensor],
+    timestep: Tensor | int | Sequence[int],
     embeddings: Tensor,
     positions: Positions,
     image_size: int | tuple[int, int],
-    tau: int = TAU,
-    cross_resolution: int = 16,
-    self_resolution: int = 32,
-    cleaning: Cleaning | None = None,
+    settings: AnnotationSettings | None = None,
+    images: Tensor | None = None,
+    **changes: object,
 ) -> Annotation:
     """Masks of the lesions in latents (B, C, h, w) (Eq. 7): one conditional pass, no gradient.
 
-    The pass ends at the last layer it needs. Arguments as in `annotate`.
+    For a list of latents, with a list of their timesteps, A_CS is the mean of one pass each. A
+    pass ends at the last layer it needs. Other arguments as in `annotate`.
     """
-    cross = {"resolution": cross_resolution, "positions": positions}
+    settings = replace(settings or AnnotationSettings(), **changes)
+    single = isinstance(latents, Tensor)
+    moments = [(latents, timestep)] if single else list(zip(latents, timestep, strict=True))
+    total: Tensor | float = 0.0
+    cross = {"resolution": settings.cross_resolution, "positions": positions}
     with (
         torch.no_grad(),
-        AttentionRecorder(unet, cross=cross, self_={"resolution": self_resolution}) as recorder,
+        AttentionRecorder(
+            unet, cross=cross, self_={"resolution": settings.self_resolution}
+        ) as recorder,
     ):
-        recorder.run(latents, timestep, embeddings, early_exit=True)
-        return annotate(recorder, image_size, None, tau, cleaning)
+        for z, t in moments:
+            recorder.run(z, t, embeddings, early_exit=True)
+            total = total + sharpen(recorder, recorder.cross_maps()[:, 0], settings.tau)
+    maps = total / len(moments)
+    return mask_from_map(maps, _as_pair(image_size), images=images, settings=settings)
+
+
+def _as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

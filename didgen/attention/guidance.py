@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from didgen.attention.captures import Positions
+from didgen.attention.layers import ReadPath
 from didgen.attention.losses import (
     GuidanceReading,
     Normalization,
@@ -38,14 +39,23 @@ class LayoutGuidance:
     eta: step size, in latent units per unit of gradient. guided_fraction: the part of the
     sampling steps, from the first, that is guided. schedule: "constant" as printed, or
     "sqrt-linear", eta * sqrt(1 - i / (2 n)) at step i of n, as in the released code.
-    cross_reading, self_normalization, smoothing_sigma: see `losses`. cross_weight and
-    self_weight: factors of L_CA and L_SA; 0 leaves a term (and its recording) out.
+    cross_reading, cross_normalization, self_normalization, smoothing_sigma: see `losses`.
+    cross_weight and self_weight: factors of L_CA and L_SA; 0 leaves a term (and its recording)
+    out.
+
+    What a guided step costs. every: within the range, guide each step whose number, from 0, it
+    divides. layers: which of the layers of the two resolutions are read, "all", "to-coarse" or
+    "down" (see `restrict_layers`); the pass can end after the last of them. early_exit: whether
+    it does. reuse_prediction: it does not, and its output is the conditional prediction of the
+    step, so that classifier-free guidance needs the unconditional pass only; the prediction then
+    belongs to the latents before they are moved.
     """
 
     eta: float = 20.0
     guided_fraction: float = 0.5
     schedule: Schedule = "constant"
     cross_reading: GuidanceReading = "minmax"
+    cross_normalization: Normalization = "mean"
     self_normalization: Normalization = "mean"
     smoothing_sigma: float = SMOOTHING_SIGMA
     cross_weight: float = 1.0
@@ -53,12 +63,17 @@ class LayoutGuidance:
     cross_resolution: int = 16
     self_resolution: int = 32
     early_exit: bool = True
+    every: int = 1
+    layers: ReadPath = "all"
+    reuse_prediction: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.guided_fraction <= 1.0:
             raise ValueError(f"guided_fraction is {self.guided_fraction}, expected 0 to 1")
         if not (math.isfinite(self.eta) and self.eta >= 0.0):
             raise ValueError(f"eta is {self.eta}, expected a finite number of at least 0")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}, expected 1 (each step of the range) or more")
         if min(self.cross_weight, self.self_weight) < 0.0 or not (
             self.cross_weight or self.self_weight
         ):
@@ -69,14 +84,21 @@ class LayoutGuidance:
         for value, known in (
             (self.schedule, Schedule),
             (self.cross_reading, GuidanceReading),
+            (self.cross_normalization, Normalization),
             (self.self_normalization, Normalization),
+            (self.layers, ReadPath),
         ):
             if value not in get_args(known):
                 raise ValueError(f"unknown setting {value!r}, expected one of {get_args(known)}")
 
     def guided_steps(self, num_steps: int) -> int:
-        """How many of `num_steps` sampling steps are guided; they are the first ones."""
+        """Length of the guided range: the first so many of `num_steps` sampling steps."""
         return round(self.guided_fraction * num_steps)
+
+    def is_guided(self, step_index: int, num_steps: int) -> bool:
+        """Whether a step, counted from 0, is moved."""
+        in_range = step_index < self.guided_steps(num_steps)
+        return in_range and step_index % self.every == 0 and self.eta > 0.0
 
     def step_size(self, step_index: int, num_steps: int) -> float:
         """The factor of the gradient at a step, counted from 0."""
@@ -119,7 +141,11 @@ def layout_losses(
         maps = recorder.cross_maps()
         targets = resize_mask(masks, tuple(maps.shape[-2:]))
         cross_loss = cross_attention_guidance_loss(
-            maps, targets, settings.cross_reading, settings.smoothing_sigma
+            maps,
+            targets,
+            settings.cross_reading,
+            settings.smoothing_sigma,
+            settings.cross_normalization,
         )
     if settings.self_weight:
         lesion = (resize_mask(lesion_masks, recorder.self_grid) > 0.5).to(masks.dtype).flatten(2)
@@ -134,8 +160,10 @@ class Guide:
 
     `guide(latents, timestep, step_index, cond_embeddings)` is called before each step. Within
     the guided range it runs one conditional pass with gradient and returns
-    z - eta * grad_z(L_CA + L_SA); after it, it returns the very tensor it was given and builds
-    no graph. Each image's update depends on that image alone, whatever the batch.
+    z - eta * grad_z(L_CA + L_SA); at every other step it returns the very tensor it was given
+    and builds no graph. Each image's update depends on that image alone, whatever the batch.
+    With `reuse_prediction` a guided step returns a pair: the moved latents, and the UNet's
+    conditional output at the latents that were given.
 
     `history` has one GuidanceStep a guided step. An image whose loss or gradient is not finite
     stays where it was, and is noted in `diverged` (once); the others go on.
@@ -179,26 +207,27 @@ class Guide:
 
     def __call__(
         self, latents: Tensor, timestep: Tensor | int, step_index: int, cond_embeddings: Tensor
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """The latents (B, C, h, w) after Eq. 6, detached; see the class."""
         settings = self.settings
-        step_size = settings.step_size(step_index, self.num_steps)
-        if step_index >= settings.guided_steps(self.num_steps) or step_size == 0.0:
+        if not settings.is_guided(step_index, self.num_steps):
             return latents
+        step_size = settings.step_size(step_index, self.num_steps)
         if len(latents) != len(self.masks):
             raise ValueError(f"{len(latents)} latents meet {len(self.masks)} masks; give one each")
-        gradient, cross_loss, self_loss = self._gradient(latents, timestep, cond_embeddings)
+        gradient, cross_loss, self_loss, output = self._gradient(latents, timestep, cond_embeddings)
         rms = gradient.square().mean((1, 2, 3)).sqrt()
         sound = torch.isfinite(rms) & torch.isfinite(cross_loss + self_loss)
         self.history.append(GuidanceStep(step_index, cross_loss.cpu(), self_loss.cpu(), rms.cpu()))
         self._note(sound, step_index, int(torch.as_tensor(timestep).flatten()[0]))
         moved = (latents - step_size * gradient).to(latents.dtype)
-        return torch.where(sound[:, None, None, None], moved, latents)
+        moved = torch.where(sound[:, None, None, None], moved, latents)
+        return moved if output is None else (moved, output)
 
     def _gradient(
         self, latents: Tensor, timestep: Tensor | int, embeddings: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of L_CA + L_SA to the latents (B, C, h, w), and both losses (B,)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Gradient of L_CA + L_SA to the latents (B, C, h, w), both losses (B,), the output."""
         settings = self.settings
         cross = {"resolution": settings.cross_resolution, "positions": self.positions}
         self_ = {"resolution": settings.self_resolution}
@@ -210,15 +239,23 @@ class Guide:
                 self.unet,
                 cross=cross if settings.cross_weight else None,
                 self_=self_ if settings.self_weight else None,
+                path=settings.layers,
             ) as recorder:
-                recorder.run(z, timestep, embeddings, early_exit=settings.early_exit)
+                output = recorder.run(
+                    z,
+                    timestep,
+                    embeddings,
+                    early_exit=settings.early_exit and not settings.reuse_prediction,
+                    stop_graph=settings.reuse_prediction,
+                )
                 masks = self.masks.to(z.device)
                 cross_loss, self_loss = layout_losses(recorder, masks, settings)
                 # Images do not meet in the UNet, so the sum's gradient is each image's own.
                 total = settings.cross_weight * cross_loss + settings.self_weight * self_loss
                 (gradient,) = torch.autograd.grad(total.sum() * LOSS_SCALE, z)
         gradient = gradient.to(torch.promote_types(z.dtype, torch.float32)) / LOSS_SCALE
-        return gradient, cross_loss.detach(), self_loss.detach()
+        kept = output if settings.reuse_prediction else None
+        return gradient, cross_loss.detach(), self_loss.detach(), kept
 
     def _note(self, sound: Tensor, step_index: int, timestep: int) -> None:
         known = {case.image for case in self.diverged}

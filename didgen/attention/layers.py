@@ -1,13 +1,14 @@
 """Which attention layers a UNet has, and at which resolution each one works."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
 Kind = Literal["cross", "self"]
 Grid = tuple[int, int]
+ReadPath = Literal["all", "to-coarse", "down"]
 
 # Processors whose queries and keys are exactly the outputs of `to_q` and `to_k`.
 PLAIN_PROCESSORS = frozenset(
@@ -83,6 +84,34 @@ def select_layers(
             "image size"
         )
     return chosen
+
+
+def restrict_layers(wanted: Sequence[AttentionLayer], path: ReadPath) -> list[AttentionLayer]:
+    """The wanted layers that lie on a path, in order of execution, so that a pass can end sooner.
+
+    "all": every one. "to-coarse": those up to the last one of the coarsest wanted resolution (in
+    Stable Diffusion, with cross maps at 16x16 and self-attention at 32x32, up to up_blocks[1], so
+    that self-attention is read in the down path alone). "down": those of the down path.
+
+    Raises AttentionRecordingError for an unknown path, and when a kind that was wanted has no
+    layer left on it.
+    """
+    if path not in get_args(ReadPath):
+        raise AttentionRecordingError(
+            f"unknown path {path!r}, expected one of {get_args(ReadPath)}"
+        )
+    kept = list(wanted)
+    if path == "down":
+        kept = [layer for layer in kept if layer.name.startswith("down_blocks.")]
+    elif path == "to-coarse":
+        coarsest = min(layer.resolution for layer in kept)
+        last = max(i for i, layer in enumerate(kept) if layer.resolution == coarsest)
+        kept = kept[: last + 1]
+    for kind in sorted({layer.kind for layer in wanted} - {layer.kind for layer in kept}):
+        raise AttentionRecordingError(
+            f"the path {path!r} has no {kind}-attention layer of the wanted resolution; read 'all'"
+        )
+    return kept
 
 
 def check_readable(name: str, attention: nn.Module) -> None:

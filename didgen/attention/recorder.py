@@ -23,8 +23,10 @@ from didgen.attention.layers import (
     AttentionLayer,
     AttentionRecordingError,
     Grid,
+    ReadPath,
     attention_layers,
     check_readable,
+    restrict_layers,
     select_layers,
 )
 
@@ -59,6 +61,7 @@ class AttentionRecorder:
     heads, with gradient if the pass had one. The UNet's output is bitwise the same with and
     without. Each forward pass replaces what the last one recorded; results stay readable
     after the context, unless it was left by an exception. Hooks go on every exit path.
+    `path` leaves layers out that come late: see `restrict_layers`.
 
     Only passes of the thread that entered are recorded, and what gradient checkpointing
     recomputes during the backward pass is not.
@@ -72,12 +75,14 @@ class AttentionRecorder:
         unet: nn.Module,
         cross: CrossRequest | None = None,
         self_: SelfRequest | None = None,
+        path: ReadPath = "all",
     ) -> None:
         if cross is None and self_ is None:
             raise AttentionRecordingError("ask for cross, self_, or both; got neither")
         self.unet = unet
         self._cross = cross
         self._self = self_
+        self._path: ReadPath = path
         # The class's signature: wrappers such as accelerate's replace the instance's forward.
         self._signature = inspect.signature(type(unet).forward)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -90,6 +95,7 @@ class AttentionRecorder:
         self._captures: dict[str, QueriesAndKeys] = {}
         self._inside = False
         self._stop_early = False
+        self._stop_graph = False
 
     # ---- context ------------------------------------------------------------------------
 
@@ -176,8 +182,12 @@ class AttentionRecorder:
             query = self._queries.pop(name)
             self._check(layer, query, key)
             self._captures[name] = QueriesAndKeys(layer, query, key, attention.scale)
-            if self._stop_early and len(self._captures) == len(self._plan):
+            if len(self._captures) < len(self._plan):
+                return
+            if self._stop_early:
                 raise _Enough
+            if self._stop_graph:
+                torch.set_grad_enabled(False)  # until `run` sets it back
 
         return keep
 
@@ -213,6 +223,9 @@ class AttentionRecorder:
                 wanted += select_layers(layers, "cross", self._cross["resolution"])
             if self._self is not None:
                 wanted += select_layers(layers, "self", self._self["resolution"])
+            order = list(layers)
+            wanted.sort(key=lambda layer: order.index(layer.name))
+            wanted = restrict_layers(wanted, self._path)
             for layer in wanted:
                 check_readable(layer.name, self.unet.get_submodule(layer.name))
             self._plans[grid] = {layer.name: layer for layer in wanted}
@@ -221,24 +234,36 @@ class AttentionRecorder:
     # ---- running and reading ------------------------------------------------------------
 
     def run(
-        self, latents: Tensor, timestep: Tensor | int, embeddings: Tensor, early_exit: bool = False
+        self,
+        latents: Tensor,
+        timestep: Tensor | int,
+        embeddings: Tensor,
+        early_exit: bool = False,
+        stop_graph: bool = False,
     ) -> Tensor | None:
         """Run the UNet; with `early_exit`, stop it after the last wanted layer and return None.
 
-        Under gradient checkpointing a pass with gradient is run to its end in any case: a
+        With `stop_graph` the pass goes on after that layer, but without a graph: the maps have a
+        gradient, the output has none, and what lies behind the maps costs no memory.
+
+        Under gradient checkpointing a pass with gradient is run to its end, graph and all: a
         checkpointed region that was left halfway cannot be recomputed.
         """
         if not self._handles:
             raise AttentionRecordingError("run() needs the context: `with recorder: ...`")
         checkpointing = getattr(self.unet, "is_gradient_checkpointing", False)
-        self._stop_early = early_exit and not (checkpointing and torch.is_grad_enabled())
+        in_part = not (checkpointing and torch.is_grad_enabled())
+        self._stop_early, self._stop_graph = early_exit and in_part, stop_graph and in_part
         try:
-            output = self.unet(latents, timestep, encoder_hidden_states=embeddings)
+            with torch.set_grad_enabled(torch.is_grad_enabled()):
+                output = self.unet(latents, timestep, encoder_hidden_states=embeddings)
         except _Enough:
             return None
         finally:
-            self._stop_early = False
-        return None if early_exit else output.sample
+            self._stop_early, self._stop_graph = False, False
+        if early_exit:
+            return None
+        return output.sample.detach() if stop_graph else output.sample
 
     def captures(self, kind: str) -> list[QueriesAndKeys]:
         """Queries and keys of the last pass, "cross" or "self", in order of execution."""

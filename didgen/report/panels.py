@@ -1,4 +1,4 @@
-"""Panels that show attention on an image: image, `<lesion>` map, `<skin>` map, true contour."""
+"""Panels that show attention and masks on an image, as rows of pictures."""
 
 import numpy as np
 
@@ -8,6 +8,7 @@ _RAMP = np.array(
     dtype=np.float32,
 )
 _CONTOUR = np.array([64, 224, 208], dtype=np.uint8)
+_BOTH, _MISSED, _ADDED = (150, 150, 150), (90, 160, 235), (240, 150, 80)
 _RIM = np.array([16, 24, 32], dtype=np.uint8)
 
 
@@ -58,6 +59,25 @@ def attention_panel(
     """
     image, lesion, skin, mask = (enlarge(part, factor) for part in (image, lesion, skin, mask))
     pictures = [image, overlay(image, lesion), overlay(image, skin), draw_contour(image, mask, 2)]
+    space = np.full((image.shape[0], gap, 3), 255, np.uint8)
+    row = [part for picture in pictures for part in (picture, space)][:-1]
+    return np.concatenate(row, axis=1)
+
+
+def truth_panel(
+    image: np.ndarray, true: np.ndarray, found: np.ndarray, gap: int = 4, factor: int = 2
+) -> np.ndarray:
+    """Four pictures in a row: image, true outline, found outline, and where the masks differ.
+
+    In the last one both masks are gray, what only the truth has is blue, what only the other has
+    is orange. Shapes: image uint8 (H, W, 3), bool masks (H, W); result as `attention_panel`.
+    """
+    image, true, found = (enlarge(part, factor) for part in (image, true, found))
+    difference = np.full(image.shape, 40, np.uint8)
+    difference[true & found] = _BOTH
+    difference[true & ~found] = _MISSED
+    difference[found & ~true] = _ADDED
+    pictures = [image, draw_contour(image, true, 2), draw_contour(image, found, 2), difference]
     space = np.full((image.shape[0], gap, 3), 255, np.uint8)
     row = [part for picture in pictures for part in (picture, space)][:-1]
     return np.concatenate(row, axis=1)

@@ -1,4 +1,4 @@
-"""Gather all synthetic images and pairs into one augmented data set."""
+"""Gather the synthetic images and the kept pairs into one augmented data set."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Settings(Section):
-    """Nothing to set: everything that was made is gathered."""
+    """Nothing to set: all images and, of the pairs, all that the filter keeps are gathered."""
 
 
 class Config(Settings):
@@ -23,6 +23,9 @@ class Config(Settings):
 
     images: tuple[Path, ...] = Field((), description="folders written by the images stage")
     pairs: tuple[Path, ...] = Field((), description="folders written by the pairs stage")
+    scores: Path | None = Field(
+        None, description="scores.csv of the filter stage, which says what is kept; null: all pairs"
+    )
     out: Path = Field(description="folder to write: images/, masks/, metadata.csv")
 
 
@@ -38,7 +41,8 @@ def run(config: Config) -> None:
     from didgen.data.files import remove_unlisted, write_csv, write_json, write_text
     from didgen.data.manifest import check_manifest
 
-    parts = [_gather(folder, config.out) for folder in (*config.images, *config.pairs)]
+    parts = [_gather(folder, config.out) for folder in config.images]
+    parts += [_gather(folder, config.out, config.scores) for folder in config.pairs]
     parts = [part for part in parts if len(part)]
     if not parts:
         raise ValueError(
@@ -67,7 +71,8 @@ def run(config: Config) -> None:
     LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
 
 
-def _gather(folder: Path, out: Path) -> "pd.DataFrame":
+def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFrame":
+    """The rows of a set, its files placed in `out`; with `scores`, of the kept pairs alone."""
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
@@ -76,11 +81,35 @@ def _gather(folder: Path, out: Path) -> "pd.DataFrame":
     if table.is_file() and not len(pd.read_csv(table)):
         return pd.DataFrame()
     frame = read_manifest(table)
+    if scores is not None:
+        frame = _kept(frame, scores, table)
     for column in ("image", "mask", "condition"):
         for name in frame.get(column, pd.Series(dtype=str)):
             if name:
                 _place(folder / name, out / name)
     return frame
+
+
+def _kept(frame: "pd.DataFrame", scores: Path, table: Path) -> "pd.DataFrame":
+    """The rows that the filter keeps, with the scores that it added.
+
+    Raises: `ValueError` for a pair that was not filtered, or was made anew since.
+    """
+    import pandas as pd
+
+    if not scores.is_file():
+        raise ValueError(f"{scores}: no such file; run the filter stage first")
+    judged = pd.read_csv(scores, dtype=str, keep_default_na=False).set_index("id")
+    told = judged["sha256"].reindex(frame["id"])
+    unknown = frame.loc[(told != frame.set_index("id")["sha256"]).to_numpy(), "id"].tolist()
+    if unknown:
+        raise ValueError(
+            f"{table}: {len(unknown)} of {len(frame)} pairs ({', '.join(unknown[:5])}) are not "
+            f"those that {scores} judged; run the filter stage again"
+        )
+    added = [name for name in judged if name not in {*frame, "kept", "reasons"}]
+    frame = frame.join(judged[added], on="id")
+    return frame[(judged["kept"].reindex(frame["id"]) == "yes").to_numpy()]
 
 
 def _place(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from didgen.attention.annotation import Annotation, AnnotationSettings
     from didgen.backbone.handle import Backbone
 
 LOGGER = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ class Settings(Section):
         description="`prefix`: the same for all images, says nothing of them; `caption`: each "
         "image's own, which may name the place and size of its lesion",
     )
+    truth_panels: int = Field(
+        2, ge=0, description="images drawn of each: best, median and worst annotated mask"
+    )
     batch_size: int = Field(16, ge=1, description="images encoded together")
 
 
@@ -38,16 +42,26 @@ class Config(Settings):
     manifest: Path = Field(description="manifest of held-out images")
     captions: Path = Field(description="captions.csv of the caption stage")
     backbone: Path = Field(description="fine-tuned diffusers folder")
+    # How Eq. 7 is read: as by the pairs stage, whose section says so.
     tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7")
-    out: Path = Field(description="folder to write: maps.json, panels/")
+    upsampling: Literal["bicubic", "guided-filter"] = Field(
+        "bicubic", description="from the map of Eq. 7 to the image"
+    )
+    closing_fraction: float = Field(1 / 64, ge=0, le=1, description="radius of the closing")
+    fill_holes: bool = Field(True, description="fill the holes of a mask")
+    max_hole: float = Field(1.0, ge=0, le=1, description="largest hole filled, share of the image")
+    keep_largest: bool = Field(True, description="keep the largest piece of a mask alone")
+    min_piece: float = Field(0.0, ge=0, le=1, description="smallest piece kept, share of the image")
+    out: Path = Field(description="folder to write: maps.json, panels/, truth/")
     seed: int = Field(0, ge=0, description="seed of the draw and of the noise")
 
 
 def run(config: Config) -> None:
-    """Write `maps.json` (IoU of map and mask an image), `panels/*.png` and `config.json`.
+    """Write `maps.json` (each image's map and mask against the true mask), panels, `config.json`.
 
     Each image is encoded, a little noise is added, and one pass gives its maps. A map is scaled to
-    [0, 1], brought to the image's size and cut by Otsu's threshold.
+    [0, 1], brought to the image's size and cut by Otsu's threshold; the annotated mask is that of
+    Eq. 7, as the pairs have it.
     """
     import numpy as np
 
@@ -55,6 +69,7 @@ def run(config: Config) -> None:
     from didgen.backbone.precision import default_device
     from didgen.captions.prompts import PREFIX
     from didgen.data.files import write_json, write_text
+    from didgen.stages.mask_truth import draw_extremes, truth_summary
 
     frame = _draw(config)
     if frame is None:
@@ -62,13 +77,13 @@ def run(config: Config) -> None:
     else:
         backbone = Backbone.load(config.backbone, device=default_device())
         drawn = set(frame["id"].iloc[: config.panels])
-        rows = [
-            row
-            for start in range(0, len(frame), config.batch_size)
-            for row in _measure(
-                frame.iloc[start : start + config.batch_size], drawn, backbone, config
-            )
-        ]
+        rows, masks = [], []
+        for start in range(0, len(frame), config.batch_size):
+            part = frame.iloc[start : start + config.batch_size]
+            measured, annotated = _measure(part, drawn, backbone, config)
+            rows += measured
+            masks.append(annotated)
+        masks = np.concatenate(masks)
         scores = np.array([row["lesion_iou"] for row in rows])
         annotated = np.array([row["annotated_iou"] for row in rows])
         result = {
@@ -79,6 +94,8 @@ def run(config: Config) -> None:
             "lesion_iou_mean": float(scores.mean()),
             "lesion_iou_std": float(scores.std(ddof=1)) if len(rows) > 1 else 0.0,
             "annotated_iou_mean": float(annotated.mean()),
+            "truth": truth_summary(rows, *masks.shape[1:]),
+            "truth_panels": draw_extremes(rows, frame, masks, config.truth_panels, config.out),
             "images": rows,
         }
         LOGGER.info(
@@ -104,7 +121,8 @@ def _draw(config: Config) -> "pd.DataFrame | None":
 
 def _measure(
     frame: "pd.DataFrame", drawn: set[str], backbone: "Backbone", config: Config
-) -> list[dict]:
+) -> "tuple[list[dict], np.ndarray]":
+    """The rows of a batch, and its annotated masks, bool (B, H, W)."""
     import numpy as np
 
     from didgen.attention.annotation import otsu
@@ -113,10 +131,12 @@ def _measure(
     from didgen.data.images import read_image, read_mask
     from didgen.metrics.segmentation import iou
     from didgen.report.panels import attention_panel
+    from didgen.stages.mask_truth import mask_scores
 
     images = np.stack([read_image(path) for path in frame["image"]])
     masks = np.stack([read_mask(path) for path in frame["mask"]])
-    maps, annotated = _maps(images, frame["id"].tolist(), backbone, config)
+    maps, annotation = _maps(images, frame["id"].tolist(), backbone, config)
+    annotated = annotation.masks.cpu().numpy()
     large = minmax(upsample(maps, images.shape[1:3]))
     thresholds, _ = otsu(large[:, 0])
     found = (large[:, 0] >= thresholds[:, None, None]).numpy()
@@ -130,17 +150,19 @@ def _measure(
             {
                 "id": name,
                 "lesion_iou": float(iou(found[index], masks[index])),
-                "annotated_iou": float(iou(annotated[index], masks[index])),
+                **mask_scores(annotated[index], masks[index]),
+                "contrast": float(annotation.contrast[index]),
+                "failed": bool(annotation.failed[index]),
                 "panel": panel,
             }
         )
-    return rows
+    return rows, annotated
 
 
 def _maps(
     images: "np.ndarray", names: list[str], backbone: "Backbone", config: Config
-) -> tuple["torch.Tensor", "np.ndarray"]:
-    """Cross maps (B, 2, r, r) of both tokens, and the masks of Eq. 7 (B, H, W), in one pass."""
+) -> "tuple[torch.Tensor, Annotation]":
+    """Cross maps (B, 2, r, r) of both tokens, and what Eq. 7 makes of them, in one pass."""
     import torch
 
     from didgen.attention.annotation import annotate
@@ -161,8 +183,17 @@ def _maps(
         cross = {"resolution": 16, "positions": positions}
         with AttentionRecorder(backbone.unet, cross=cross, self_={"resolution": 32}) as recorder:
             recorder.run(noisy, timesteps, backbone.embed(prompts), early_exit=True)
-            annotation = annotate(recorder, backbone.image_size, tau=config.tau)
-            return recorder.cross_maps().float().cpu(), annotation.masks.cpu().numpy()
+            settings = _annotation_settings(config)
+            annotation = annotate(recorder, backbone.image_size, settings=settings, images=pixels)
+            return recorder.cross_maps().float().cpu(), annotation
+
+
+def _annotation_settings(config: Config) -> "AnnotationSettings":
+    from didgen.attention.annotation import AnnotationSettings, Cleaning
+
+    names = ("closing_fraction", "fill_holes", "max_hole", "keep_largest", "min_piece")
+    cleaning = Cleaning(**{name: getattr(config, name) for name in names})
+    return AnnotationSettings(tau=config.tau, upsampling=config.upsampling, cleaning=cleaning)
 
 
 def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:

@@ -44,17 +44,21 @@ class Config(Settings):
         description="original: real images only; synthetic: real and synthetic images"
     )
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
-    out: Path = Field(description="folder to write: scores.csv, metrics.json, curves.csv")
+    out: Path = Field(
+        description="folder to write: scores.csv, metrics.json, curves.csv, segmenter.safetensors"
+    )
 
 
 def run(config: Config) -> None:
-    """Train, test and write `scores.csv`, `metrics.json`, `curves.csv` and `config.json`.
+    """Train, test and write the network, its scores, metrics and curves, and `config.json`.
 
+    `segmenter.safetensors` holds the weights of the best evaluation and how to build the network.
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, or an unknown encoder.
     """
     from didgen.backbone.precision import default_device
     from didgen.downstream.datasets import build, keep_in_memory
+    from didgen.downstream.saved import SegmenterCard, save_segmenter
     from didgen.downstream.segmenters import build_segmenter, segmentation_loss
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.segmentation import summarize
@@ -87,6 +91,16 @@ def run(config: Config) -> None:
         "val_score": "Dice",
         "test": test,
     }
+    card = SegmenterCard(
+        encoder=config.encoder,
+        decoder_channels=config.decoder_channels,
+        image_size=size,
+        arm=config.arm,
+        seed=config.seed,
+        n_train=counts["n_train"],
+        val_dice=outcome.best_score,
+    )
+    save_segmenter(config.out / "segmenter.safetensors", built.model, card)
     write_results(config, "segmentation", built, outcome, details, {"scores.csv": table})
 
 

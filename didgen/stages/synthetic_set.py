@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
+# Part of a set's key: rows of an earlier layout are not continued.
+ROWS = "rows with area, border_contact and pale_outside"
+
 
 def synthesize_to_folder(
     requests: Sequence["Request"], config: Any, options: Mapping[str, Any]
@@ -76,7 +79,7 @@ def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str) -> 
 
     settings = config.model_dump_json(exclude={"out", "shard", "batch_size"})
     versions = f"{didgen.__version__}/{diffusers.__version__}"
-    digest = hashlib.sha256(f"{settings}/{checkpoint}/{versions}".encode())
+    digest = hashlib.sha256(f"{settings}/{checkpoint}/{versions}/{ROWS}".encode())
     for request in requests:
         digest.update(f"{request.id}\0{request.prompt}\0{request.seed}\0".encode())
         digest.update(b"" if request.mask is None else request.mask.tobytes())
@@ -108,6 +111,7 @@ def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -
     import pandas as pd
 
     from didgen.data.files import sha256_file, write_csv, write_png
+    from didgen.metrics.masks import area_fraction, border_contact, pale_outside
     from didgen.metrics.segmentation import iou
 
     request = sample.request
@@ -133,6 +137,10 @@ def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -
     }
     if sample.mask is not None and request.mask is not None:
         row["layout_iou"] = round(float(iou(sample.mask, request.mask)), 4)
+    if sample.mask is not None:
+        row["area"] = round(area_fraction(sample.mask), 4)
+        row["border_contact"] = round(border_contact(sample.mask), 4)
+        row["pale_outside"] = round(pale_outside(sample.image, sample.mask), 4)
     if not sample.failure:
         write_png(config.out / row["image"], sample.image)
         row["sha256"] = sha256_file(config.out / row["image"])

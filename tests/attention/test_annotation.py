@@ -6,6 +6,7 @@ import torch
 from skimage.filters import threshold_otsu
 
 from didgen.attention.annotation import (
+    AnnotationSettings,
     Cleaning,
     annotate,
     annotate_latents,
@@ -154,3 +155,52 @@ def test_annotation_of_latents_is_the_recorded_one(unet, inputs):
         unet(latents, timestep, embeddings)
         other = annotate(recorder, (256, 256))
     assert torch.equal(found.masks, other.masks)
+
+
+def test_maps_of_several_passes_are_averaged(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    once = annotate_latents(unet, latents, timestep, embeddings, [4, 6], 64)
+    twice = annotate_latents(unet, [latents] * 2, [timestep] * 2, embeddings, [4, 6], 64)
+    torch.testing.assert_close(twice.maps, once.maps)
+    other = -latents
+    both = annotate_latents(unet, [latents, other], [timestep, 20], embeddings, [4, 6], 64)
+    assert not torch.allclose(both.maps, once.maps)
+    with pytest.raises(ValueError, match="shorter"):
+        annotate_latents(unet, [latents, other], [timestep], embeddings, [4, 6], 64)
+
+
+def test_fields_can_be_given_by_name(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    settings = AnnotationSettings(tau=1, cleaning=Cleaning(0.0))
+    arguments = (unet, latents, timestep, embeddings, [4, 6], 64)
+    whole = annotate_latents(*arguments, settings=settings)
+    named = annotate_latents(*arguments, tau=1, cleaning=Cleaning(0.0))
+    assert torch.equal(whole.masks, named.masks) and torch.equal(whole.maps, named.maps)
+    with pytest.raises(TypeError, match="power"):
+        annotate_latents(*arguments, power=1)
+
+
+def test_only_small_holes_and_only_small_pieces():
+    mask = disk(64, 24, (32, 32)) & ~disk(64, 8, (32, 32)) & ~disk(64, 2, (32, 48))
+    mask[1:4, 1:4] = mask[58:62, 57:63] = True
+    rules = Cleaning(0.0, fill_holes=True, keep_largest=False, max_hole=0.01, min_piece=0.004)
+    expected = disk(64, 24, (32, 32)) & ~disk(64, 8, (32, 32))
+    expected[58:62, 57:63] = True
+    assert np.array_equal(clean_mask(mask, rules), expected)
+    none = Cleaning(0.0, fill_holes=False, keep_largest=True, min_piece=0.9)
+    assert not clean_mask(mask, none).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        (Cleaning, {"closing_fraction": -0.1}),
+        (Cleaning, {"max_hole": 2.0}),
+        (AnnotationSettings, {"tau": -1}),
+        (AnnotationSettings, {"last_steps": 0}),
+        (AnnotationSettings, {"upsampling": "nearest"}),
+    ],
+)
+def test_bad_settings_are_refused(settings, change):
+    with pytest.raises(ValueError, match="expected"):
+        settings(**change)

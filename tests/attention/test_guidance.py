@@ -69,14 +69,14 @@ def test_self_loss_is_equation_5_of_the_explicit_map(new_unet, inputs):
 
 def test_a_batch_moves_as_its_images_alone(new_unet, inputs):
     unet = new_unet().double()
-    latents, timestep, embeddings = inputs(4, torch.float64)
-    masks = disks(4)
+    latents, timestep, embeddings = inputs(8, torch.float64)
+    masks = disks(8)
     together = Guide(unet, masks, POSITIONS, 10)(latents, timestep, 0, embeddings)
     alone = [
         Guide(unet, masks[i : i + 1], POSITIONS, 10)(
             latents[i : i + 1], timestep, 0, embeddings[i : i + 1]
         )
-        for i in range(4)
+        for i in range(8)
     ]
     torch.testing.assert_close(together, torch.cat(alone))
 
@@ -197,6 +197,9 @@ def test_schedules_by_hand():
         {"schedule": "cosine"},
         {"cross_reading": "ratio"},
         {"self_normalization": "median"},
+        {"cross_normalization": "median"},
+        {"every": 0},
+        {"layers": "up"},
         {"cross_weight": 0.0, "self_weight": 0.0},
     ],
 )
@@ -215,3 +218,49 @@ def test_bad_masks_and_positions_are_refused(unet, inputs):
     latents, timestep, embeddings = inputs(2)
     with pytest.raises(ValueError, match="2 latents meet 1 masks"):
         Guide(unet, disks(1), POSITIONS, 10)(latents, timestep, 0, embeddings)
+
+
+@pytest.mark.parametrize("layers", ["down", "to-coarse"])
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0)])
+def test_both_terms_reach_the_latents_from_fewer_layers(unet, inputs, layers, weights):
+    latents, timestep, embeddings = inputs(1)
+    settings = LayoutGuidance(layers=layers, cross_weight=weights[0], self_weight=weights[1])
+    guide = Guide(unet, disks(1), POSITIONS, 10, settings)
+    moved = guide(latents, timestep, 0, embeddings)
+    assert float(guide.history[0].gradient_rms) > 0
+    assert float((moved - latents).abs().amax()) > 0
+    whole = Guide(unet, disks(1), POSITIONS, 10, LayoutGuidance())(latents, timestep, 0, embeddings)
+    assert not torch.equal(moved, whole)
+
+
+def test_every_kth_step_of_the_range_is_guided(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    settings = LayoutGuidance(every=3, guided_fraction=0.8)
+    guide = Guide(unet, disks(1), POSITIONS, 10, settings)
+    same = [guide(latents, timestep, step, embeddings) is latents for step in range(10)]
+    assert [step for step in range(10) if not same[step]] == [0, 3, 6]
+
+
+def test_the_prediction_of_the_guided_pass_is_handed_on(unet, inputs):
+    latents, timestep, embeddings = inputs(2)
+    plain = Guide(unet, disks(), POSITIONS, 10)(latents, timestep, 0, embeddings)
+    settings = LayoutGuidance(reuse_prediction=True)
+    guide = Guide(unet, disks(), POSITIONS, 10, settings)
+    moved, output = guide(latents, timestep, 0, embeddings)
+    torch.testing.assert_close(moved, plain)
+    with torch.no_grad():
+        expected = unet(latents, timestep, embeddings).sample
+    torch.testing.assert_close(output, expected)
+    assert not output.requires_grad
+    assert guide(latents, timestep, 9, embeddings) is latents
+
+
+def test_sums_and_means_of_the_cross_term_differ_by_the_pixels(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    found = {}
+    for normalization in ("mean", "sum"):
+        settings = LayoutGuidance(cross_normalization=normalization, self_weight=0.0)
+        guide = Guide(unet, disks(1), POSITIONS, 10, settings)
+        guide(latents, timestep, 0, embeddings)
+        found[normalization] = guide.history[0].cross_loss
+    torch.testing.assert_close(found["sum"], found["mean"] * 16 * 16)

@@ -6,6 +6,7 @@ from didgen.attention.layers import (
     AttentionRecordingError,
     attention_layers,
     check_readable,
+    restrict_layers,
     select_layers,
 )
 from didgen.attention.recorder import AttentionRecorder
@@ -112,3 +113,31 @@ def test_stable_diffusion_2_1_layers_at_512_pixels():
         # The forward pass checks every query's length against the static answer.
         unet(torch.empty(1, 4, 64, 64), torch.empty(1), torch.empty(1, 77, 1024))
         assert len(recorder.captures("cross")) == len(recorder.captures("self")) == 5
+
+
+def test_paths_of_stable_diffusion_end_sooner():
+    with torch.device("meta"):
+        layers = attention_layers(UNet2DConditionModel(**SD21), 64)
+    wanted = {layer.name for layer in select_layers(layers, "cross", 16)}
+    wanted |= {layer.name for layer in select_layers(layers, "self", 32)}
+    in_order = [layer for layer in layers.values() if layer.name in wanted]
+
+    def blocks(path):
+        kept = restrict_layers(in_order, path)
+        return [(layer.kind, layer.name.split(".attentions")[0]) for layer in kept]
+
+    down = [("self", "down_blocks.1")] * 2 + [("cross", "down_blocks.2")] * 2
+    assert blocks("down") == down
+    assert blocks("to-coarse") == down + [("cross", "up_blocks.1")] * 3
+    assert blocks("all") == blocks("to-coarse") + [("self", "up_blocks.2")] * 3
+
+
+def test_a_path_without_a_wanted_kind_is_refused(unet):
+    layers = list(attention_layers(unet, 32).values())
+    up_only = [la for la in layers if la.kind == "cross" and la.name.startswith("up_blocks.1")]
+    with pytest.raises(AttentionRecordingError, match="no cross-attention layer.*read 'all'"):
+        restrict_layers(
+            [*select_layers({la.name: la for la in layers}, "self", 32), *up_only], "down"
+        )
+    with pytest.raises(AttentionRecordingError, match="unknown path 'up'"):
+        restrict_layers(layers, "up")

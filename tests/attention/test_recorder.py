@@ -218,3 +218,32 @@ def test_passes_of_another_thread_are_not_recorded(unet, inputs):
         thread.start()
         thread.join()
         assert torch.equal(recorder.cross_maps(), before)
+
+
+def test_the_graph_can_stop_at_the_last_layer(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    found = {}
+    for stop in (False, True):
+        z = latents.clone().requires_grad_()
+        with AttentionRecorder(unet, **BOTH, path="down") as recorder:
+            output = recorder.run(z, timestep, embeddings, stop_graph=stop)
+            assert torch.is_grad_enabled()
+            assert output.requires_grad is not stop
+            loss = recorder.cross_maps()[:, 0].square().sum()
+            (gradient,) = torch.autograd.grad(loss, z)
+        found[stop] = output.detach(), gradient
+    assert torch.equal(found[True][0], found[False][0])
+    torch.testing.assert_close(found[True][1], found[False][1])
+
+
+def test_a_path_reads_fewer_layers(unet, inputs):
+    latents, timestep, embeddings = inputs(1)
+    counts = {}
+    for path in ("all", "to-coarse", "down"):
+        seen = []
+        handle = unet.up_blocks[1].register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        with torch.no_grad(), AttentionRecorder(unet, **BOTH, path=path) as recorder:
+            assert recorder.run(latents, timestep, embeddings, early_exit=True) is None
+            counts[path] = len(recorder.captures("cross")), len(recorder.captures("self")), seen
+        handle.remove()
+    assert counts == {"all": (3, 3, [1]), "to-coarse": (3, 1, []), "down": (1, 1, [])}

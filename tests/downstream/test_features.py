@@ -16,7 +16,7 @@ def test_features_are_the_first_stages_of_the_imagenet_network():
     with torch.no_grad():
         pixels = (images + 1) * 127.5
         stem = model.bn1(model.conv_stem((pixels - 127) / 128))
-        assert torch.allclose(found[0], model.blocks[0](stem), atol=1e-5)
+        assert torch.allclose(found[0], model.blocks[0](stem), atol=1e-3)
 
 
 def test_training_mode_does_not_reach_them():

@@ -1,5 +1,6 @@
 """A made-up run's folder, with every file that the report reads."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 ARMS = {"original": 0.0, "synthetic": 0.021}
+TONES = ("light", "very light", "tan", "")
 SHARDS = ("1-of-2", "2-of-2")
 Draw = Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]
 
@@ -77,10 +79,11 @@ def make_run(
 
 
 def _row(name: str, label: str, split: str, size: int, mask: str = "") -> dict:
+    digest = hashlib.sha256(name.encode()).hexdigest()
     return {
         "id": name, "image": f"images/{name}.png", "mask": mask, "label": label, "split": split,
         "lesion_id": f"L{name}", "patient_id": f"P{name}", "source": "phantoms",
-        "width": size, "height": size, "sha256": "0" * 64,
+        "width": size, "height": size, "sha256": digest,
     }  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def _phrase(caption: str, label: str) -> str:
 def _data(
     root: Path, codes: tuple[str, ...], per_class: int, size: int, draw: Draw, caption: str
 ) -> None:
-    captions = []
+    captions, areas = [], {}
     for offset, (split, count) in enumerate((("train", per_class), ("val", 1), ("test", 2))):
         rows = []
         for code in codes:
@@ -101,9 +104,12 @@ def _data(
                 save(root / "data" / "images" / f"{name}.png", image)
                 save(root / "data" / "masks" / f"{name}.png", mask)
                 rows.append(_row(name, code, split, size, f"masks/{name}.png"))
-                captions.append({"id": name, "caption": _phrase(caption, code)})
+                tone = TONES[len(captions) % len(TONES)]
+                told = {"id": name, "caption": _phrase(caption, code), "skin_tone": tone}
+                captions.append(told)
+                areas.setdefault(split, []).append(float(mask.mean()))
         pd.DataFrame(rows).to_csv(root / "data" / f"{split}.csv", index=False)
-    save_json(root / "data" / "summary.json", {"left_out": {"over max_per_class": 3}})
+    _origin_and_leaks(root / "data", codes, areas, len(captions))
     (root / "captions").mkdir()
     pd.DataFrame(captions).to_csv(root / "captions" / "captions.csv", index=False)
     counts = {"light": 9, "tan": 3, "dark": 2}
@@ -111,6 +117,32 @@ def _data(
     tokens = {"count": 14, "max_tokens": 61, "mean_tokens": 50.5, "trimmed": 0, "limit": 77}
     told = {"count": 14, "distinct_captions": 9, "mask_source": {"given": 14}, "tokens": tokens}
     save_json(root / "captions" / "statistics.json", told | {"values": fields})
+
+
+def _origin_and_leaks(
+    folder: Path, codes: tuple[str, ...], areas: dict[str, list[float]], n_images: int
+) -> None:
+    phantoms = {"name": "phantoms", "licence": "CC0-1.0", "citation": "", "n": n_images}
+    summary = {"left_out": {"over max_per_class": 3}, "sources": [phantoms], "mask_area": areas}
+    sizes = [{"width": 600, "height": 450, "n": n_images - 1}]
+    summary["original_sizes"] = [*sizes, {"width": None, "height": None, "n": 1}]
+    save_json(folder / "summary.json", summary)
+
+    def pair(a: str, b: str, kind: str, distance: float | None) -> dict:
+        names = {end: f"PH_{codes[0]}_{name}" for end, name in (("a", a), ("b", b))}
+        splits = {f"split_{end}": name.split("_")[0] for end, name in (("a", a), ("b", b))}
+        return names | splits | {"kind": kind, "distance": distance}
+
+    pairs = [
+        pair("train_000", "train_001", "near", 0.125),
+        pair("train_900", "test_001", "exact", 0.0),
+        pair("test_000", "test_001", "lesion", None),
+    ]
+    finder = "Perceptual hash of 64 bits, at most 6 of them different."
+    told = {"policy": "drop", "finder": finder, "n_images": n_images + 1, "n_groups": n_images - 2}
+    told |= {"clusters": {"exact": 1, "near": 1}, "pairs": pairs, "n_pairs": len(pairs)}
+    dropped = [pairs[1]["a"]]
+    save_json(folder / "leaks.json", told | {"n_crossing": 1, "dropped": dropped})
 
 
 def _synthetic(

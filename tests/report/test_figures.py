@@ -5,7 +5,14 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from didgen.report.figures import Line, arms_chart, histogram, interval_chart, line_chart
+from didgen.report.figures import (
+    Line,
+    arms_chart,
+    histogram,
+    interval_chart,
+    line_chart,
+    split_histograms,
+)
 from didgen.report.scales import Scale, linear_ticks, log_ticks, padded, tick_label
 
 
@@ -65,6 +72,20 @@ def test_histogram_counts_into_bins() -> None:
             histogram("k", "IoU", bad, "IoU")
 
 
+def test_split_histograms_compare_shares_not_counts() -> None:
+    groups = {"train": [0.1, 0.1, 0.1, 0.9], "test": [0.2, 1.0]}
+    root = ET.fromstring(str(split_histograms("k", "areas", groups, "area", bins=2).svg))
+    heights = [float(bar.get("height")) for bar in root.findall(".//rect")]
+    assert heights[0] == pytest.approx(3 * heights[1], abs=0.1)
+    assert heights[2:] == pytest.approx(2 * [2 * heights[1]], abs=0.2)
+    medians = [float(mark.get("x1")) for mark in root.findall(".//line[@class='mean']")]
+    assert medians == pytest.approx([76 + 0.1 * 314, 76 + 0.6 * 314], abs=0.1)
+    assert "train: 4 values, 0.100 to 0.900, median 0.100" in root.find("desc").text
+    for bad in ({}, {"train": []}, {"train": [1.2]}, {"train": [-0.1]}):
+        with pytest.raises(ValueError, match="the chart 'areas'"):
+            split_histograms("k", "areas", bad, "area")
+
+
 def test_interval_chart_says_whether_zero_is_inside() -> None:
     inside = str(interval_chart("k", "d", 0.01, -0.02, 0.04, "x", "original").svg)
     outside = str(interval_chart("k", "d", -0.03, -0.05, -0.01, "x", "original").svg)
@@ -86,6 +107,7 @@ def test_labels_are_escaped(text: str) -> None:
     charts = [
         line_chart("k", text, [Line(text, [0, 1], [0, 1])], text, text),
         histogram("k", text, [0.5], text),
+        split_histograms("k", text, {text: [0.5]}, text),
         arms_chart("k", text, {text: [0.5, 0.6]}, text),
         interval_chart("k", text, 0.1, 0, 0.2, text, text),
     ]

@@ -104,7 +104,8 @@ def test_hostile_ids_and_verdicts_are_escaped(own_run: Path, hostile: str) -> No
 
 def test_every_image_has_words_and_a_size(html: Reader) -> None:
     images = html.all("img")
-    assert len(images) == 2 * 8 + 4 + 4  # two classes, real and synthetic; pairs; panels
+    # Two classes in three splits; two classes, real and synthetic; pairs; panels.
+    assert len(images) == 2 * 3 + 2 * 8 + 4 + 4
     for image in images:
         assert image["alt"] and int(image["width"]) > 0 and int(image["height"]) > 0
 
@@ -319,7 +320,7 @@ def test_no_run_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
 def test_settings_bound_the_pictures(own_run: Path) -> None:
     few = Settings(samples_per_class=1, pairs=2, panels=0)
     reader = Reader(build(own_run, few))
-    assert len(reader.all("img")) == 2 * 2 + 2
+    assert len(reader.all("img")) == 2 * 3 + 2 * 2 + 2
     none = Reader(build(own_run, Settings(samples_per_class=0, pairs=0, panels=0)))
     assert none.all("img") == []
 

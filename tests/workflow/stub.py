@@ -12,15 +12,23 @@ from pathlib import Path
 from didgen.cli import _stage_parser, read_config
 
 FILES = {
-    "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "config.json"),
+    "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
     "caption": ("captions.csv", "statistics.json", "config.json"),
     "finetune": ("model_index.json", "training.csv", "config.json"),
     "images": ("metadata.csv", "config.json"),
     "pairs": ("metadata.csv", "config.json"),
+    "filter": (
+        "scores.csv",
+        "kept.csv",
+        "rejected.csv",
+        "summary.json",
+        "curve.json",
+        "config.json",
+    ),
     "augment": ("metadata.csv", "config.json"),
     "maps": ("maps.json", "config.json"),
     "classify": ("metrics.json", "predictions.csv", "curves.csv", "config.json"),
-    "segment": ("metrics.json", "scores.csv", "curves.csv", "config.json"),
+    "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),
 }
 VERDICT = {"tasks": {"classification": {"sentence": "They help."}}}
 
@@ -32,6 +40,8 @@ if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
     for file in ("arms.csv", "tests.csv", "config.json"):
         (config.tables / file).write_text("{}")
+elif name == "fetch":
+    config.out.write_text("{}")
 elif name == "report":
     config.out.write_text("<!doctype html>")
     config.out.with_name("config.json").write_text("{}")

@@ -3,14 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from didgen.report.figures import histogram
+from didgen.report.figures import Line, histogram, line_chart
 from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed
 from didgen.report.reading import broken, finite, json_file
 from didgen.report.sections.pairs import evenly
+from didgen.report.tables import Cell, Row, Table
 
 TITLE = "Attention maps"
+# Measure -> its words and decimals.
+MEASURES = {
+    "iou": ("IoU", 3),
+    "dice": ("Dice", 3),
+    "boundary_iou": ("boundary IoU", 3),
+    "hd95": ("95 % Hausdorff distance, px", 1),
+}
 
 
 def section(run_dir: Path, options: Options) -> Section:
@@ -57,6 +65,8 @@ def section(run_dir: Path, options: Options) -> Section:
         "charts": charts,
         "shown": [_panel(path, image, options) for image in shown],
         "n_panels": len(with_panel),
+        "truth": _truth(path, maps),
+        "extremes": [_extreme(path, row, options) for row in _extremes(path, maps, options)],
     }
     return Section("attention", TITLE, content, missing)
 
@@ -73,3 +83,67 @@ def _panel(path: Path, image: dict[str, Any], options: Options) -> dict[str, Any
     picture = embed(path.parent / str(image["panel"]), alt, side, options.picture_quality)
     name = str(image.get("id", ""))
     return {"id": name, "iou": iou, "annotated": annotated, "picture": picture}
+
+
+def _truth(path: Path, maps: dict[str, Any]) -> dict[str, Any] | None:
+    """The table of annotated masks against true ones and its curve; None without them."""
+    truth = maps.get("truth")
+    if truth is None:
+        return None
+    if not isinstance(truth, dict):
+        raise broken(path, f"{truth!r} under 'truth'", "an object")
+    rows = []
+    for key, (words, places) in MEASURES.items():
+        found = truth.get(key)
+        if not isinstance(found, dict):
+            raise broken(path, f"{found!r} under 'truth.{key}'", "an object")
+        mean, sd, middle = (finite(path, found, name) for name in ("mean", "sd", "median"))
+        cells = (
+            Cell(value=mean, spread=sd, places=places),
+            Cell(value=middle, places=places),
+        )
+        rows.append(Row(words, cells))
+    note = (
+        f"Compared at {truth.get('compared_at')}; the band of the boundary IoU is "
+        f"{truth.get('boundary_band_px')} px wide. Masks that failed count, as empty ones: "
+        f"{int(finite(path, truth, 'n_failed'))} of {int(finite(path, truth, 'n'))}."
+    )
+    title = "Annotated masks of real held-out images against the true ones"
+    columns = ("mean ± sd", "median")
+    return {
+        "table": Table(title, "measure", columns, tuple(rows), note),
+        "chart": _curve(path, truth),
+    }
+
+
+def _curve(path: Path, truth: dict[str, Any]) -> Any:
+    points = truth.get("rejection_by_contrast") or []
+    if not points:
+        return None
+    line = Line(
+        "mean IoU with the true mask",
+        [finite(path, point, "rejected") for point in points],
+        [finite(path, point, "quality") for point in points],
+    )
+    note = "From left to right the images whose map has the lowest contrast are left out."
+    title = "Does the contrast of the map know which masks are right?"
+    return line_chart("maps-curve", title, [line], "share rejected", "mean IoU", note=note)
+
+
+def _extremes(path: Path, maps: dict[str, Any], options: Options) -> list[dict[str, Any]]:
+    rows = maps.get("truth_panels", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise broken(path, f"{rows!r} under 'truth_panels'", "a list of objects")
+    return rows if options.panels else []
+
+
+def _extreme(path: Path, row: dict[str, Any], options: Options) -> dict[str, Any]:
+    kind, name = str(row.get("kind", "")), str(row.get("id", ""))
+    found = {key: finite(path, row, f"annotated_{key}") for key in MEASURES}
+    alt = (
+        f"Held-out image {name}, {kind}: the image, the true outline, the annotated outline and "
+        f"where the masks differ; IoU {found['iou']:.3f}"
+    )
+    side = 2 * options.picture_side
+    picture = embed(path.parent / str(row.get("panel")), alt, side, options.picture_quality)
+    return {"kind": kind, "id": name, "picture": picture, **found}

@@ -10,6 +10,7 @@ from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed, mask_outline
 from didgen.report.reading import broken, synthetic_set
+from didgen.report.sections.pairs_filter import filter_content
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ def section(run_dir: Path, options: Options) -> Section:
         missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no layout IoU.")
     if known.empty:
         return Section("pairs", TITLE, None, (*missing, "No pair can be shown."))
+    filtered, told = filter_content(run_dir, frame, options)
+    missing += told
     values = known["iou"].tolist()
     mean, spread = mean_sd(values)
     content = {
@@ -43,6 +46,7 @@ def section(run_dir: Path, options: Options) -> Section:
         "highest": max(values),
         "chart": histogram("pairs-iou", "Layout IoU of all pairs", values, "layout IoU"),
         "shown": [_pair(row, options) for row in _spread(known, options.pairs)],
+        "filter": filtered,
     }
     return Section("pairs", TITLE, content, tuple(missing))
 

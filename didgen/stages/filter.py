@@ -1,0 +1,281 @@
+"""Keep or reject lesion-mask pairs by their scores, and show what was rejected and why."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from didgen.data.settings import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from didgen.metrics.selection import Gate
+
+LOGGER = logging.getLogger(__name__)
+# Images that the segmenter sees before their outputs are dropped: bounds the memory.
+CHUNK = 256
+SCORES = ("layout_iou", "contrast", "segmenter_iou", "area", "border_contact", "pale_outside")
+
+
+class Settings(Section):
+    """The bounds within which a pair is kept; null switches a bound off."""
+
+    min_layout_iou: float | None = Field(
+        0.5, ge=0, le=1, description="IoU of annotated mask and condition mask, at least"
+    )
+    min_segmenter_iou: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="IoU of annotated mask and what a segmenter trained on the real training "
+        "images alone finds in the image, at least",
+    )
+    min_contrast: float | None = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="contrast of the attention map (part of its variance between lesion and skin), "
+        "at least",
+    )
+    min_area: float | None = Field(0.005, ge=0, le=1, description="share of the image, at least")
+    max_area: float | None = Field(0.95, ge=0, le=1, description="share of the image, at most")
+    max_border_contact: float | None = Field(
+        0.9, ge=0, le=1, description="share of the image's outermost pixels in the mask, at most"
+    )
+    max_pale_outside: float | None = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the skin that is much lighter (40 of 255) than its median, at most: "
+        "glows that strong guidance can draw beside the lesion",
+    )
+    shown: int = Field(24, ge=0, le=400, description="rejected pairs drawn on the contact sheet")
+
+    @model_validator(mode="after")
+    def _area_is_a_range(self) -> "Settings":
+        if None not in (self.min_area, self.max_area) and self.min_area > self.max_area:
+            raise ValueError(
+                f"min_area {self.min_area} lies above max_area {self.max_area}: nothing would be "
+                "kept; swap them or set one to null"
+            )
+        return self
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    pairs: tuple[Path, ...] = Field(description="folders written by the pairs stage")
+    segmenter: Path = Field(
+        description="segmenter.safetensors of the segment stage, arm original: trained on the real "
+        "training images alone"
+    )
+    out: Path = Field(
+        description="folder to write: scores.csv, kept.csv, rejected.csv, rejected.png, "
+        "summary.json, curve.json"
+    )
+
+
+def run(config: Config) -> None:
+    """Score every pair, and write who is kept (`scores.csv`, `kept.csv`), who is not and why.
+
+    Raises: `ValueError` when the segmenter saw synthetic images, when scores are missing, or when
+    not one pair is kept.
+    """
+    import pandas as pd
+
+    from didgen.data.files import write_csv, write_json, write_text
+    from didgen.metrics.selection import rejections
+
+    gates = gates_of(config)
+    frame = _read_pairs(config.pairs)
+    segmenter = _segmenter_scores(config, frame)
+    scores = {name: frame[name].to_numpy(float) for name in SCORES}
+    reasons = rejections(scores, gates)
+    frame["reasons"] = ["; ".join(names) for names in reasons]
+    kept, rejected = frame[frame["reasons"] == ""], frame[frame["reasons"] != ""]
+    summary = _summary(frame, gates, reasons) | {"segmenter": segmenter}
+    LOGGER.info("%d of %d pairs kept; rejected by: %s", len(kept), len(frame), summary["by_reason"])
+    write_json(config.out / "summary.json", summary)
+    write_json(config.out / "curve.json", _curves(frame, reasons))
+    _draw_rejected(rejected, config)
+    write_csv(config.out / "rejected.csv", rejected[["id", "reasons", *SCORES, "folder"]])
+    if len(frame) and kept.empty:
+        raise ValueError(
+            f"all {len(frame)} pairs were rejected (by {summary['by_reason']}); see rejected.png "
+            "and rejected.csv, then lower the thresholds of the filter section, or set them to "
+            "null to keep everything"
+        )
+    write_csv(config.out / "kept.csv", kept.drop(columns="reasons"))
+    table = pd.DataFrame(frame[["id", "sha256", *SCORES]])
+    table["kept"] = (frame["reasons"] == "").map({True: "yes", False: "no"})
+    write_csv(config.out / "scores.csv", table.assign(reasons=frame["reasons"]))
+    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+
+
+def gates_of(settings: Settings) -> "list[Gate]":
+    """The bounds as gates, in the order in which reasons are told."""
+    from didgen.metrics.selection import Gate
+
+    return [
+        Gate("mask unlike condition", "layout_iou", low=settings.min_layout_iou),
+        Gate("mask unlike segmenter's", "segmenter_iou", low=settings.min_segmenter_iou),
+        Gate("unclear map", "contrast", low=settings.min_contrast),
+        Gate("too small", "area", low=settings.min_area),
+        Gate("too large", "area", high=settings.max_area),
+        Gate("cut by the border", "border_contact", high=settings.max_border_contact),
+        Gate("pale glow", "pale_outside", high=settings.max_pale_outside),
+    ]
+
+
+def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
+    """The rows of all pairs, sorted by id; `folder` says where a row's files lie."""
+    import pandas as pd
+
+    from didgen.data.manifest import read_manifest
+
+    needed = [name for name in SCORES if name != "segmenter_iou"]
+    parts = []
+    for folder in folders:
+        table = folder / "metadata.csv"
+        if table.is_file() and not len(pd.read_csv(table)):
+            continue
+        part = read_manifest(table)
+        absent = [name for name in needed if name not in part]
+        if absent:
+            raise ValueError(
+                f"{table}: found no columns {', '.join(absent)}; run the pairs stage again"
+            )
+        parts.append(part.assign(folder=str(folder)))
+    if not parts:
+        LOGGER.warning("there are no pairs to filter")
+        return pd.DataFrame(columns=["id", "image", "mask", "condition", "sha256", "folder",
+                                     *needed])  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+    twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
+    if twice:
+        raise ValueError(f"found {len(twice)} ids in two folders ({twice[0]}); name each pair once")
+    for name in needed:
+        # An absent score is no number, and fails every bound on it.
+        frame[name] = pd.to_numeric(frame[name].replace("", None), errors="coerce")
+    return frame
+
+
+def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
+    """Fill in the column `segmenter_iou`; returns what the segmenter says of itself."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from didgen.data.files import sha256_file
+    from didgen.downstream.datasets import build
+    from didgen.downstream.saved import load_segmenter
+    from didgen.metrics.segmentation import iou
+
+    model, card = load_segmenter(config.segmenter)
+    if card.arm != "original":
+        raise ValueError(
+            f"{config.segmenter}: this segmenter was trained in arm {card.arm!r}, on synthetic "
+            "images too; expected arm 'original', which knows only real training images"
+        )
+    found = []
+    for start in range(0, len(frame), CHUNK):
+        part = frame.iloc[start : start + CHUNK]
+        files = {
+            column: [Path(f) / n for f, n in zip(part["folder"], part[column], strict=True)]
+            for column in ("image", "mask")
+        }
+        data = build(part.assign(**files), card.image_size)
+        true = data.masks.read(np.arange(len(data))).astype(bool)
+        found.append(iou(_predicted(model, data), true))
+    frame["segmenter_iou"] = np.concatenate(found).round(4) if found else []
+    return asdict(card) | {"sha256": sha256_file(config.segmenter)}
+
+
+def _predicted(model: Any, data: Any) -> "np.ndarray":
+    """Where the segmenter sees a lesion, bool (N, H, W), in single precision."""
+    from didgen.backbone.precision import default_device
+    from didgen.downstream.training import predict
+
+    device = default_device()
+    return predict(model.to(device), data, device)[:, 0] > 0
+
+
+def _summary(
+    frame: "pd.DataFrame", gates: "list[Gate]", reasons: list[list[str]]
+) -> dict[str, Any]:
+    kept = frame[frame["reasons"] == ""]
+    rows = {gate.name: gate for gate in gates if (gate.low, gate.high) != (None, None)}
+    return {
+        "n": len(frame),
+        "kept": len(kept),
+        "rejected": len(frame) - len(kept),
+        "by_reason": {name: sum(name in each for each in reasons) for name in rows},
+        "by_reason_alone": {name: sum(each == [name] for each in reasons) for name in rows},
+        "thresholds": {
+            name: {"score": gate.score, "low": gate.low, "high": gate.high}
+            for name, gate in rows.items()
+        },
+        "means": {"all": _means(frame), "kept": _means(kept)},
+    }
+
+
+def _means(frame: "pd.DataFrame") -> dict[str, float | None]:
+    """The mean of each score over the pairs that have it; null where none has."""
+    known = {name: frame[name].dropna() for name in SCORES}
+    return {name: float(v.mean()) if len(v) else None for name, v in known.items()}
+
+
+def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
+    """Quality of what remains when the least confident share is rejected.
+
+    No curve measures quality by the score that it rejects by: a rise says that two independent
+    scores agree on what is good.
+    """
+    from didgen.metrics.selection import rejection_curve
+
+    curves = []
+    for score, quality in (
+        ("layout_iou", "segmenter_iou"),
+        ("contrast", "segmenter_iou"),
+        ("segmenter_iou", "layout_iou"),
+    ):
+        known = frame[[score, quality]].dropna()
+        points = rejection_curve(known[score], known[quality]) if len(known) else []
+        curves.append({"score": score, "quality": quality, "n": len(known), "points": points})
+    others = [set(each) <= {"mask unlike segmenter's"} for each in reasons]
+    remaining = frame.loc[others, "segmenter_iou"].dropna() if len(frame) else []
+    return {
+        "curves": curves,
+        # All bounds but the segmenter's own, judged by the segmenter.
+        "without_segmenter": {
+            "kept": len(remaining),
+            "segmenter_iou": float(remaining.mean()) if len(remaining) else None,
+        },
+    }
+
+
+def _draw_rejected(rejected: "pd.DataFrame", config: Config) -> None:
+    """Draw the first pairs of every reason in turn, so that no reason hides another."""
+    from didgen.data.files import write_png
+    from didgen.data.images import read_image, read_mask
+    from didgen.report.sheet import Tile, contact_sheet, pair_picture
+
+    path = config.out / "rejected.png"
+    path.unlink(missing_ok=True)
+    turn = rejected.groupby("reasons").cumcount()
+    chosen = rejected.assign(turn=turn).sort_values(["turn", "reasons", "id"]).head(config.shown)
+    tiles = []
+    for row in chosen.sort_values(["reasons", "id"]).itertuples():
+        folder = Path(row.folder)
+        picture = pair_picture(
+            read_image(folder / row.image),
+            read_mask(folder / row.mask),
+            read_mask(folder / row.condition),
+        )
+        ious = f"condition {row.layout_iou:.2f}, segmenter {row.segmenter_iou:.2f}"
+        tiles.append(Tile(picture, (row.id, row.reasons, ious)))
+    if tiles:
+        write_png(path, contact_sheet(tiles, 4))
