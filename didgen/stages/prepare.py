@@ -105,6 +105,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Settings":
+        if self.mirror and "://" in self.mirror and ("@" in self.mirror or "?" in self.mirror):
+            # The key travels into commands, logs and the report, where no secret may stand.
+            raise ValueError(
+                "mirror: found an address with a user or a query, expected one without; keep names "
+                "and passwords in ~/.netrc, which downloads read"
+            )
         if self.source == "table" and not self.table:
             raise ValueError("source table needs `table`, a CSV of your images; found null")
         if self.source in FOLDER_SOURCES and not self.folder:
@@ -141,6 +147,7 @@ def run(config: Config) -> None:
         _read_source(config), config.classes, config.max_per_class, config.max_masks, config.seed
     )
     _check_before_pixels(records, config)
+    _claim_folder(config.out)
     LOGGER.info("preparing %d images at %d px", len(records), config.size)
     near = config.near_duplicates and config.source != "phantoms"
     plan = Plan(config.out, config.size, config.fit, config.hair_removal, near)
@@ -157,6 +164,25 @@ def run(config: Config) -> None:
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
     remove_unlisted(config.out, ("images", "masks"), [*kept["image"], *kept["mask"]])
     LOGGER.info("images by split: %s", kept["split"].value_counts().to_dict())
+
+
+def _claim_folder(out: Path) -> None:
+    """Mark the folder as ours: files in its images/ and masks/ that no manifest lists are removed.
+
+    Raises: `SourceError` when these folders hold files that no preparation wrote.
+    """
+    from didgen.data.files import write_text
+    from didgen.data.sources.records import SourceError
+
+    mark = out / ".prepared"
+    ours = mark.exists() or (out / "config.json").exists()
+    for folder in (out / "images", out / "masks"):
+        if not ours and folder.is_dir() and any(folder.iterdir()):
+            raise SourceError(
+                f"{folder}: holds files that no preparation wrote, and would be overwritten; "
+                "choose another --out, not the folder of your own images"
+            )
+    write_text(mark, "images/ and masks/ here belong to `didgen prepare`\n")
 
 
 def _read_source(config: Config) -> list["Record"]:

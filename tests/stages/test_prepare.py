@@ -159,7 +159,7 @@ def test_repeated_ids_are_refused_before_anything_is_written(tmp_path, monkeypat
 
 def test_files_of_an_earlier_run_are_removed(tmp_path):
     frame = own_table(tmp_path, 20)
-    for name in ("images/old.png", "masks/old.png", "notes.txt"):
+    for name in ("images/old.png", "masks/old.png", "notes.txt", ".prepared"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).touch()
     prepare_own(tmp_path, frame)
@@ -247,3 +247,12 @@ def test_a_folder_of_classes_is_prepared(tmp_path):
         )
     )
     assert manifests(tmp_path / "out")["label"].value_counts().to_dict() == {"MEL": 10, "NV": 10}
+
+
+def test_a_folder_of_someone_elses_images_is_refused_and_left_alone(tmp_path):
+    theirs = tmp_path / "images" / "holiday.png"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"mine")
+    with pytest.raises(SourceError, match="no preparation wrote"):
+        run(Config(phantoms=56, size=32, out=tmp_path))
+    assert theirs.read_bytes() == b"mine"
