@@ -1,6 +1,6 @@
 """Do class words steer the tiny backbone, before any fine-tuning?
 
-    python benchmarks/tiny_backbone.py --work results/tiny-backbone [--per-class 24]
+    python benchmarks/tiny_backbone.py --work results/tiny-backbone [--per-class 40]
 
 Trains the classifier of the workflow on phantoms, samples every class from captions of phantoms,
 and prints how often the classifier sees the class that was asked for, beside its recall on real
@@ -39,7 +39,9 @@ def prepare_run(work: Path, phantoms: int, backbone: str) -> None:
         handle.save(folder)
 
 
-def sample_classes(work: Path, per_class: int, steps: int, guidance_scale: float) -> None:
+def sample_classes(
+    work: Path, per_class: int, steps: int, guidance_scale: float, seed: int
+) -> None:
     """`per_class` images of each class from captions of test phantoms, as an augmented set."""
     images.run(
         images.Config(
@@ -52,6 +54,7 @@ def sample_classes(work: Path, per_class: int, steps: int, guidance_scale: float
             guidance_scale=guidance_scale,
             scheduler="dpm++",
             batch_size=16,
+            seed=seed,
         )
     )
     augment.run(augment.Config(images=(work / "images",), out=work / "augmented"))
@@ -79,15 +82,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--backbone", default="tiny")
-    parser.add_argument("--phantoms", type=int, default=1680)
-    parser.add_argument("--per-class", type=int, default=24)
+    parser.add_argument("--phantoms", type=int, default=1120)
+    parser.add_argument("--per-class", type=int, default=40)
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=3.5)
+    parser.add_argument("--seed", type=int, default=1, help="seed of the samples")
     parser.add_argument("--steps", type=int, default=300, help="steps of the classifier")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_run(given.work, given.phantoms, given.backbone)
-    sample_classes(given.work, given.per_class, given.sampling_steps, given.guidance_scale)
+    sampling = (given.per_class, given.sampling_steps, given.guidance_scale, given.seed)
+    sample_classes(given.work, *sampling)
     reconstruct(given.work)
     table = recognised(
         given.work, given.steps, {"reconstructed": given.work / "reconstructed/test.csv"}
