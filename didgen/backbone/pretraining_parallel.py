@@ -5,7 +5,6 @@ once a step, threads at every layer.
 """
 
 import logging
-import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
-from didgen.data.files import atomic_path
+from didgen.backbone.handover import leaving_errors, raise_first
 
 
 def run_in_parallel(count: int, function: Callable[..., None], *arguments: Any) -> None:
@@ -33,8 +32,7 @@ def run_in_parallel(count: int, function: Callable[..., None], *arguments: Any) 
             given = (count, Path(folder), level, function, arguments)
             multiprocessing.spawn(_enter, args=given, nprocs=count)
         except multiprocessing.ProcessRaisedException:
-            for error in Path(folder).glob("error*"):
-                raise pickle.loads(error.read_bytes()) from None
+            raise_first(Path(folder))
             raise
 
 
@@ -52,12 +50,8 @@ def _enter(
     meeting = (folder / "meeting").as_uri()
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
     try:
-        function(*arguments)
-    except Exception as error:
-        # The parent sees only a text of what a child raises; this lets it raise the same.
-        with atomic_path(folder / f"error{rank}") as path:
-            path.write_bytes(pickle.dumps(error))
-        raise
+        with leaving_errors(folder, rank):
+            function(*arguments)
     finally:
         distributed.destroy_process_group()
 

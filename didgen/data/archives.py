@@ -1,7 +1,8 @@
 """Zip archives read in place: checked as a whole before the first byte, and never extracted.
 
 An archive is refused for names that could leave a folder, links and other special files,
-encryption, names that occur twice, members that overlap, and sizes that no set of photographs has.
+encryption, rare ways of packing, names that occur twice, members that overlap, and sizes that no
+set of photographs has.
 """
 
 import functools
@@ -13,7 +14,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 LOGGER = logging.getLogger(__name__)
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -71,7 +72,10 @@ def read_member(path: Path | str, member: str, limits: Limits = LIMITS) -> bytes
     try:
         if not path.is_file():
             raise FileNotFoundError("no such archive")
-        return _open(path, limits)[0].read(member)
+        archive = _open(path, limits)[0]
+        with archive.open(member) as stream:
+            # Asked for everything, zipfile would unpack all before it cuts to the stated size.
+            return stream.read(archive.getinfo(member).file_size + 1)
     # RuntimeError: compressed in a way that Python does not know.
     except (BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, OSError) as error:
         raise ArchiveError(
@@ -129,6 +133,9 @@ def _check_entries(path: Path, entries: list[ZipInfo], limits: Limits) -> None:
     refuse(named(_escapes), "names that lead out of the archive's folder")
     refuse(named(_special), "links or special files")
     refuse(named(lambda entry: entry.flag_bits & 0x41), "encrypted")
+    # Only these can be unpacked a piece at a time, so that a false size costs no memory.
+    refuse(named(lambda entry: entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED)),
+           "packed in another way than stored or deflated")  # fmt: skip
     counts = Counter(str(PurePosixPath(entry.filename)) for entry in entries)
     refuse([name for name, count in counts.items() if count > 1], "names that occur more than once")
     refuse(named(lambda entry: entry.file_size > limits.member),

@@ -31,12 +31,12 @@ def synthesize_to_folder(
     from didgen.data.files import write_csv, write_text
     from didgen.data.manifest import write_manifest
     from didgen.data.progress import track
-    from didgen.synthesis.didgen.layouts import check_layouts
+    from didgen.synthesis.didgen.layouts import check_layouts, log_doubts
     from didgen.synthesis.protocol import load_method
 
     backbone = Backbone.load(config.backbone, device=default_device())
     # All of them now: a mask that cannot be used should not end the run hours later.
-    check_layouts(requests, backbone.image_size)
+    log_doubts(check_layouts(requests, backbone.image_size))
     checkpoint = backbone.checksum()[:16]
     parts = _open_parts(requests, config, checkpoint)
     todo = [request for request in requests if not _is_done(request, parts)]

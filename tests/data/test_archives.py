@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import stat
+import tracemalloc
 import zipfile
 
 import pytest
@@ -73,6 +74,28 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     assert path.stat().st_size < 10_000
     with pytest.raises(ArchiveError, match="packed more than 100 to 1: 1 of 1 members"):
         read_member(path, "bomb.csv")
+
+
+def test_a_member_that_understates_its_size_is_not_unpacked(tmp_path):
+    path = make(tmp_path / "a.zip", "a.csv", content=bytes(1 << 26), method=zipfile.ZIP_DEFLATED)
+    true, false = ((1 << 26).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    assert path.read_bytes().count(true) == 2  # the local header and the directory
+    path.write_bytes(path.read_bytes().replace(true, false))
+    assert check_archive(path) == 1
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="CRC"):
+            read_member(path, "a.csv")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_of_packing_are_refused(tmp_path, method):
+    path = make(tmp_path / "a.zip", "a.csv", content=b"x" * 100, method=method)
+    with pytest.raises(ArchiveError, match="stored or deflated: 1 of 1"):
+        check_archive(path)
 
 
 @pytest.mark.parametrize(

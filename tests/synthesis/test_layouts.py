@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from didgen.synthesis.didgen.layouts import LayoutError, check_layouts, layout_doubts
+from didgen.synthesis.didgen.layouts import LayoutError, check_layouts, layout_doubts, log_doubts
 from didgen.synthesis.protocol import Request
 
 
@@ -51,7 +51,7 @@ def test_each_kind_of_doubt_is_logged_once(caplog):
     dot = rectangle(rows=(20, 21), columns=(20, 21))
     requests = [request(f"P{i}", dot) for i in range(5)] + [request("Q", rectangle())]
     with caplog.at_level(logging.WARNING):
-        check_layouts(requests, 64)
+        log_doubts(check_layouts(requests, 64))
     (record,) = caplog.records
     assert record.message.startswith("condition masks of P0, P1, P2 and 2 more: too small")
 

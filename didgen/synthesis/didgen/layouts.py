@@ -5,7 +5,7 @@ Masks are bool (H, W).
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -64,8 +64,8 @@ def layout_doubts(mask: np.ndarray, image_size: int) -> list[str]:
     return doubts
 
 
-def check_layouts(requests: Sequence[Request], image_size: int) -> None:
-    """Check the masks of all requests that have one; log each kind of doubt once, with a count.
+def check_layouts(requests: Sequence[Request], image_size: int) -> dict[str, list[str]]:
+    """Check the masks of all requests that have one: each kind of doubt, and the ids it is of.
 
     Raises LayoutError, naming the request.
     """
@@ -79,6 +79,11 @@ def check_layouts(requests: Sequence[Request], image_size: int) -> None:
             raise LayoutError(f"condition mask of {request.id}: {error}") from None
         for doubt in doubts:
             found[doubt].append(request.id)
+    return dict(found)
+
+
+def log_doubts(found: Mapping[str, Sequence[str]]) -> None:
+    """Say each kind of doubt once, with the first ids and the count."""
     for doubt, ids in found.items():
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
         LOGGER.warning("condition masks of %s%s: %s", ", ".join(ids[:NAMED]), more, doubt)

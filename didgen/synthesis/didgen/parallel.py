@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import logging
 import os
-import pickle
 import signal
 import socket
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from didgen.data.files import atomic_path
+from didgen.backbone.handover import leaving_errors, raise_first
 
 LOGGER = logging.getLogger(__name__)
 # The first process may encode a whole data set while the others wait.
@@ -110,8 +109,7 @@ def spawn(count: int, function: Callable[..., None], *arguments: Any) -> None:
                 raise SystemExit(error.exit_code) from None
             raise
         except multiprocessing.ProcessRaisedException:
-            for path in sorted(Path(folder).glob("error*")):
-                raise pickle.loads(path.read_bytes()) from None
+            raise_first(Path(folder))
             raise
 
 
@@ -141,13 +139,8 @@ def _enter(
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
-    try:
+    with leaving_errors(folder, rank):
         function(*arguments)
-    except Exception as error:
-        # The parent sees only a text of what a child raises; this lets it raise the same.
-        with atomic_path(folder / f"error{rank}") as path:
-            path.write_bytes(pickle.dumps(error))
-        raise
 
 
 @contextlib.contextmanager
