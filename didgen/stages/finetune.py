@@ -49,6 +49,11 @@ class Settings(Section):
         description="processes that share each batch: one a GPU, or on a CPU an even share of the "
         "cores each. 1 also where `accelerate launch` starts them",
     )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="`full`: spread gradients and optimiser state over the processes (FSDP), for "
+        "cards that cannot hold them whole; `none`: every process has all (DDP)",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1e-2, description="AdamW; the paper: 1e-5")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up, then constant")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
@@ -128,6 +133,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _sharding_stands_alone(self) -> "Settings":
+        if self.sharding == "full" and (self.lora_rank or self.compile):
+            raise ValueError(
+                "sharding: found full together with lora_rank or compile, which it does not go "
+                "with; adapters need little memory, and sharding: none trains them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_can_be_shared(self) -> "Settings":
         shares = self.processes * self.accumulation
         if self.batch_size % shares:
@@ -167,7 +181,7 @@ def run(config: Config) -> None:
         _check_devices(config.processes)
         parallel.spawn(config.processes, run, config)
         return
-    with parallel.joined() as team:
+    with parallel.joined(config.sharding == "full") as team:
         _run(config, team)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 # What a saved state does not depend on: it may be continued with other values of these.
 FREE = (
-    *("out", "state", "steps", "checkpoint_every", "processes", "offline"),
+    *("out", "state", "steps", "checkpoint_every", "processes", "sharding", "offline"),
     *("val", "validate_every", "validation_images", "validation_samples", "tensorboard"),
     *("accumulation", "gradient_checkpointing", "channels_last", "compile"),
 )

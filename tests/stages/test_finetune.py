@@ -110,11 +110,44 @@ def test_two_processes_make_what_one_makes(mini_run, tmp_path):
         finetune.run(mini_run.finetune_config(out, processes=processes, state=state, **options))
         curves.append(pd.read_csv(out / "training.csv"))
         weights.append(load_file(out / WEIGHTS))
+    assert_alike(curves, weights)
+    assert json.loads((tmp_path / "2/config.json").read_text())["processes"] == 2
+
+
+def assert_alike(curves, weights):
     for column in ("loss", "loss_rec", "loss_attn", "grad_norm"):
         assert curves[1][column].tolist() == pytest.approx(curves[0][column].tolist(), rel=1e-4)
     for name, value in weights[0].items():
         assert np.allclose(value, weights[1][name], atol=2e-4), name
-    assert json.loads((tmp_path / "2/config.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_sharded_processes_make_what_one_makes_also_when_resumed(mini_run, tmp_path):
+    options = {
+        **{"batch_size": 4, "precision": "float32", "learning_rate": 1e-4, "accumulation": 2},
+        **{"ema": 0.9, "checkpoint_every": 2, "validation_samples": 0, "validation_images": 2},
+        "val": mini_run.train.parent / "val.csv",
+    }
+    curves, weights, looks = [], [], []
+    for name, steps, shares in (
+        ("one", 4, {}),
+        ("parts", 2, {"processes": 2, "sharding": "full"}),
+        ("parts", 4, {"processes": 2, "sharding": "full"}),
+    ):
+        out = tmp_path / f"{name}-{steps}"
+        config = {**options, **shares, "steps": steps, "state": tmp_path / name}
+        finetune.run(mini_run.finetune_config(out, **config))
+        if steps == 4:
+            curves.append(pd.read_csv(out / "training.csv"))
+            weights.append(load_file(out / WEIGHTS))
+            looks.append(pd.read_csv(out / "validation.csv").iloc[-1].to_dict())
+    assert_alike(curves, weights)
+    assert looks[1] == pytest.approx(looks[0], rel=1e-3)
+
+
+def test_sharding_does_not_go_with_adapters():
+    with pytest.raises(ValueError, match="sharding: found full together with lora_rank"):
+        finetune.Settings(sharding="full", lora_rank=4)
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from didgen.data.files import atomic_directory, read_json, write_json
+from didgen.synthesis.didgen.sharding import alike, whole
 from didgen.synthesis.didgen.training_settings import StepLoss
 from didgen.synthesis.didgen.tuning import Average
 
@@ -32,24 +34,32 @@ def save_state(
     average: Average | None,
     curve: list[StepLoss],
     state: Path,
+    first: bool = True,
 ) -> None:
-    """Write the state after the curve's last step, then remove the older ones."""
+    """Write the state after the curve's last step, then remove the older ones.
+
+    Where the weights are sharded every process must call it, and only the `first` writes.
+    """
+    trained = {n: p for n, p in unet.named_parameters() if p.requires_grad}
+    moments, numbers = {}, {}
+    for index, entry in optimizer.state_dict()["state"].items():
+        for key, value in entry.items():
+            if isinstance(value, Tensor):
+                moments[f"{index}.{key}"] = value
+            else:
+                numbers[f"{index}.{key}"] = value
+    files = {"unet.st": trained, "optimizer.st": moments}
+    if average is not None:
+        files["average.st"] = dict(zip(trained, average.values, strict=True))
+    if not first:
+        for value in (value for tensors in files.values() for value in tensors.values()):
+            whole(value)
+        return
     newest = state / f"step-{len(curve):07d}"
     with atomic_directory(newest) as folder:
-        trained = {n: _plain(p) for n, p in unet.named_parameters() if p.requires_grad}
-        save_file(trained, folder / "unet.st")
-        moments, numbers = {}, {}
-        for index, entry in optimizer.state_dict()["state"].items():
-            for key, value in entry.items():
-                if isinstance(value, Tensor):
-                    moments[f"{index}.{key}"] = _plain(value)
-                else:
-                    numbers[f"{index}.{key}"] = value
-        save_file(moments, folder / "optimizer.st")
+        for name, tensors in files.items():
+            save_file({key: _plain(value) for key, value in tensors.items()}, folder / name)
         write_json(folder / "optimizer.json", numbers)
-        if average is not None:
-            values = dict(zip(trained, map(_plain, average.values), strict=True))
-            save_file(values, folder / "average.st")
         write_json(folder / "curve.json", [asdict(step) for step in curve])
     # Older states go only after the new one has its name: a kill at any moment leaves one whole.
     for older in state.glob("step-*"):
@@ -58,7 +68,11 @@ def save_state(
 
 
 def _plain(value: Tensor) -> Tensor:
-    return value.detach().contiguous()
+    value = value.detach()
+    if isinstance(value, DTensor):
+        # Not all of them in the memory of one device, which may hold no more than a share.
+        return value.full_tensor().cpu()
+    return value.contiguous()
 
 
 def resume_state(
@@ -89,6 +103,11 @@ def resume_state(
         for name, value in kept.items():
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = value
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for index, entry in entries.items():
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                    entry[key] = alike(value, parameters[index])
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
         return [StepLoss(**step) for step in read_json(folder / "curve.json")]
@@ -109,4 +128,4 @@ def _copy(saved: dict[str, Tensor], into: dict[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, expected {tuple(into[name].shape)}"
             )
-        into[name].copy_(value)
+        into[name].copy_(alike(value, into[name]))

@@ -1,7 +1,8 @@
 """Several processes that fine-tune one model: each takes its part of every batch.
 
-Gradients are averaged by PyTorch's DistributedDataParallel (DDP), set up by accelerate. Processes
-are started here, one for each GPU or, on a processor, with an even share of its cores; or by
+Gradients are averaged by PyTorch's DistributedDataParallel (DDP), set up by accelerate, or by
+fully sharded data parallelism (FSDP), where each holds a share of the optimiser. Processes are
+started here, one for each GPU or, on a processor, with an even share of its cores; or by
 `accelerate launch`, which also spans machines.
 """
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from didgen.backbone.handover import leaving_errors, raise_first
+from didgen.synthesis.didgen.sharding import shard
 
 LOGGER = logging.getLogger(__name__)
 # The first process may encode a whole data set while the others wait.
@@ -29,8 +31,9 @@ _PATIENCE = datetime.timedelta(hours=12)
 class Team:
     """The processes that train together; alone, every method does nothing that costs time."""
 
-    def __init__(self, accelerator: Any = None) -> None:
+    def __init__(self, accelerator: Any = None, sharded: bool = False) -> None:
         self._accelerator = accelerator
+        self.sharded = sharded and accelerator is not None
 
     @property
     def size(self) -> int:
@@ -44,11 +47,20 @@ class Team:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module to call in training, so that its gradients are averaged."""
+        if self.sharded:
+            return shard(module)
         return self._accelerator.prepare_model(module) if self._accelerator else module
 
-    def only_adding(self, module: nn.Module) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def only_adding(self, module: nn.Module) -> Iterator[None]:
         """A context in which gradients pile up without being averaged."""
-        return module.no_sync() if self._accelerator else contextlib.nullcontext()
+        if self.sharded:
+            module.set_requires_gradient_sync(False)
+            yield
+            module.set_requires_gradient_sync(True)
+            return
+        with module.no_sync() if self._accelerator else contextlib.nullcontext():
+            yield
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the processes, the same in each."""
@@ -69,7 +81,7 @@ def inside() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Team]:
+def joined(sharded: bool = False) -> Iterator[Team]:
     """The team that this process belongs to; it is left at the end."""
     if not inside():
         yield ALONE
@@ -82,7 +94,7 @@ def joined() -> Iterator[Team]:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
     try:
-        yield Team(accelerator)
+        yield Team(accelerator, sharded)
     finally:
         accelerator.end_training()
 

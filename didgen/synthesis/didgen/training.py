@@ -29,6 +29,7 @@ from didgen.synthesis.didgen.objective import (
     total_loss,
 )
 from didgen.synthesis.didgen.parallel import ALONE, Team
+from didgen.synthesis.didgen.sharding import gather, whole
 from didgen.synthesis.didgen.training_settings import StepLoss, TrainingSettings
 from didgen.synthesis.didgen.tuning import (
     Average,
@@ -52,9 +53,14 @@ class NonFiniteLoss(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """What a step needs. `module` is the UNet, or what shares its gradients between processes."""
+    """What a step needs.
+
+    `unet`: the UNet that is trained, the backbone's own or a sharded copy; `module`: what is
+    called, the same or what averages its gradients over processes.
+    """
 
     backbone: Backbone
+    unet: nn.Module
     module: nn.Module
     parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -82,15 +88,18 @@ def finetune(
     `OutOfMemory`, `MissingPackage`, `BrokenState`, `ValueError` for a batch that cannot be shared.
     """
     check_shares(settings, team.size)
-    unet = backbone.unet
-    parameters = prepare_unet(unet, settings)
+    prepare_unet(backbone.unet, settings)
+    module = team.wrap(backbone.unet)
+    unet = module if team.sharded else backbone.unet
+    parameters = [p for p in unet.parameters() if p.requires_grad]
     optimizer = build_optimizer(parameters, settings)
-    average = Average(parameters, settings.ema) if settings.ema and team.rank == 0 else None
+    averaging = settings.ema and (team.rank == 0 or team.sharded)
+    average = Average(parameters, settings.ema) if averaging else None
     curve = resume_state(unet, optimizer, average, state, settings.steps)
     if curve:
         LOGGER.info("continuing after step %d of %d", len(curve), settings.steps)
     run = Run(
-        backbone, team.wrap(unet), parameters, optimizer, cache, positions, prefix, settings, team
+        backbone, unet, module, parameters, optimizer, cache, positions, prefix, settings, team
     )
     if team.rank == 0 and watch is None:
         watch = Watch(state, settings.steps)
@@ -98,7 +107,9 @@ def finetune(
         _loop(run, curve, average, state, watch, asked)
     if average is not None:
         average.swap()
-    finish_unet(unet, settings)
+    if team.sharded:
+        gather(parameters, list(backbone.unet.parameters()))
+    finish_unet(backbone.unet, settings)
     return curve
 
 
@@ -130,19 +141,33 @@ def _loop(
         if average is not None:
             average.update(step + 1)
         last = step + 1 == settings.steps
-        stop = bool(team.sum(torch.tensor(float(asked()), device=run.backbone.device)) > 0)
-        if team.rank == 0 and ((step + 1) % settings.checkpoint_every == 0 or last or stop):
-            save_state(unet, run.optimizer, average, curve, state)
+        due = watch is not None and watch.due(step + 1)
+        wishes = torch.tensor([float(asked()), float(due)], device=run.backbone.device)
+        stop, look = (team.sum(wishes) > 0).tolist()
+        save = (step + 1) % settings.checkpoint_every == 0 or last or stop
+        if save and (team.rank == 0 or team.sharded):
+            save_state(run.unet, run.optimizer, average, curve, state, first=team.rank == 0)
         if watch is not None:
             watch.step(curve)
-            if watch.due(step + 1):
-                with average.shown() if average is not None else contextlib.nullcontext():
-                    watch.look(step + 1, unet)
+        if look:
+            _look(run, step + 1, average, watch)
         if stop and not last:
             LOGGER.warning("asked to end: saved after step %d of %d", step + 1, settings.steps)
             # No process leaves before the first has saved: the end of one ends the others.
             team.wait()
             raise TrainingStopped(143)
+
+
+def _look(run: Run, step: int, average: Average | None, watch: Watch | None) -> None:
+    """Validate, with the averaged weights if there are; only the process with a watch does."""
+    if watch is None and not run.team.sharded:
+        return
+    unet = run.backbone.unet
+    with average.shown() if average is not None else contextlib.nullcontext():
+        if run.team.sharded:
+            gather(run.parameters, list(unet.parameters()))
+        if watch is not None:
+            watch.look(step, unet)
 
 
 def _step(run: Run, step: int, started: float) -> StepLoss:
@@ -163,7 +188,7 @@ def _step(run: Run, step: int, started: float) -> StepLoss:
             # Processes average their gradients, and here the parts' are to be added up.
             (losses[0] * team.size).backward()
         found = found + losses.detach()
-    norm = torch.nn.utils.clip_grad_norm_(run.parameters, settings.max_grad_norm)
+    norm = whole(torch.nn.utils.clip_grad_norm_(run.parameters, settings.max_grad_norm))
     loss, loss_rec, loss_attn, size = torch.cat([team.sum(found), norm.reshape(1)]).tolist()
     for what, value in (("loss", loss), ("gradient's norm", size)):
         if not math.isfinite(value):
@@ -193,7 +218,7 @@ def _losses(run: Run, batch: Batch, draws: Draws) -> Tensor:
     if settings.channels_last:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
     with (
-        AttentionRecorder(run.backbone.unet, cross=wanted) as recorder,
+        AttentionRecorder(run.unet, cross=wanted) as recorder,
         autocast(run.backbone.device, settings.precision),
     ):
         prediction = run.module(
