@@ -69,7 +69,16 @@ def build_kit(architecture: str, batch: int, optimizer: str, checkpointing: bool
         stepper = torch.optim.SGD(parameters, lr=1e-9)
     cache = made_up_cache(backbone, images=max(4, batch))
     run = training.Run(
-        backbone, backbone.unet, parameters, stepper, cache, POSITIONS, PREFIX, settings, ALONE
+        backbone,
+        backbone.unet,
+        backbone.unet,
+        parameters,
+        stepper,
+        cache,
+        POSITIONS,
+        PREFIX,
+        settings,
+        ALONE,
     )
     side = backbone.image_size
     ids = backbone.tokenizer(
