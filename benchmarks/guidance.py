@@ -40,6 +40,7 @@ OURS: dict[str, LayoutGuidance] = {
     "every-2": LayoutGuidance(self_normalization="sum", every=2),
     "down-every-2": LayoutGuidance(self_normalization="sum", layers="down", every=2),
     "reuse": LayoutGuidance(self_normalization="sum", reuse_prediction=True),
+    "reuse-every-2": LayoutGuidance(self_normalization="sum", reuse_prediction=True, every=2),
     "to-coarse-reuse": LayoutGuidance(
         self_normalization="sum", layers="to-coarse", reuse_prediction=True
     ),

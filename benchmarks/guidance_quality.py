@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "every-3": {"guide_every": 3},
     "down-every-2": {"guide_layers": "down", "guide_every": 2},
     "reuse": {"reuse_prediction": True},
+    "reuse-every-2": {"reuse_prediction": True, "guide_every": 2},
     "to-coarse-reuse": {"guide_layers": "to-coarse", "reuse_prediction": True},
     "down-reuse": {"guide_layers": "down", "reuse_prediction": True},
     "raw": {"reading": "raw"},
