@@ -1,34 +1,57 @@
 """Measuring captioner: images per CPU second, and agreement with phantoms' truth.
 
     python benchmarks/captions.py [--count 300] [--size 128] [--seed 0] [--no-mask]
+    python benchmarks/captions.py --sheet sheet.png --manifest RUN/data/train.csv
 
-Threads: one (set before numpy is imported). Rendering is not timed.
+The second form draws 24 images of a manifest, by a hash of their names, with their captions, for a
+person to judge. Threads: one (set before numpy is imported). Rendering is not timed.
 """
 
 import argparse
 import os
+import textwrap
 import time
 from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from PIL import Image
 
 from didgen.captions.attributes import Attributes, position_word, size_word, skin_tone_word
 from didgen.captions.measure import measure
+from didgen.captions.sentence import write_sentence
+from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import read_manifest, resolve
 from didgen.data.phantoms import cohort, render
+from didgen.report.sections.samples import drawn
+from didgen.report.sheet import Tile, contact_sheet
 
 ARTIFACTS = ("ruler", "ink", "gel bubbles", "dark corners")
+SHEET_IMAGES, SHEET_COLUMNS, SHEET_SIDE, SHEET_LETTERS = 24, 6, 230, 40
 
 
 def main() -> None:
-    """Print one line an attribute: accuracy and the most frequent confusions."""
+    """Draw the sheet, or measure phantoms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300, help="phantoms")
     parser.add_argument("--size", type=int, default=128, help="side in px")
     parser.add_argument("--seed", type=int, default=0, help="seed of the cohort")
     parser.add_argument("--no-mask", action="store_true", help="let the captioner segment")
+    parser.add_argument("--sheet", type=Path, help="PNG to write: 24 images with their captions")
+    parser.add_argument("--manifest", type=Path, help="manifest of the images of the sheet")
     options = parser.parse_args()
+    if options.sheet:
+        if options.manifest is None:
+            parser.error("--sheet needs --manifest")
+        draw_sheet(options.manifest, options.no_mask).save(options.sheet)
+        return
+    measure_phantoms(options)
+
+
+def measure_phantoms(options: argparse.Namespace) -> None:
+    """Print one line an attribute: accuracy and the most frequent confusions."""
     confusion: dict[str, Counter] = {}
     sources, seconds, agreement, overlap = Counter(), 0.0, [], []
     for spec in cohort(options.count, seed=options.seed):
@@ -67,6 +90,23 @@ def compare(words: Attributes, truth) -> dict[str, tuple]:
         "hair": (truth.hair, words.hair),
     }
     return pairs | {name: (name in truth.artifacts, name in words.artifacts) for name in ARTIFACTS}
+
+
+def draw_sheet(manifest: Path, no_mask: bool) -> Image.Image:
+    """24 images with the caption of each below it, and where its mask came from."""
+    frame = read_manifest(manifest).set_index("id")
+    images, masks = (resolve(manifest, frame[name]) for name in ("image", "mask"))
+    files = dict(zip(frame.index, zip(images, masks, frame["label"], strict=True), strict=True))
+    tiles = []
+    for name in drawn(list(files), SHEET_IMAGES):
+        image_file, mask_file, label = files[name]
+        image = read_image(image_file)
+        mask = read_mask(mask_file, image.shape[:2]) if mask_file and not no_mask else None
+        found = measure(image, mask, label or None)
+        text = f"{name} (mask {found.mask_source}): {write_sentence(found.attributes)}"
+        shown = Image.fromarray(image).resize((SHEET_SIDE, SHEET_SIDE))
+        tiles.append(Tile(np.asarray(shown), tuple(textwrap.wrap(text, SHEET_LETTERS))))
+    return Image.fromarray(contact_sheet(tiles, SHEET_COLUMNS))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from didgen.attention.annotation import annotate_latents
 from didgen.attention.guidance import Guide, LayoutGuidance
 from didgen.backbone.precision import autocast, default_device
 from didgen.backbone.sampling import initial_noise, sample
+from didgen.synthesis.didgen.sampling_settings import SamplingSettings
 
 POSITIONS = [4, 6]
 SCALE = 7.5
@@ -34,13 +35,13 @@ IMAGE_SIZE = 512
 
 OURS: dict[str, LayoutGuidance] = {
     "full-pass": LayoutGuidance(self_normalization="sum", early_exit=False),
-    "default": LayoutGuidance(self_normalization="sum"),
+    "default": SamplingSettings().guidance(),
+    "each-step": LayoutGuidance(self_normalization="sum"),
     "to-coarse": LayoutGuidance(self_normalization="sum", layers="to-coarse"),
     "down": LayoutGuidance(self_normalization="sum", layers="down"),
     "every-2": LayoutGuidance(self_normalization="sum", every=2),
     "down-every-2": LayoutGuidance(self_normalization="sum", layers="down", every=2),
     "reuse": LayoutGuidance(self_normalization="sum", reuse_prediction=True),
-    "reuse-every-2": LayoutGuidance(self_normalization="sum", reuse_prediction=True, every=2),
     "to-coarse-reuse": LayoutGuidance(
         self_normalization="sum", layers="to-coarse", reuse_prediction=True
     ),

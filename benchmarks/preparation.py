@@ -8,12 +8,13 @@ opens, crops, resizes and saves; it neither checks nor hashes, nor keeps files w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +27,15 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 
 from didgen.data.images import square_box  # noqa: E402
-from didgen.data.phantoms import cohort, render  # noqa: E402
 from didgen.data.preparation import Plan, prepare_images, prepare_one  # noqa: E402
 from didgen.data.sources.records import FilePixels, Record  # noqa: E402
 
 
 def photographs(folder: Path, count: int = 24) -> list[Path]:
     """Phantoms as JPEG files of 1024 x 768 px, with the grain that a camera adds."""
+    # Not above: the workers load this file, too, and shall start as quickly as those of a run.
+    from didgen.data.phantoms import cohort, render
+
     rng = np.random.default_rng(0)
     for number, spec in enumerate(cohort(count, seed=1)):
         drawn = Image.fromarray(render(spec, 256).image).crop((0, 32, 256, 224))
@@ -95,32 +98,58 @@ def speed(files: list[Path], size: int, out: Path) -> None:
         print(f"{name:20s} {len(files) / spent:8.1f} images/s a core   {base / spent:5.2f} x plain")
 
 
-def scaling(files: list[Path], size: int, out: Path, count: int) -> None:
+def scaling(files: list[Path], size: int, out: Path, count: int, near: bool) -> None:
     """Print the wall-clock of two processes against one, starting them included."""
     records, walls = records_of(files, count), []
     for workers in (1, 2):
-        plan = Plan(out / f"w{workers}", size, fingerprints=False)
+        plan = Plan(out / f"w{workers}{near}", size, fingerprints=near)
         walls.append(seconds(lambda w=workers, p=plan: prepare_images(records, p, w))[0])
-    print(f"{count} images: 1 process {walls[0]:.1f} s, 2 processes {walls[1]:.1f} s, "
+    what = " with fingerprints" if near else ""
+    print(f"{count} images{what}: 1 process {walls[0]:.1f} s, 2 processes {walls[1]:.1f} s, "
           f"{walls[0] / walls[1]:.2f} x")  # fmt: skip
 
 
-def memory(files: list[Path], size: int, count: int, near: bool) -> dict[str, float]:
-    """Peak resident memory in MB of a preparation of `count` images in a fresh process."""
+def memory(files: list[Path], size: int, count: int, near: bool) -> float:
+    """Peak memory in MB of a preparation of `count` images by two workers in fresh processes."""
     words = [sys.executable, __file__, "--measure", str(count), "--size", str(size),
              "--folder", str(files[0].parent), *(["--near"] if near else [])]  # fmt: skip
     return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
 def measure(files: list[Path], size: int, count: int, near: bool) -> None:
-    """Prepare and print this process' and its largest worker's peak memory in MB, as JSON."""
+    """Prepare and print the peak memory in MB of this process and all that it started, as JSON."""
+    ended, peak = threading.Event(), [0.0]
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            peak[0] = max(peak[0], sum(map(_proportional, _family(os.getpid()))))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     with tempfile.TemporaryDirectory() as out:
         prepare_images(records_of(files, count), Plan(Path(out), size, fingerprints=near), 2)
-    peak = {
-        name: round(resource.getrusage(who).ru_maxrss / 1024)
-        for name, who in (("main", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN))
-    }
-    print(json.dumps(peak))
+    ended.set()
+    watcher.join()
+    print(json.dumps(round(peak[0])))
+
+
+def _family(process: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [process]
+    for one in found:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, children.read_text().split())
+    return found
+
+
+def _proportional(process: int) -> float:
+    """Memory of a process in MB, what it shares with others divided by their number."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def main() -> None:
@@ -129,8 +158,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="JPEG photographs to use instead of phantoms")
     parser.add_argument("--size", type=int, default=128, help="side in pixels")
     parser.add_argument("--counts", type=int, nargs=2, default=(500, 5000), help="for memory")
+    parser.add_argument("--scaling", type=int, default=2000, help="images for two processes")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--near", action="store_true", help="memory with fingerprints")
+    parser.add_argument("--near", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         files = sorted(options.folder.glob("*.jpg")) if options.folder else photographs(Path(place))
@@ -143,10 +173,13 @@ def main() -> None:
             print(f"{len(files)} photographs, the first {first.width} x {first.height} px")
         with tempfile.TemporaryDirectory() as out:
             speed(files, options.size, Path(out))
-            scaling(files, options.size, Path(out), options.counts[0])
-        for count in options.counts:
-            peak = memory(files, options.size, count, options.near)
-            print(f"{count:6d} images: peak {peak['main']} MB, largest worker {peak['worker']} MB")
+            for near in (False, True):
+                scaling(files, options.size, Path(out), options.scaling, near)
+        for near in (False, True):
+            what = " with fingerprints" if near else ""
+            for count in options.counts:
+                peak = memory(files, options.size, count, near)
+                print(f"{count:6d} images{what}: peak {peak:.0f} MB of all processes")
 
 
 if __name__ == "__main__":

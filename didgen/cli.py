@@ -30,7 +30,7 @@ STAGES = (
     "verdict",
     "report",
 )
-TOOLS = ("pretrain-tiny", "schema")
+TOOLS = ("prefetch", "pretrain-tiny", "schema")
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 LOGGER = logging.getLogger("didgen")

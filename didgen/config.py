@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from didgen.data.settings import Section
+from didgen.downstream.arms import DEFAULT_ARMS, parse_arm
 from didgen.stages.augment import Settings as AugmentSettings
 from didgen.stages.caption import Settings as CaptionSettings
 from didgen.stages.classify import Settings as ClassifySettings
@@ -31,6 +32,12 @@ class RunConfig(Section):
     )
     seeds: tuple[int, ...] = Field(
         (0, 1), min_length=1, description="seeds of the downstream trainings, the same in every arm"
+    )
+    arms: tuple[str, ...] = Field(
+        DEFAULT_ARMS,
+        description="what networks are trained on, each for every seed: `original`, the controls "
+        "`classic`, `duplicates`, `oversampled`, `weighted`, and `synthetic`; with a ratio, as in "
+        "`synthetic-0.5x`, for a dose-response curve",
     )
     shards: int = Field(1, ge=1, le=1000, description="parallel jobs for `images` and for `pairs`")
     data: PrepareSettings = Field(PrepareSettings(), description="source, size and splits")
@@ -77,4 +84,18 @@ class RunConfig(Section):
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected different numbers")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_can_be_compared(self) -> "RunConfig":
+        names = [parse_arm(arm).name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"arms: found {names}, expected different names")
+        wanted = {"original", self.verdict.treatment}
+        if not wanted <= set(names):
+            raise ValueError(
+                f"arms: found {names}, expected {sorted(wanted)} among them: the verdict compares "
+                "verdict.treatment with the controls, and what is kept needs a network of "
+                "`original`"
+            )
         return self

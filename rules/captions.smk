@@ -1,5 +1,9 @@
 """Captions: one clinical sentence an image."""
 
+CAPTIONER = config["caption"]["captioner"]
+# Held in this job; a server's model is not.
+OWN_MODEL = CAPTIONER in ("llama_cpp", "transformers")
+
 
 rule caption:
     """One sentence an image, and the attributes it says."""
@@ -9,27 +13,38 @@ rule caption:
         test=rules.prepare.output.test,
     output:
         captions=f"{RUN}/captions/captions.csv",
-        statistics=f"{RUN}/captions/statistics.json",
+        statistics=report(
+            f"{RUN}/captions/statistics.json",
+            caption="../workflow/report/captions.rst",
+            category="Data",
+            labels={"table": "captions"},
+        ),
+        measured=f"{RUN}/captions/measured.csv",
+        audit=f"{RUN}/captions/audit.json",
         config=f"{RUN}/captions/config.json",
     log:
         f"{RUN}/logs/caption.log",
     benchmark:
         f"{RUN}/benchmarks/caption.tsv"
     conda:
-        "../envs/generation.yaml"
+        "../envs/generation.yaml" if CAPTIONER == "measure" else "../envs/llm.yaml"
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=lambda wildcards: gpus(wildcards) * config["caption"]["gpus"] if OWN_MODEL else 0,
+        mem_mb=lambda wildcards, attempt: (32000 if OWN_MODEL else 8000) * attempt,
+        runtime=lambda wildcards, attempt: (240 if CAPTIONER == "measure" else 1440) * attempt,
     params:
+        code=revision("caption"),
         settings=section("caption"),
         backbone=config["finetune"]["backbone"],
         revision=flag("--revision", config["finetune"]["revision"]),
         out=lambda wildcards, output: folder(output.captions),
+        # Snakemake deletes declared outputs before a rerun; a model's answers are kept apart.
+        state=f"{RUN}/.state/caption",
     message:
         "Writing captions"
     shell:
         "python -m didgen caption --settings {params.settings:q} --backbone {params.backbone:q}"
         " {params.revision}"
         " --train {input.train} --val {input.val} --test {input.test}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"

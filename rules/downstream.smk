@@ -1,8 +1,10 @@
 """Downstream: train the same networks with and without synthetic data, and compare."""
 
+import re
+
 
 wildcard_constraints:
-    arm="|".join(ARMS),
+    arm="|".join(map(re.escape, ARMS)),
     seed=r"\d+",
 
 
@@ -14,7 +16,12 @@ rule train_classifier:
         test=rules.prepare.output.test,
         synthetic=synthetic_data,
     output:
-        metrics=f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json",
+        metrics=report(
+            f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json",
+            caption="../workflow/report/classify.rst",
+            category="Classification",
+            labels={"arm": "{arm}", "seed": "{seed}"},
+        ),
         predictions=f"{RUN}/classify/{{arm}}/seed{{seed}}/predictions.csv",
         curves=f"{RUN}/classify/{{arm}}/seed{{seed}}/curves.csv",
         config=f"{RUN}/classify/{{arm}}/seed{{seed}}/config.json",
@@ -31,7 +38,9 @@ rule train_classifier:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
+        code=revision("classify"),
         settings=section("classify"),
+        state=f"{RUN}/.state/classify",
         synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
         out=lambda wildcards, output: folder(output.metrics),
     message:
@@ -40,7 +49,7 @@ rule train_classifier:
         "python -m didgen classify --settings {params.settings:q}"
         " --arm {wildcards.arm} --seed {wildcards.seed}"
         " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
 
 
 rule train_segmenter:
@@ -51,7 +60,12 @@ rule train_segmenter:
         test=rules.prepare.output.test,
         synthetic=synthetic_data,
     output:
-        metrics=f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json",
+        metrics=report(
+            f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json",
+            caption="../workflow/report/segment.rst",
+            category="Segmentation",
+            labels={"arm": "{arm}", "seed": "{seed}"},
+        ),
         scores=f"{RUN}/segment/{{arm}}/seed{{seed}}/scores.csv",
         segmenter=f"{RUN}/segment/{{arm}}/seed{{seed}}/segmenter.safetensors",
         curves=f"{RUN}/segment/{{arm}}/seed{{seed}}/curves.csv",
@@ -69,7 +83,9 @@ rule train_segmenter:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
+        code=revision("segment"),
         settings=section("segment"),
+        state=f"{RUN}/.state/segment",
         synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
         out=lambda wildcards, output: folder(output.metrics),
     message:
@@ -78,22 +94,35 @@ rule train_segmenter:
         "python -m didgen segment --settings {params.settings:q}"
         " --arm {wildcards.arm} --seed {wildcards.seed}"
         " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
 
 
 rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
         classify=expand(f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
-        segment=expand(f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
+        segment=expand(
+            f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=SEGMENT_ARMS, seed=SEEDS
+        ),
     output:
         verdict=report(
             f"{RUN}/verdict.json",
             caption="../workflow/report/verdict.rst",
             category="Verdict",
+            labels={"table": "verdict"},
         ),
-        arms=f"{RUN}/verdict/arms.csv",
-        tests=f"{RUN}/verdict/tests.csv",
+        arms=report(
+            f"{RUN}/verdict/arms.csv",
+            caption="../workflow/report/arms.rst",
+            category="Verdict",
+            labels={"table": "scores of the arms"},
+        ),
+        tests=report(
+            f"{RUN}/verdict/tests.csv",
+            caption="../workflow/report/tests.rst",
+            category="Verdict",
+            labels={"table": "tests of the differences"},
+        ),
         config=f"{RUN}/verdict/config.json",
     log:
         f"{RUN}/logs/verdict.log",
@@ -106,6 +135,7 @@ rule verdict:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        code=revision("verdict"),
         settings=section("verdict"),
         run=config["run"],
         arms=ARMS,

@@ -1,7 +1,7 @@
 """Generation: fine-tune the backbone, synthesize images and pairs, look at its attention."""
 
 
-# Each image depends on its own seed alone, so the number of shards changes nothing but the time.
+# Shards take whole batches, so their number changes nothing but the time.
 scattergather:
     images=config["shards"],
     pairs=config["shards"],
@@ -15,7 +15,12 @@ rule finetune:
         captions=rules.caption.output.captions,
     output:
         backbone=f"{RUN}/backbone/model_index.json",
-        training=f"{RUN}/backbone/training.csv",
+        training=report(
+            f"{RUN}/backbone/training.csv",
+            caption="../workflow/report/training.rst",
+            category="Fine-tuning",
+            labels={"table": "losses of each step"},
+        ),
         config=f"{RUN}/backbone/config.json",
     log:
         f"{RUN}/logs/finetune.log",
@@ -29,6 +34,7 @@ rule finetune:
         mem_mb=lambda wildcards, attempt: 24000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
+        code=revision("finetune"),
         settings=section("finetune"),
         seed=config["seed"],
         out=lambda wildcards, output: folder(output.backbone),
@@ -63,6 +69,7 @@ rule image_shard:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
+        code=revision("images"),
         settings=section("images"),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
@@ -73,7 +80,8 @@ rule image_shard:
     shell:
         "python -m didgen images --settings {params.settings:q} --seed {params.seed}"
         " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} --out {params.out} 2>&1 | tee {log}"
+        " --shard {params.shard} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --out {params.out} 2>&1 | tee {log}"
 
 
 rule pair_shard:
@@ -97,6 +105,7 @@ rule pair_shard:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
+        code=revision("pairs"),
         settings=section("pairs"),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
@@ -108,7 +117,8 @@ rule pair_shard:
     shell:
         "python -m didgen pairs --settings {params.settings:q} --seed {params.seed}"
         " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} {params.classes} --out {params.out} 2>&1 | tee {log}"
+        " --shard {params.shard} --workers {threads} --memory-mb {resources.mem_mb}"
+        " {params.classes} --out {params.out} 2>&1 | tee {log}"
 
 
 rule filter:
@@ -121,7 +131,12 @@ rule filter:
         scores=f"{RUN}/filter/scores.csv",
         kept=f"{RUN}/filter/kept.csv",
         rejected=f"{RUN}/filter/rejected.csv",
-        summary=f"{RUN}/filter/summary.json",
+        summary=report(
+            f"{RUN}/filter/summary.json",
+            caption="../workflow/report/filter.rst",
+            category="Pairs",
+            labels={"table": "kept and rejected"},
+        ),
         curve=f"{RUN}/filter/curve.json",
         config=f"{RUN}/filter/config.json",
     log:
@@ -136,6 +151,7 @@ rule filter:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        code=revision("filter"),
         settings=section("filter"),
         pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
         out=lambda wildcards, output: folder(output.scores),
@@ -167,6 +183,7 @@ rule augment:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        code=revision("augment"),
         settings=section("augment"),
         images=lambda wildcards, input: [folder(path) for path in input.images],
         pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
@@ -186,7 +203,12 @@ rule maps:
         captions=rules.caption.output.captions,
         backbone=rules.finetune.output.backbone,
     output:
-        maps=f"{RUN}/maps/maps.json",
+        maps=report(
+            f"{RUN}/maps/maps.json",
+            caption="../workflow/report/maps.rst",
+            category="Attention",
+            labels={"table": "maps and masks"},
+        ),
         config=f"{RUN}/maps/config.json",
     log:
         f"{RUN}/logs/maps.log",
@@ -200,6 +222,7 @@ rule maps:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
+        code=revision("maps"),
         settings=section("maps"),
         annotation=annotation_flags(),
         seed=config["seed"],

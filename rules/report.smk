@@ -16,6 +16,7 @@ rule report:
             f"{RUN}/report/index.html",
             caption="../workflow/report/page.rst",
             category="Report",
+            labels={"page": "the whole run"},
         ),
         config=f"{RUN}/report/config.json",
     log:
@@ -29,6 +30,7 @@ rule report:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        code=revision("report"),
         settings=section("report"),
         run_dir=lambda wildcards, output: folder(folder(output.page)),
     message:

@@ -1,5 +1,6 @@
 """What all rules share: the run's folder, its settings, its device, its interpreter."""
 
+import functools
 import json
 import shlex
 import shutil
@@ -11,7 +12,6 @@ from snakemake.utils import validate
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 REPOSITORY = Path(workflow.basedir).parent
-ARMS = ("original", "synthetic")
 
 
 def check_config():
@@ -74,15 +74,33 @@ def annotation_flags():
 
 
 def source_files(wildcards):
-    """The files that `prepare` reads: editing the table or fetching archives anew reruns it.
-
-    Sources read from a folder are watched by the folder's own date alone.
-    """
+    """The table or the list of archives that `prepare` reads: its input, under its flag's name."""
     data = config["data"]
     if data["source"] == "isic2018":
-        return [rules.fetch.output.listing]
-    named = data["table"] if data["source"] == "table" else data["folder"]
-    return [str(Path(named))] if named and data["source"] != "phantoms" else []
+        return {"listing": rules.fetch.output.listing}
+    return {"table": str(Path(data["table"]))} if data["source"] == "table" else {}
+
+
+@functools.cache
+def own_files():
+    """The state of the user's own images, as a digest: editing one runs `prepare` again.
+
+    As inputs, a hundred thousand of them would slow down every plan.
+    """
+    # Of the standard library alone, so that any launcher can import it.
+    from didgen.data.changes import folder_state, table_state
+
+    data = config["data"]
+    if data["source"] == "table":
+        return table_state(data["table"], data["columns"])
+    return folder_state(data["folder"]) if data["folder"] else ""
+
+
+def preparing():
+    """The settings of `prepare`, without what only says how archives come here."""
+    fetching = ("mirror", "archives", "offline")
+    kept = {key: value for key, value in config["data"].items() if key not in fetching}
+    return json.dumps(kept, sort_keys=True)
 
 
 def mirror_files(wildcards):
@@ -102,8 +120,8 @@ def mirror_files(wildcards):
 
 
 def synthetic_data(wildcards):
-    """What an arm trains on beside the original images."""
-    return [] if wildcards.arm == "original" else rules.augment.output.metadata
+    """The synthetic images that an arm adds, or whose number its copies of real ones match."""
+    return rules.augment.output.metadata if parse_arm(wildcards.arm).needs_synthetic else []
 
 
 def command_prefix():
@@ -120,7 +138,13 @@ def command_prefix():
 
 check_config()
 
+# Below the check, which finds the package.
+from didgen.downstream.arms import of_task, parse_arm
+from didgen.revision import revision
+
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
+ARMS = config["arms"]
+SEGMENT_ARMS = of_task(ARMS, "segmentation")
 
 shell.prefix(command_prefix())

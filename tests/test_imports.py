@@ -21,7 +21,7 @@ LEVELS = (
     ("backbone", "attention"),
     ("captions", "synthesis", "downstream", "metrics", "report"),
     ("stages",),
-    ("cli", "config", "schema", "__main__"),
+    ("cli", "config", "schema", "revision", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1

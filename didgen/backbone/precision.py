@@ -5,14 +5,19 @@ from typing import Literal
 
 import torch
 
+from didgen.backbone.devices import lease_gpus
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def default_device() -> torch.device:
     """A GPU where there is one, else the processor.
 
-    The first GPU, or, of several processes on a machine, the one with this process's number.
+    A GPU that no other job holds (`devices`), or, of several processes that work together, the one
+    with this process's number.
     """
+    if torch.backends.cuda.is_built():
+        lease_gpus()  # before CUDA starts
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -16,6 +16,8 @@ CORNERS_FROM = 0.005  # share of the image
 # Ink: violet or blue outside the lesion.
 INK_B = -9.0
 INK_CHROMA = 16.0
+# Ink's b lies this far below that of the field: under a bluish light all of the field is blue.
+INK_DROP = 12.0
 INK_FROM = 0.002
 # Hair: share of thin dark lines in the field outside the lesion.
 THIN_CONTRAST = 5.0
@@ -108,9 +110,12 @@ def dark_corners(lab: np.ndarray) -> np.ndarray:
 
 def ink(lab: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Violet and blue pen marks outside the lesion."""
+    if not outside.any():
+        return np.zeros_like(outside)
     chroma = np.hypot(lab[..., 1], lab[..., 2])
+    below = min(INK_B, float(np.median(lab[..., 2][outside])) - INK_DROP)
     # The hue bound leaves out magenta drapes, whose a is large beside b.
-    violet = (lab[..., 2] < INK_B) & (lab[..., 2] < -0.5 * lab[..., 1])
+    violet = (lab[..., 2] < below) & (lab[..., 2] < -0.5 * lab[..., 1])
     return outside & violet & (chroma > INK_CHROMA)
 
 

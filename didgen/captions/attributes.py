@@ -39,8 +39,31 @@ Position = Literal[
 SkinTone = Literal["very light", "light", "intermediate", "tan", "brown", "dark"]
 Hair = Literal["none", "some", "dense"]
 Artifact = Literal["ruler", "ink", "gel bubbles", "dark corners"]
+# Dermoscopic features. "absent": looked for and not seen; None: not known.
+Network = Literal["absent", "typical", "atypical", "negative"]
+Veil = Literal["absent", "present"]
+Vessel = Literal[
+    "dotted", "glomerular", "arborizing", "comma", "hairpin", "crown", "linear irregular"
+]
+Regularity = Literal["absent", "regular", "irregular"]
+Regression = Literal["absent", "white", "blue", "white and blue"]
+Structure = Literal[
+    "milia-like cysts",
+    "comedo-like openings",
+    "fissures and ridges",
+    "scale",
+    "ulceration",
+    "lacunae",
+    "leaf-like areas",
+    "spoke-wheel areas",
+    "ovoid nests",
+    "central white patch",
+    "shiny white lines",
+]
 
 MAX_COLORS = 3
+MAX_VESSELS = 2
+MAX_STRUCTURES = 3
 SMALL_BELOW = 0.10  # share of the field
 MEDIUM_BELOW = 0.25
 # The grid in reading order; index = 3 * row + column.
@@ -63,11 +86,25 @@ ITA_ABOVE: tuple[tuple[SkinTone, float], ...] = (
     ("tan", 10.0),
     ("brown", -30.0),
 )
+# Attributes that hold several words.
+LISTS = ("colors", "artifacts", "vessels", "structures")
+# What pixels and mask do not tell: only a language model or a person fills these.
+DERMOSCOPIC = (
+    "network",
+    "veil",
+    "vessels",
+    "dots_globules",
+    "streaks",
+    "blotches",
+    "regression",
+    "structures",
+)
 
 
 class Attributes(BaseModel):
     """What one dermoscopic image shows; None or an empty list stands for "not known".
 
+    `DERMOSCOPIC` names the features of dermoscopy's checklists, which measurement leaves empty.
     Immutable; unknown keys and words outside the vocabulary are refused.
     """
 
@@ -87,6 +124,32 @@ class Attributes(BaseModel):
     skin_tone: SkinTone | None = Field(None, description="category of the typology angle")
     hair: Hair = Field("none", description="how much dark hair is seen")
     artifacts: tuple[Artifact, ...] = Field((), description="marks that are not the body's own")
+    network: Network | None = Field(
+        None,
+        description="mesh of brown lines: typical if even and fading outwards, atypical if uneven "
+        "in mesh or thickness or ending abruptly, negative if light lines surround dark patches",
+    )
+    veil: Veil | None = Field(
+        None, description="blue-whitish veil: confluent blue area under a whitish haze"
+    )
+    vessels: Annotated[tuple[Vessel, ...], Field(max_length=MAX_VESSELS)] = Field(
+        (), description="forms of the visible vessels, the commonest first"
+    )
+    dots_globules: Regularity | None = Field(
+        None, description="small round dark spots: alike and evenly spread, or not"
+    )
+    streaks: Regularity | None = Field(
+        None, description="dark lines that run outwards at the rim: all around, or here and there"
+    )
+    blotches: Regularity | None = Field(
+        None, description="dark area without structure: one in the middle, or off-center or ragged"
+    )
+    regression: Regression | None = Field(
+        None, description="white scar-like areas, blue-gray pepper-like ones, or both"
+    )
+    structures: Annotated[tuple[Structure, ...], Field(max_length=MAX_STRUCTURES)] = Field(
+        (), description="other dermoscopic structures, the clearest first"
+    )
 
     @field_validator("diagnosis")
     @classmethod
@@ -97,7 +160,7 @@ class Attributes(BaseModel):
 
     @model_validator(mode="after")
     def _no_word_twice(self) -> Self:
-        for name in ("colors", "artifacts"):
+        for name in LISTS:
             words = getattr(self, name)
             if len(set(words)) != len(words):
                 raise ValueError(f"{name} names a word twice: {', '.join(words)}")

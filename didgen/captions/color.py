@@ -8,10 +8,10 @@ from didgen.captions.attributes import MAX_COLORS, Color
 # one name because names are ranges, not points. The six words of the ABCD rule and four more; the
 # values are this project's own (docs/dermprompt.md says how they were chosen).
 REFERENCES: tuple[tuple[Color, tuple[float, float, float]], ...] = (
-    ("light brown", (50, 18, 24)),
+    ("light brown", (48, 20, 24)),
     ("light brown", (54, 20, 17)),
-    ("light brown", (46, 19, 22)),
-    ("tan", (55, 10, 27)),
+    ("light brown", (48, 19, 22)),
+    ("tan", (55, 12, 27)),
     ("tan", (60, 12, 23)),
     ("tan", (66, 11, 25)),
     ("tan", (76, 9, 21)),
@@ -24,7 +24,7 @@ REFERENCES: tuple[tuple[Color, tuple[float, float, float]], ...] = (
     ("red", (45, 44, 22)),
     ("red", (53, 36, 17)),
     ("red", (36, 40, 22)),
-    ("red", (54, 30, 18)),
+    ("red", (58, 30, 20)),
     ("pink", (65, 28, 10)),
     ("pink", (70, 20, 12)),
     ("pink", (60, 26, 9)),

@@ -4,18 +4,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from didgen.captions.attributes import Attributes, position_word, size_word
+from didgen.captions.attributes import (
+    DERMOSCOPIC,
+    LISTS,
+    Attributes,
+    position_word,
+    size_word,
+)
 from didgen.captions.outline import measure_outline, shape_word, symmetry_word
-
-LISTS = ("colors", "artifacts")
 
 
 def attributes_of(row: Mapping[str, str]) -> Attributes:
     """The attributes in a row of captions.csv: lists joined by "; ", "" for what is not known.
 
-    Raises: ValueError when the row lacks an attribute or has a word outside the vocabulary.
+    Columns of dermoscopic features may be missing altogether: then nothing is known of these.
+    Raises: ValueError when the row lacks another attribute or has a word outside the vocabulary.
     """
-    absent = [name for name in Attributes.model_fields if name not in row]
+    absent = [n for n in Attributes.model_fields if n not in row and n not in DERMOSCOPIC]
     if absent:
         raise ValueError(
             f"captions.csv lacks the columns {', '.join(absent)}, from which sentences are "
@@ -23,7 +28,7 @@ def attributes_of(row: Mapping[str, str]) -> Attributes:
         )
     values: dict[str, object] = {}
     for name in Attributes.model_fields:
-        text = row[name]
+        text = row.get(name, "")
         if name in LISTS:
             values[name] = tuple(text.split("; ")) if text else ()
         elif text:

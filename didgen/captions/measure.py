@@ -41,7 +41,7 @@ class Measurement:
 
     `numbers`: ita (degrees), lightness and b (of the surroundings), hair_share, ink_share,
     corner_share; with a mask also area_share, row, column (centroid, 0..1), solidity, axis_ratio,
-    asymmetry and border_width (share of the shorter side).
+    asymmetry, border_width (share of the shorter side) and region_lightness (mean L of the mask).
     """
 
     attributes: Attributes
@@ -199,15 +199,15 @@ def _region(
     # Where there is hair, its lines over the region are no color of the region.
     if around.hair != "none" and (colored & ~around.hair_lines).sum() >= 0.3 * mask.sum():
         colored &= ~around.hair_lines
+    region = lab[colored if colored.any() else mask]
+    numbers["region_lightness"] = float(region[:, 0].mean())
     return {
         "size": size_word(share),
         "position": position_word(row, column),
         "shape": shape_word(outline),
         "symmetry": symmetry_word(outline),
         "border": border_word(width),
-        "colors": color_words(
-            lab[colored if colored.any() else mask], numbers["lightness"], numbers["b"]
-        ),
+        "colors": color_words(region, numbers["lightness"], numbers["b"]),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 PREFIX = "An image of <lesion> on <skin>."
 RESERVED = ("lesion", "skin")
+TAGS = {word: f"<{word}>" for word in RESERVED}
 
 
 class ReservedWord(ValueError):
@@ -33,13 +34,27 @@ def count_tokens(prompt: str, tokenizer: Any) -> int:
     return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
 
 
+def placeholder_positions(prompt: str, tokenizer: Any) -> dict[str, list[int]]:
+    """Every position of each placeholder token in a prompt; position 0 is the start token.
+
+    The first ones are those of the prefix. A caption adds others only where it was tagged.
+    """
+    ids = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+    wanted = {tag: tokenizer.convert_tokens_to_ids(tag) for tag in TAGS.values()}
+    return {tag: [k for k, one in enumerate(ids) if one == token] for tag, token in wanted.items()}
+
+
 def check_caption(caption: str) -> None:
     """Refuse a caption that holds a reserved word, which would blur the placeholders' maps.
 
+    The tags themselves are allowed: a caption has them only where they were put on purpose.
     Raises: ReservedWord.
     """
+    plain = caption.lower()
+    for tag in TAGS.values():
+        plain = plain.replace(tag, "")
     for word in RESERVED:
-        if word in caption.lower():
+        if word in plain:
             raise ReservedWord(
                 f"the caption {caption!r} holds the reserved word {word!r}, which belongs to the "
                 f"placeholder token <{word}>; use another word, e.g. "

@@ -6,7 +6,6 @@ on first use and compared ever after.
 """
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,15 +25,13 @@ from didgen.data.checksums import (
     examine,
     read_sums,
 )
-from didgen.data.files import OutOfSpace
-from didgen.data.sources.catalog import BUCKETS, Archive
+from didgen.data.mirror import Mirror
+from didgen.data.sources.catalog import Archive
 from didgen.data.transfer import Client, Patience, Stopped
 from didgen.data.transfer_progress import TransferProgress, readable
-from didgen.data.web import DownloadError, Unavailable
+from didgen.data.web import DownloadError, Unavailable, Unreachable
 
 LOGGER = logging.getLogger(__name__)
-# Left free for everything else that writes to the same disk.
-_SPARE_BYTES = 100 * 10**6
 
 
 @dataclass(frozen=True)
@@ -49,15 +46,10 @@ class Fetched:
     checked_by: str
     downloaded: bool
 
-
-def is_url(mirror: str | None) -> bool:
-    """Whether a mirror is an address (of the challenge, when None) and not a folder."""
-    return mirror is None or "://" in mirror
-
-
-def archives_folder(mirror: str | None, archives: Path | str) -> Path:
-    """Where the archives lie: in the mirror itself when it is a folder, else in `archives`."""
-    return Path(archives) if is_url(mirror) else Path(mirror)
+    @classmethod
+    def of(cls, path: Path, entry: Entry, new: bool) -> "Fetched":
+        """From its record."""
+        return cls(path.name, path, entry.size, entry.sha256, entry.origin, entry.checked_by, new)
 
 
 def fetch_archives(
@@ -75,7 +67,7 @@ def fetch_archives(
     folder is used in place. Several processes may fetch into one folder at once.
     Raises: `DownloadError` (several faults in one message), `OutOfSpace`.
     """
-    fetch = _Fetch(Path(archives), mirror, offline, patience)
+    fetch = _Fetch(Path(archives), Mirror.of(mirror, archives), offline, patience)
     try:
         return fetch.all(wanted, workers)
     finally:
@@ -85,34 +77,48 @@ def fetch_archives(
 class _Fetch:
     """One call of `fetch_archives`."""
 
-    def __init__(self, archives: Path, mirror: str | None, offline: bool, patience: Patience):
+    def __init__(self, archives: Path, mirror: Mirror, offline: bool, patience: Patience) -> None:
         self.mirror, self.offline, self.patience = mirror, offline, patience
-        self.folder, self.lock = archives_folder(mirror, archives), ArchiveLock(archives)
-        self.bases = BUCKETS if mirror is None else (mirror,) if is_url(mirror) else ()
-        self.official = mirror is None or mirror.rstrip("/") in BUCKETS
-        self.stop, self.sums = threading.Event(), {}
+        self.lock = ArchiveLock(archives)
+        self.stop, self.sums, self.met = threading.Event(), {}, set()
         self.progress = TransferProgress("download", 0, None)
-        if mirror is not None and is_url(mirror) and not mirror.startswith(("http://", "https://")):
-            raise DownloadError(
-                f"mirror: found {web.shown(mirror)!r}, expected http://, https:// or the path of a "
-                "folder"
-            )
-        if not is_url(mirror) and not self.folder.is_dir():
-            raise DownloadError(f"mirror: {self.folder} is no folder; correct data.mirror")
 
     def all(self, wanted: Sequence[Archive], workers: int) -> list[Fetched]:
-        recorded = all([self.lock.entry(self._path(archive)) for archive in wanted])
+        recorded = {archive.name: self.lock.entry(self._path(archive)) for archive in wanted}
         absent = [archive for archive in wanted if not self._path(archive).is_file()]
-        if absent and (self.offline or not self.bases):
-            raise DownloadError(self._missing(absent, len(wanted)))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.sums = self._read_sums(settled=recorded and not absent)
-        if absent:
-            sizes = self._each(self._size, absent, workers)
-            self._check_space(absent, sizes)
-            total = sum(map(int, sizes)) if all(sizes) else None
-            self.progress = TransferProgress("download", len(absent), total)
+        if absent and (self.offline or not self.mirror.bases):
+            why = "offline" if self.offline else f"the mirror is the folder {self.mirror.folder}"
+            raise DownloadError(self.mirror.missing(absent, len(wanted), why))
+        self.mirror.folder.mkdir(parents=True, exist_ok=True)
+        here = [(archive, recorded[archive.name]) for archive in wanted if archive not in absent]
+        foreign = [archive for archive, known in here if not self.mirror.gave(archive, known)]
+        try:
+            if absent or foreign or not self.mirror.bases or not all(recorded.values()):
+                self.sums = self._read_sums()
+            if absent:
+                sizes = self._each(self._size, absent, workers)
+                total = self.mirror.check_space(absent, sizes)
+                self.progress = TransferProgress("download", len(absent), total)
+        except Unreachable as error:
+            self._no_network(error, absent, len(wanted), all(recorded.values()))
+            self.offline = True
+        self._each(self._same_as_mirrors, foreign, workers)
         return self._each(self._one, wanted, workers)
+
+    def _no_network(
+        self, error: Unreachable, absent: Sequence[Archive], count: int, known: bool
+    ) -> None:
+        """Go on when all files are here and known. Raises: `DownloadError` that says what to do."""
+        remedy = "connect this machine, or name a folder or a server that it reaches in data.mirror"
+        if absent:
+            why = f"{error}; {remedy}, or put the files there yourself and set data.offline: true"
+            raise DownloadError(self.mirror.missing(absent, count, why)) from error
+        if not known:
+            raise DownloadError(
+                f"{error}, so the checksums of {count} archives in {self.mirror.folder} "
+                f"cannot be read; {remedy}, or set data.offline: true to take them as they are"
+            ) from error
+        LOGGER.warning("%s; the archives are here, unchanged since they were fetched", error)
 
     def _each(self, work: Callable, archives: Sequence[Archive], workers: int) -> list:
         """Do the work for each archive in threads; one's fault leaves the others to be finished."""
@@ -132,6 +138,8 @@ class _Fetch:
                 self.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if faults and all(isinstance(fault, Unreachable) for fault in faults.values()):
+            raise next(iter(faults.values()))
         if faults:
             shown = "\n  ".join(str(faults[a.name]) for a in archives if a.name in faults)
             raise DownloadError(
@@ -140,19 +148,19 @@ class _Fetch:
         return [job.result() for job in jobs]
 
     def _path(self, archive: Archive) -> Path:
-        return self.folder / archive.name
+        return self.mirror.path(archive)
 
     def _client(self) -> Client:
-        return Client(self.patience, self.stop, LOGGER.warning)
+        return Client(self.patience, self.stop, LOGGER.warning, self.met)
 
-    def _read_sums(self, settled: bool) -> dict[str, str]:
-        """The checksums that the mirror offers; a server is not asked when all is `settled`."""
-        if not self.bases:
-            path = self.folder / SUMS_NAME
+    def _read_sums(self) -> dict[str, str]:
+        """The checksums that the mirror offers."""
+        if not self.mirror.bases:
+            path = self.mirror.folder / SUMS_NAME
             return read_sums(path.read_text(), str(path)) if path.is_file() else {}
-        if self.official or self.offline or settled:
+        if self.mirror.official or self.offline:
             return {}
-        url = web.address(self.mirror, SUMS_NAME)
+        url = web.address(self.mirror.bases[0], SUMS_NAME)
         text = self._client().text(url)
         if text is None:
             LOGGER.info("%s: none; archives are recorded on first use", web.shown(url))
@@ -160,23 +168,7 @@ class _Fetch:
         return read_sums(text, web.shown(url))
 
     def _expected(self, archive: Archive) -> Expected | None:
-        if archive.name in self.sums:
-            where = str(self.folder) if not self.bases else web.shown(self.mirror)
-            return Expected(self.sums[archive.name], f"{SUMS_NAME} of {where}")
-        if self.official and archive.sha256:
-            return Expected(archive.sha256, "the catalog")
-        return None
-
-    def _missing(self, absent: Sequence[Archive], count: int) -> str:
-        lines = []
-        for archive in absent:
-            urls = [web.shown(web.address(base, archive.name)) for base in self.bases]
-            line = f"put it at {self._path(archive)} ; it comes from "
-            line += " or ".join(urls or archive.urls)
-            wanted = self._expected(archive)
-            lines.append(line + (f" ; its SHA-256 is {wanted.sha256}" if wanted else ""))
-        why = "offline" if self.offline else f"the mirror is the folder {self.folder}"
-        return f"{len(absent)} of {count} archives are missing ({why}):\n  " + "\n  ".join(lines)
+        return self.mirror.expected(archive, self.sums)
 
     def _size(self, archive: Archive) -> int | None:
         """The bytes a server says the archive has. Raises: `DownloadError` when none has it."""
@@ -185,48 +177,59 @@ class _Fetch:
     def _first(self, archive: Archive, ask: Callable) -> object:
         """Ask one server after another; the first that has the file answers."""
         client, refusals = self._client(), []
-        for base in self.bases:
+        for url in self.mirror.addresses(archive):
             try:
-                return ask(client, web.address(base, archive.name))
+                return ask(client, url)
             except Unavailable as error:
-                refusals.append(str(error))
+                refusals.append(error)
+        told = " ; ".join(map(str, refusals))
+        if all(isinstance(refusal, Unreachable) for refusal in refusals):
+            raise Unreachable(told)
         raise DownloadError(
-            f"{archive.name}: not to be had; {' ; '.join(refusals)}. Correct data.mirror, try "
-            f"later, or put the file at {self._path(archive)}"
+            f"{archive.name}: not to be had; {told}. Correct data.mirror, try later, or put the "
+            f"file at {self._path(archive)}"
         )
-
-    def _check_space(self, absent: Sequence[Archive], sizes: Sequence[int | None]) -> None:
-        # Rounded sizes are those of the challenge's archives, not of another mirror's.
-        needed = sum(
-            size or (archive.about_bytes if self.official else 0)
-            for archive, size in zip(absent, sizes, strict=True)
-        )
-        parts = [self._part(archive) for archive in absent]
-        needed -= sum(part.stat().st_size for part in parts if part.is_file())
-        free = shutil.disk_usage(self.folder).free
-        if needed + _SPARE_BYTES > free:
-            raise OutOfSpace(
-                f"{self.folder}: {len(absent)} archives need {readable(needed)} more, found "
-                f"{readable(free)} free; free some space or set data.archives to another disk"
-            )
-
-    def _part(self, archive: Archive) -> Path:
-        return self._path(archive).with_name(f"{archive.name}.part")
 
     def _one(self, archive: Archive) -> Fetched:
         path, expected = self._path(archive), self._expected(archive)
         known = self._agreed(archive, expected)
         if path.is_file():
-            return _fetched(path, self._verify(path, known, expected), downloaded=False)
+            return Fetched.of(path, self._verify(path, known, expected), False)
         with self._alone(archive):
             # Another process may have fetched it meanwhile.
             if path.is_file():
-                return _fetched(path, self._verify(path, known, expected), downloaded=False)
+                return Fetched.of(path, self._verify(path, known, expected), False)
             wanted = expected or (known and Expected(known.sha256, self.lock.path.name))
             entry = self._download(archive, wanted)
             self.lock.record(path, entry)
             LOGGER.info("%s: %s, checked by %s", path.name, readable(entry.size), entry.checked_by)
-            return _fetched(path, entry, downloaded=True)
+            return Fetched.of(path, entry, True)
+
+    def _same_as_mirrors(self, archive: Archive) -> None:
+        """Compare a file that another mirror gave with this one's: by checksum, else by size.
+
+        Raises: `ChecksumError` when it differs; where it cannot be compared, the log says so.
+        """
+        path, expected = self._path(archive), self._expected(archive)
+        known = self._agreed(archive, expected)
+        came = f"{path}: came from {known.origin}, and the mirror is now {self.mirror.shown}"
+        if expected:
+            LOGGER.info("%s: the same SHA-256, as %s says; used as it is", came, expected.by)
+            return
+        try:
+            size = None if self.offline else self._size(archive)
+        except Unreachable as error:
+            LOGGER.warning("%s: %s", path.name, error)
+            size = None
+        if size is not None and size != known.size:
+            raise ChecksumError(
+                f"{came}, where it has {size} bytes instead of {known.size}; choose another folder "
+                "for this mirror (data.archives), or remove the file and its record in "
+                f"{self.lock.path}"
+            )
+        how = f"the same size, {size} bytes, there" if size else "not compared with it"
+        LOGGER.warning("%s: %s; used as it is. For that mirror's own files choose another folder "
+                       "(data.archives)", came, how)  # fmt: skip
 
     def _agreed(self, archive: Archive, expected: Expected | None) -> Entry | None:
         """What is recorded of a file, if it does not contradict what is expected."""
@@ -245,14 +248,19 @@ class _Fetch:
         if known and (known.size, known.mtime_ns) == (state.st_size, state.st_mtime_ns):
             return known
         wanted = expected or (known and Expected(known.sha256, str(self.lock.path)))
-        entry = examine(path, wanted, known.origin if known else str(path.absolute()))
+        try:
+            entry = examine(path, wanted, known.origin if known else str(path.absolute()))
+        except (ChecksumError, ArchiveError) as error:
+            remedy = "remove the file to fetch it again" if self.mirror.bases else "restore it"
+            meant = f"; if the change is meant, remove its record from {self.lock.path}, too"
+            raise ChecksumError(f"{error}; {remedy}{meant if known else ''}") from error
         if known:
             entry = replace(entry, checked_by=known.checked_by)
         self.lock.record(path, entry)
         return entry
 
     def _download(self, archive: Archive, wanted: Expected | None, again: bool = True) -> Entry:
-        part, path = self._part(archive), self._path(archive)
+        part, path = self.mirror.part(archive), self._path(archive)
 
         def notify(done: int, total: int | None) -> None:
             self.progress.at(archive.name, done, total)
@@ -279,7 +287,7 @@ class _Fetch:
 
     def _alone(self, archive: Archive) -> FileLock:
         """The lock of an archive's download, once it is ours."""
-        lock = FileLock(self.folder / f".{archive.name}.lock", timeout=0)
+        lock = FileLock(self.mirror.folder / f".{archive.name}.lock", timeout=0)
         try:
             return lock.acquire()
         except Timeout:
@@ -290,9 +298,3 @@ class _Fetch:
             except Timeout:
                 continue
         raise Stopped
-
-
-def _fetched(path: Path, entry: Entry, downloaded: bool) -> Fetched:
-    return Fetched(
-        path.name, path, entry.size, entry.sha256, entry.origin, entry.checked_by, downloaded
-    )

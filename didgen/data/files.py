@@ -52,8 +52,11 @@ def reserve(path: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(final: Path | str) -> Iterator[Path]:
+def atomic_path(final: Path | str, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `final`; on success it is flushed to disk and takes its name.
+
+    Without `flush` a power cut may still leave an empty file: for many small ones, which together
+    are flushed by `os.sync` before anything names them as finished.
 
     Raises: whatever the body raises; `OutOfSpace` when the disk is full. `final` is then untouched.
     """
@@ -68,8 +71,9 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     try:
         with _explain_full_disk(final):
             yield temporary
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            if flush:
+                with temporary.open("rb+") as stream:
+                    os.fsync(stream.fileno())
             # mkstemp makes private files; results are meant to be read by others.
             temporary.chmod(0o644)
             os.replace(temporary, final)
@@ -130,8 +134,11 @@ def write_csv(path: Path | str, frame: Any) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def write_png(path: Path | str, pixels: np.ndarray) -> None:
-    """Write uint8 (H, W) gray or (H, W, 3) RGB pixels, or a bool (H, W) mask as 0/255, as PNG."""
+def write_png(path: Path | str, pixels: np.ndarray, flush: bool = True) -> None:
+    """Write uint8 (H, W) gray or (H, W, 3) RGB pixels, or a bool (H, W) mask as 0/255, as PNG.
+
+    `flush`: as of `atomic_path`.
+    """
     from PIL import Image
 
     if pixels.dtype == bool:
@@ -141,7 +148,7 @@ def write_png(path: Path | str, pixels: np.ndarray) -> None:
             f"expected a uint8 image of shape (H, W) or (H, W, 3), found {pixels.dtype} "
             f"of shape {pixels.shape}"
         )
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flush) as temporary:
         # compress_level 4 writes about three times as fast as 6, for some 3 % more bytes.
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4)
 

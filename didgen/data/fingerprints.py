@@ -5,16 +5,19 @@ were saved anew, scaled, brightened, mirrored or turned by quarters. Local featu
 is a crop, a zoom or a turn of the same lesion. All three come from libraries; none needs weights.
 """
 
-import hashlib
+import functools
 from dataclasses import dataclass
 
+import cv2
 import imagehash
 import numpy as np
 from PIL import Image
-from skimage.feature import SIFT
+
+from didgen.data.images import pixel_digest
 
 HASH_SIDE = 16
-FEATURE_SIDE = 160
+# SIFT looks at twice this size, too: what is smaller tells skin from skin, not lesion from lesion.
+FEATURE_SIDE = 112
 MAX_POINTS = 64
 _TURNS = (
     None,
@@ -45,13 +48,6 @@ class Fingerprint:
     descriptors: np.ndarray
 
 
-def pixel_digest(image: np.ndarray) -> bytes:
-    """SHA-256 of an image's shape and pixels: 32 bytes."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
-    return digest.digest()
-
-
 def fingerprint(image: np.ndarray) -> Fingerprint:
     """Take the fingerprint of a photograph: uint8 (H, W, 3)."""
     gray = Image.fromarray(image).convert("L")
@@ -73,12 +69,22 @@ def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.asarray(gray.resize(size, Image.Resampling.BICUBIC), np.float32)
     low, high = np.percentile(pixels, (1, 99))
     # Pale lesions have little contrast, and the detector's threshold is absolute.
-    pixels = np.clip((pixels - low) / max(high - low, 12.0), 0.0, 1.0)
-    finder = SIFT(upsampling=1, c_dog=0.007)
-    try:
-        finder.detect_and_extract(pixels)
-    except RuntimeError:  # scikit-image's word for an image without any point
+    pixels = np.clip((pixels - low) * (255.0 / max(high - low, 12.0)), 0.0, 255.0).astype(np.uint8)
+    found = sorted(_finder().detect(pixels, None), key=lambda point: -point.size)[:MAX_POINTS]
+    if not found:
         return np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
-    largest = np.argsort(-finder.sigmas, kind="stable")[:MAX_POINTS]
-    points = np.column_stack([finder.positions / FEATURE_SIDE, finder.sigmas, finder.orientations])
-    return points[largest].astype(np.float32), finder.descriptors[largest].astype(np.uint8)
+    # Described are the chosen ones alone: it takes longer than finding them all.
+    found, descriptors = _finder().compute(pixels, found)
+    # OpenCV counts angles from columns to rows in degrees; here they go from rows to columns.
+    points = [
+        (*(place / FEATURE_SIDE for place in (p.pt[1], p.pt[0], p.size / 2)), -np.radians(p.angle))
+        for p in found
+    ]
+    return np.array(points, np.float32), np.clip(descriptors, 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def _finder() -> cv2.SIFT:
+    # Cores are shared out by photographs; and one thread finds the features in one order.
+    cv2.setNumThreads(1)
+    return cv2.SIFT_create(contrastThreshold=0.02)

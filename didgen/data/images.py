@@ -3,6 +3,7 @@
 Arrays: images are uint8 (H, W, 3) sRGB, masks are bool (H, W).
 """
 
+import hashlib
 import math
 import struct
 import zlib
@@ -245,6 +246,13 @@ def read_mask(
     if not mask.any():
         raise ImageError(f"{path}: mask is empty (no lesion pixel); remove the row or its mask")
     return mask
+
+
+def pixel_digest(image: np.ndarray) -> bytes:
+    """SHA-256 of an image's shape and pixels: 32 bytes."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.digest()
 
 
 def square_box(height: int, width: int, fit: Fit) -> tuple[int, int, int, int] | None:

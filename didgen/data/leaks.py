@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,16 +16,46 @@ LOGGER = logging.getLogger(__name__)
 Policy = Literal["drop", "error", "warn"]
 KINDS = ("exact", "near", "lesion", "patient")
 SHOWN_PAIRS = 500
+# In the manifests' column `leak`: the image has a relative in another split, and the user wants it
+# there (on_leak: warn). Later stages then warn where they would refuse.
+ACCEPTED = "accepted"
 
 
 class LeakError(ValueError):
     """Official splits that share lesions, patients or photographs, where that is not wanted."""
 
 
+@dataclass(frozen=True)
+class Leaks:
+    """What crosses splits. pairs: related directly; chains: rows (a, b) of groups that no such pair
+    shows, since what relates them was itself left out of the run.
+    """
+
+    pairs: list[Pair]
+    chains: list[tuple[int, int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.pairs or self.chains)
+
+
 def groups_of(frame: pd.DataFrame) -> np.ndarray:
     """Number the groups of related images by columns lesion_id, patient_id, cluster. (N,)."""
     columns = ("lesion_id", "patient_id", "cluster")
     return related_groups(*(frame[column].tolist() for column in columns))
+
+
+def find_leaks(frame: pd.DataFrame, duplicates: Sequence[Pair], groups: np.ndarray) -> Leaks:
+    """All that crosses splits. `groups` (N,) may know relations through images not in `frame`."""
+    pairs = crossing_pairs(frame, duplicates)
+    split = frame["split"].to_numpy()
+    shown = {int(groups[pair.a]) for pair in pairs}
+    chains = []
+    for group, rows in pd.Series(np.arange(len(frame))).groupby(groups):
+        ranks = [SPLITS.index(name) for name in split[rows]]
+        if group not in shown and len(set(ranks)) > 1:
+            earliest, latest = rows.iloc[int(np.argmin(ranks))], rows.iloc[int(np.argmax(ranks))]
+            chains.append((int(earliest), int(latest)))
+    return Leaks(pairs, chains)
 
 
 def crossing_pairs(frame: pd.DataFrame, duplicates: Sequence[Pair]) -> list[Pair]:
@@ -65,21 +96,26 @@ def relatives_to_drop(split: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return rank < latest[groups]
 
 
-def apply_policy(
-    frame: pd.DataFrame, duplicates: Sequence[Pair], policy: Policy
-) -> tuple[np.ndarray, list[Pair]]:
-    """Audit official splits: which rows stay (bool (N,)), and the pairs that cross splits.
+def in_two_splits(split: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mark the images whose group also stands in another split. Bool (N,)."""
+    names = pd.Series(split)
+    return (names.groupby(groups).transform("nunique") > 1).to_numpy()
 
-    Columns needed: id, split, lesion_id, patient_id, cluster. `drop` leaves relatives of test
-    images out of train and val, and those of val images out of train; `warn` only tells; `error`
-    raises `LeakError` with counts by kind and the first pairs.
+
+def apply_policy(
+    frame: pd.DataFrame, leaks: Leaks, policy: Policy, groups: np.ndarray
+) -> np.ndarray:
+    """Act on what crosses official splits: which rows stay, bool (N,).
+
+    Columns needed: id, split. `drop` leaves relatives of test images out of train and val, and
+    those of val images out of train; `warn` only tells; `error` raises `LeakError` with counts by
+    kind and the first pairs.
     """
-    crossing = crossing_pairs(frame, duplicates)
     keep = np.ones(len(frame), bool)
-    if not crossing:
+    if not leaks:
         LOGGER.info("official splits: no related images in two splits")
-        return keep, crossing
-    told = f"official splits: {describe(crossing, frame)}"
+        return keep
+    told = f"official splits: {describe(leaks, frame)}"
     if policy == "error":
         raise LeakError(
             f"{told}; set data.on_leak: drop to leave relatives of test images out of the training "
@@ -87,53 +123,58 @@ def apply_policy(
         )
     if policy == "warn":
         LOGGER.warning("%s; they stay where they are (data.on_leak: warn)", told)
-        return keep, crossing
-    keep = ~relatives_to_drop(frame["split"].to_numpy(), groups_of(frame))
+        return keep
+    keep = ~relatives_to_drop(frame["split"].to_numpy(), groups)
     lost = frame.loc[~keep, "split"].value_counts()
     LOGGER.warning(
         "%s; left out: %d of train, %d of val", told, lost.get("train", 0), lost.get("val", 0)
     )
-    return keep, crossing
+    return keep
 
 
-def describe(pairs: Sequence[Pair], frame: pd.DataFrame) -> str:
+def describe(leaks: Leaks, frame: pd.DataFrame) -> str:
     """How many pairs of which kind, and the first few by their ids."""
-    counts = _by_kind(pairs)
-    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    counts = _by_kind(leaks.pairs)
+    kinds = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+    kinds += [f"{len(leaks.chains)} through images left out"] if leaks.chains else []
     ids, split = frame["id"].to_numpy(), frame["split"].to_numpy()
-    shown = ", ".join(f"{ids[p.a]} ({split[p.a]}) and {ids[p.b]} ({split[p.b]})" for p in pairs[:3])
-    more = ", ..." if len(pairs) > 3 else ""
-    return f"{len(pairs)} pairs of related images stand in two splits: {kinds} ({shown}{more})"
+    rows = [(pair.a, pair.b) for pair in leaks.pairs] + leaks.chains
+    shown = ", ".join(f"{ids[a]} ({split[a]}) and {ids[b]} ({split[b]})" for a, b in rows[:3])
+    more = ", ..." if len(rows) > 3 else ""
+    return (
+        f"{len(rows)} pairs of related images stand in two splits: {', '.join(kinds)} "
+        f"({shown}{more})"
+    )
 
 
 def leak_table(
     frame: pd.DataFrame,
     duplicates: Sequence[Pair],
-    crossing: Sequence[Pair],
+    leaks: Leaks,
     keep: np.ndarray,
-    policy: Policy,
+    groups: np.ndarray,
+    policy: Policy | Literal["grouped"],
     finder: str,
-    official: bool,
 ) -> dict[str, Any]:
-    """What `leaks.json` tells. `frame`: all images, those left out too, with their first splits.
+    """What `leaks.json` tells. `frame`: all images, those dropped too, with their first splits.
 
-    The pairs are those that cross official splits, or the duplicates found among images that were
-    then split by group; at most 500 are listed, the closest relations first, and all are counted.
+    The pairs are those that cross official splits, or, of images that were split by group (policy
+    "grouped"), the duplicates found; at most 500 are listed, the closest relations first, and all
+    are counted.
     """
-    shown = list(crossing) if official else list(duplicates)
+    shown = list(duplicates) if policy == "grouped" else list(leaks.pairs)
     shown.sort(key=lambda pair: (KINDS.index(pair.kind), pair.distance or 0.0, pair.a, pair.b))
     ids, split = frame["id"].to_numpy(), frame["split"].to_numpy()
     counts = _by_kind(duplicates)
+    sizes = frame.loc[frame["cluster"] != "", "cluster"].value_counts()
     return {
-        "policy": policy if official else "grouped",
+        "policy": policy,
         "finder": finder,
         "n_images": len(frame),
-        "n_groups": int(np.unique(groups_of(frame)).size),
+        "n_groups": int(np.unique(groups).size),
         "clusters": {"exact": counts["exact"], "near": counts["near"]},
-        "n_clusters": int(frame.loc[frame["cluster"] != "", "cluster"].nunique()),
-        "largest_cluster": int(frame.loc[frame["cluster"] != "", "cluster"].value_counts().max())
-        if (frame["cluster"] != "").any()
-        else 0,
+        "n_clusters": len(sizes),
+        "largest_cluster": int(sizes.max()) if len(sizes) else 0,
         "n_conflicting": conflicting_labels(frame, duplicates),
         "n_pairs": len(shown),
         "pairs": [
@@ -147,7 +188,9 @@ def leak_table(
             }
             for pair in shown[:SHOWN_PAIRS]
         ],
-        "n_crossing": len(crossing),
+        "n_crossing": len(leaks.pairs) + len(leaks.chains),
+        "through_left_out": [{"a": ids[a], "b": ids[b]} for a, b in leaks.chains[:SHOWN_PAIRS]],
+        "n_through_left_out": len(leaks.chains),
         "dropped": ids[~keep].tolist(),
     }
 

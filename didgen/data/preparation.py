@@ -1,8 +1,10 @@
 """From records to square images and masks on disk: each photograph is decoded once, by any core."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -13,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from didgen.data.files import sha256_file, write_png
-from didgen.data.images import Fit, ImageError
+from didgen.data.images import Fit, ImageError, pixel_digest
 from didgen.data.progress import track
 from didgen.data.sources.records import Record, SourceError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     import pandas as pd
 
     from didgen.data.fingerprints import Fingerprint
 
+LOGGER = logging.getLogger(__name__)
 # Records a worker gets at once, and how many such lots wait for it: enough that none idles, few
 # enough that what is done but not yet taken stays small.
 LOT = 8
 WAITING = 4
-# Starting a process takes about as long as preparing so many images.
-WORTH_A_PROCESS = 64
+# Starting processes takes about as long as preparing so many images.
+WORTH_A_PROCESS = 32
 SHOWN_FAILURES = 20
+# Loads OpenCV and SciPy, which only they need.
+_FINGERPRINTS = "didgen.data.fingerprints"
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Plan:
 
     out: folder that gets images/ and masks/; size: side in px; fit: crop, pad or squash;
     hair_removal: whether dark hair is removed first; fingerprints: whether to take what
-    near-duplicates are found by (exact copies are found in any case).
+    near-duplicates are found by (exact copies are found in any case); write: whether files are
+    written, or images only looked at.
     """
 
     out: Path
@@ -45,6 +53,7 @@ class Plan:
     fit: Fit = "crop"
     hair_removal: bool = False
     fingerprints: bool = True
+    write: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,10 @@ def prepare_images(
 
     The result keeps the order of the records and does not depend on the number of workers. Memory
     holds one photograph a worker, and about 10 KB an image where fingerprints are taken.
-    Raises: `SourceError` that lists the images that cannot be used, with their count.
+    Raises: `SourceError` that lists the images that cannot be used, with their count;
+    `ChildProcessError` when a worker is killed, as systems do that run out of memory.
     """
-    done, failures = [], []
-    workers = workers or len(os.sched_getaffinity(0))
-    for result in track(_results(records, plan, workers), total=len(records), label="prepare"):
-        (failures if isinstance(result, str) else done).append(result)
+    done, failures = _sorted_out(records, plan, workers, "prepare")
     if failures:
         more = len(failures) - SHOWN_FAILURES
         rest = f"\n  and {more} more" if more > 0 else ""
@@ -82,7 +89,45 @@ def prepare_images(
             + "\n  ".join(failures[:SHOWN_FAILURES])
             + rest
         )
+    # Once for all: flushing each would make the cores wait for the disk, and for each other.
+    os.sync()
     return done
+
+
+def look_at_images(
+    records: Sequence[Record], plan: Plan, workers: int | None = None
+) -> list[Prepared]:
+    """Decode images that are not prepared, to find out whom they are related to. Writes nothing.
+
+    One that cannot be read is counted in the log, and not in the result. Rows hold the id alone.
+    """
+    if not records:
+        return []
+    bare = [
+        replace(record, pixels=replace(record.pixels, mask=None))
+        if record.pixels.has_mask
+        else record
+        for record in records
+    ]
+    done, failures = _sorted_out(bare, replace(plan, write=False), workers, "compare")
+    if failures:
+        LOGGER.warning(
+            "%d of %d images that are left out cannot be read, so nothing is known to be related "
+            "to them by its look: %s%s",
+            len(failures), len(records), "; ".join(failures[:3]), "; ..." * (len(failures) > 3),
+        )  # fmt: skip
+    return done
+
+
+def _sorted_out(
+    records: Sequence[Record], plan: Plan, workers: int | None, label: str
+) -> tuple[list[Prepared], list[str]]:
+    """What could be used, in order, and the faults of what could not."""
+    done, failures = [], []
+    workers = workers or len(os.sched_getaffinity(0))
+    for result in track(_results(records, plan, workers), total=len(records), label=label):
+        (failures if isinstance(result, str) else done).append(result)
+    return done, failures
 
 
 def _results(records: Sequence[Record], plan: Plan, workers: int) -> Iterator["Prepared | str"]:
@@ -94,16 +139,35 @@ def _results(records: Sequence[Record], plan: Plan, workers: int) -> Iterator["P
         for lot in lots:
             yield from work(lot)
         return
-    # A forked worker could inherit held locks of threaded libraries; spawned ones start clean.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    done = 0
+    with ProcessPoolExecutor(workers, mp_context=_context(plan)) as pool:
         pending = [pool.submit(work, lot) for lot in islice(lots, WAITING * workers)]
         try:
             while pending:
-                yield from pending.pop(0).result()
+                results = pending.pop(0).result()
+                yield from results
+                done += len(results)
                 pending += [pool.submit(work, lot) for lot in islice(lots, 1)]
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                f"a worker was killed after {done} of {len(records)} images, at or soon after "
+                f"{records[done].id}; most often the memory is used up: give the job more, use "
+                f"fewer than {workers} workers (--workers; --cores of the workflow), or scale down "
+                "huge photographs"
+            ) from None
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _context(plan: Plan) -> "ForkServerContext":
+    """How workers start: from a process that has imported what they need, once for all of them.
+
+    Forked from this one, they could inherit held locks of threaded libraries.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, *([_FINGERPRINTS] if plan.fingerprints else [])])
+    return context
 
 
 def _prepare_lot(records: Sequence[Record], plan: Plan) -> list["Prepared | str"]:
@@ -112,11 +176,12 @@ def _prepare_lot(records: Sequence[Record], plan: Plan) -> list["Prepared | str"
 
 def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
     """Decode, fit and write one image and its mask; the fault in words where it cannot be used."""
-    from didgen.data.fingerprints import fingerprint, pixel_digest
-
     try:
         photograph = record.pixels.read(plan.size)
         decoded = photograph.image
+        if not plan.write:
+            digest, found = _identity(decoded, plan)
+            return Prepared({"id": record.id}, photograph.shape, (), digest, None, found)
         if plan.hair_removal:
             from didgen.data.hair import remove_hair
 
@@ -124,13 +189,13 @@ def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
         image, mask = photograph.fitted(plan.size, plan.fit, record.pixels.name)
     except (ImageError, SourceError) as error:
         return f"{record.id}: {error}"
-    found = fingerprint(decoded) if plan.fingerprints else None
+    digest, found = _identity(decoded, plan)
     name = f"images/{record.id}.png"
-    write_png(plan.out / name, image)
+    write_png(plan.out / name, image, flush=False)
     mask_name = ""
     if mask is not None:
         mask_name = f"masks/{record.id}.png"
-        write_png(plan.out / mask_name, mask)
+        write_png(plan.out / mask_name, mask, flush=False)
     row = {
         "id": record.id,
         "image": name,
@@ -147,8 +212,17 @@ def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
         "original_height": photograph.shape[0],
     }
     area = None if mask is None else round(float(np.mean(mask)), 6)
-    digest = found.digest if found else pixel_digest(decoded)
     return Prepared(row, photograph.shape, photograph.changes, digest, area, found)
+
+
+def _identity(decoded: np.ndarray, plan: Plan) -> "tuple[bytes, Fingerprint | None]":
+    """The digest of the pixels, and the fingerprint where it is asked for."""
+    if not plan.fingerprints:
+        return pixel_digest(decoded), None
+    from didgen.data.fingerprints import fingerprint
+
+    found = fingerprint(decoded)
+    return found.digest, found
 
 
 def as_table(prepared: Sequence[Prepared]) -> "pd.DataFrame":

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+# A log gets a line whenever this share of the time so far has passed: hours make few hundred lines.
+SHARE = 0.02
 LOGGER = logging.getLogger("didgen.progress")
 
 
@@ -15,7 +17,8 @@ def track(
 ) -> Iterator[T]:
     """Yield the items while showing how many are done, the rate and the time left.
 
-    On a terminal it is a bar; elsewhere one log line every `every` seconds and one at the end.
+    On a terminal it is a bar; elsewhere one log line every `every` seconds, less often as time goes
+    on, and one at the end.
     """
     if total is None:
         total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
@@ -30,7 +33,7 @@ def track(
         yield item
         done += 1
         now = time.monotonic()
-        if now - last >= every:
+        if now - last >= max(every, SHARE * (now - started)):
             last = now
             LOGGER.info(line(label, done, total, now - started))
     LOGGER.info(line(label, done, total, time.monotonic() - started))

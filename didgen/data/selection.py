@@ -2,15 +2,46 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
-from didgen.data.manifest import SPLITS, check_identities
+from didgen.data.manifest import SPLITS
 from didgen.data.sources.records import Record, SourceError
 from didgen.data.splits import SplitError
 
 LOGGER = logging.getLogger(__name__)
+Task = Literal["classification", "segmentation"]
+TASKS: tuple[Task, ...] = ("classification", "segmentation")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The records of a source, each in one of three lists, sorted by id.
+
+    kept: what is prepared; passed_over: images that a limit or `classes` leaves out, which may
+    still relate two that are kept; excluded: rows that the source itself cannot offer, which relate
+    others by their ids alone. left_out: by rule, how many of the latter two.
+    """
+
+    kept: list[Record]
+    passed_over: list[Record]
+    excluded: list[Record]
+    left_out: dict[str, int]
+
+    @property
+    def everyone(self) -> list[Record]:
+        """All records: first those kept, then those passed over, last those excluded."""
+        return [*self.kept, *self.passed_over, *self.excluded]
+
+    def in_order(self, looked_at: Sequence[str]) -> list[Record]:
+        """`everyone`, of those passed over first the ones looked at."""
+        seen = set(looked_at)
+        passed = sorted(self.passed_over, key=lambda record: record.id not in seen)
+        return [*self.kept, *passed, *self.excluded]
 
 
 def choose_records(
@@ -19,35 +50,44 @@ def choose_records(
     max_per_class: int | None,
     max_masks: int | None,
     seed: int,
-) -> tuple[list[Record], dict[str, int]]:
+    tasks: Sequence[Task] = TASKS,
+) -> Choice:
     """Apply the limits, drawing by seed; say how many images each rule left out.
 
-    Raises: `SourceError` when a class has no image.
+    Raises: `SourceError` when nothing is left, or, for classification, a class has no image.
     """
 
     def order(record: Record) -> bytes:
         return hashlib.sha256(f"{seed}/{record.id}".encode()).digest()
 
-    kept, taken, left = [], {}, {"other classes": 0, "over max_per_class": 0, "over max_masks": 0}
-    for record in sorted(records, key=order):
+    kept, passed, taken = [], [], Counter()
+    excluded = [record for record in records if record.excluded]
+    left = {"other classes": 0, "over max_per_class": 0, "over max_masks": 0}
+    for record in sorted((r for r in records if not r.excluded), key=order):
         limit = max_per_class if record.label else max_masks
         if record.label and record.label not in classes:
-            left["other classes"] += 1
-        elif limit is not None and taken.get(record.label, 0) >= limit:
-            left["over max_per_class" if record.label else "over max_masks"] += 1
+            rule = "other classes"
+        elif limit is not None and taken[record.label] >= limit:
+            rule = "over max_per_class" if record.label else "over max_masks"
         else:
-            taken[record.label] = taken.get(record.label, 0) + 1
+            taken[record.label] += 1
             kept.append(record)
-    absent = [code for code in classes if not taken.get(code)]
-    if absent:
+            continue
+        left[rule] += 1
+        passed.append(record)
+    absent = [code for code in classes if not taken[code]]
+    if absent and "classification" in tasks:
         raise SourceError(
             f"data.classes asks for {absent}, but the source has no image of them; found "
             f"{sorted(code for code in taken if code)}; remove them from data.classes"
         )
+    if not kept:
+        raise SourceError(f"data.classes leaves none of {len(records)} images; name other classes")
+    left |= Counter(record.excluded for record in excluded)
     for rule, count in left.items():
         if count:
             LOGGER.info("%d of %d images left out: %s", count, len(records), rule)
-    return sorted(kept, key=lambda record: record.id), left
+    return Choice(*(sorted(part, key=lambda r: r.id) for part in (kept, passed, excluded)), left)
 
 
 def identities(records: Sequence[Record]) -> pd.DataFrame:
@@ -57,22 +97,8 @@ def identities(records: Sequence[Record]) -> pd.DataFrame:
     return frame.assign(mask=[record.pixels.has_mask for record in records])
 
 
-def check_official(frame: pd.DataFrame, where: str) -> None:
-    """Check that every record brings a split, and a known one. Raises: `SourceError`,
-    `ManifestError`.
-    """
-    unsplit = frame.loc[frame["split"] == "", "id"].tolist()
-    if unsplit:
-        more = ", ..." if len(unsplit) > 5 else ""
-        raise SourceError(
-            f"splits: official, but {len(unsplit)} images have no split "
-            f"({', '.join(unsplit[:5])}{more}); fill the split column or use splits: grouped"
-        )
-    check_identities(frame, where)
-
-
-def check_splits(frame: pd.DataFrame, remedy: str) -> None:
-    """Check that every split can be judged: at least two diagnoses and one mask in each.
+def check_splits(frame: pd.DataFrame, remedy: str, tasks: Sequence[Task] = TASKS) -> None:
+    """Check that every split can judge the tasks: two diagnoses, or one mask, in each.
 
     Columns needed: label, split, mask (truth or name). Raises: `SplitError`.
     """
@@ -85,10 +111,17 @@ def check_splits(frame: pd.DataFrame, remedy: str) -> None:
             f"each of {', '.join(SPLITS)}; {remedy}"
         )
     for split, rows in frame.groupby("split"):
-        labels, masks = set(rows["label"]) - {""}, int(rows["mask"].astype(bool).sum())
-        if len(labels) < 2 or not masks:
+        labels, masks = sorted(set(rows["label"]) - {""}), int(rows["mask"].astype(bool).sum())
+        where = f"split {split}: found labels {labels} and {masks} masks in {len(rows)} images"
+        if "classification" in tasks and len(labels) < 2:
             raise SplitError(
-                f"split {split}: found labels {sorted(labels)} and {masks} masks "
-                f"in {len(rows)} images, expected at least two diagnoses and one mask: the verdict "
-                "judges a classifier and a segmenter on every split; add labelled images or masks"
+                f"{where}, expected at least two diagnoses: the verdict judges a classifier on "
+                "every split; add labelled images, or set data.tasks: [segmentation] to do "
+                "without a classifier"
+            )
+        if "segmentation" in tasks and not masks:
+            raise SplitError(
+                f"{where}, expected at least one mask: the verdict judges a segmenter on every "
+                "split; add masks, or set data.tasks: [classification] to do without pairs and "
+                "without a segmenter"
             )

@@ -1,11 +1,15 @@
 """Splits that keep lesions, patients and duplicates on one side, stratified by class."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
+
+# A share is met as m of k folds. More folds meet it closer, but leave less of a rare class in each.
+MOST_FOLDS = 20
 
 
 class SplitError(ValueError):
@@ -39,8 +43,8 @@ def grouped_split(
 ) -> np.ndarray:
     """Assign "train", "val" or "test" to each image; a group never crosses, strata stay even.
 
-    scikit-learn's StratifiedGroupKFold, so a fraction is met as the nearest 1/k. Shapes: (N,).
-    Raises: `SplitError` when there are too few groups for three splits.
+    Both fractions are of all images, and met as `share_of_folds` says. Shapes: (N,).
+    Raises: `SplitError` when there are too few groups or images of a class for three splits.
     """
     strata = np.asarray(strata)
     if np.unique(groups).size < 3:
@@ -51,23 +55,65 @@ def grouped_split(
         )
     split = np.full(len(strata), "train", dtype=object)
     rest = np.arange(len(strata))
-    share = 1.0
-    for name, fraction in (("test", test_fraction), ("val", val_fraction)):
-        folds = max(2, round(share / fraction))
-        if np.unique(groups[rest]).size < folds:
-            raise SplitError(
-                f"found {np.unique(groups[rest]).size} independent groups, expected at least "
-                f"{folds} for {name}_fraction {fraction}; add images or raise the fraction"
-            )
-        largest = np.unique(strata[rest], return_counts=True)[1].max()
-        if largest < folds:
-            raise SplitError(
-                f"found at most {largest} images of a class, expected at least {folds} for "
-                f"{name}_fraction {fraction}; add images or raise the fraction"
-            )
-        folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-        _, chosen = next(folder.split(rest, strata[rest], groups[rest]))
+    for name, fraction, left in (
+        ("test", test_fraction, 1.0),
+        ("val", val_fraction, 1.0 - test_fraction),
+    ):
+        what = f"{name}_fraction {fraction}"
+        chosen = _part(strata[rest], groups[rest], fraction / left, seed, what)
         split[rest[chosen]] = name
         rest = np.delete(rest, chosen)
-        share -= fraction
     return split
+
+
+def carved_split(
+    split: Sequence[str], strata: Sequence[str], groups: np.ndarray, val_fraction: float, seed: int
+) -> np.ndarray:
+    """A split without "val", and with one: taken from "train" by group, strata even.
+
+    `val_fraction` is of the images that were "train". Shapes: (N,).
+    Raises: `SplitError` when train has too few groups or images of a class.
+    """
+    found = np.asarray(split, dtype=object).copy()
+    train = np.flatnonzero(found == "train")
+    what = f"val_fraction {val_fraction} of train, as the source has no val"
+    chosen = _part(np.asarray(strata)[train], groups[train], val_fraction, seed, what)
+    found[train[chosen]] = "val"
+    return found
+
+
+def share_of_folds(share: float, most: int) -> tuple[int, int]:
+    """The m of k folds, k at most `most`, nearest to a share; of those as near, the fewest folds.
+
+    Within a fiftieth of the share nearer is not better: 0.33 is one of three.
+    """
+
+    def rank(pair: tuple[int, int]) -> tuple[float, int]:
+        error = abs(pair[0] / pair[1] - share)
+        return (error if error > share / 50 else 0.0, pair[1])
+
+    return min(((min(k - 1, max(1, round(share * k))), k) for k in range(2, most + 1)), key=rank)
+
+
+def _part(strata: np.ndarray, groups: np.ndarray, share: float, seed: int, what: str) -> np.ndarray:
+    """The rows of a share of the images, groups whole, strata even. `what`: its name in messages.
+
+    Some folds of scikit-learn's StratifiedGroupKFold together.
+    """
+    least = max(2, round(1 / share))
+    n_groups = np.unique(groups).size
+    if n_groups < least:
+        raise SplitError(
+            f"found {n_groups} independent groups, expected at least {least} for {what}; add "
+            "images or raise the fraction"
+        )
+    counts = np.unique(strata, return_counts=True)[1]
+    if counts.max() < least:
+        raise SplitError(
+            f"found at most {counts.max()} images of a class, expected at least {least} for "
+            f"{what}; add images or raise the fraction"
+        )
+    count, folds = share_of_folds(share, max(least, min(MOST_FOLDS, n_groups, counts.min())))
+    folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    parts = folder.split(np.zeros(len(strata)), strata, groups)
+    return np.sort(np.concatenate([chosen for _, chosen in islice(parts, count)]))

@@ -18,7 +18,10 @@ SHOWN_SIZES = 10
 def summary(
     frame: pd.DataFrame, prepared: Sequence[Prepared], left_out: dict[str, int], source: str
 ) -> dict[str, Any]:
-    """What `summary.json` tells of the manifest `frame`, whose rows `prepared` are."""
+    """What `summary.json` tells of the manifest `frame`, whose rows `prepared` are.
+
+    left_out: how many images of the source, by reason, are not in it.
+    """
 
     def distinct(column: str) -> int:
         return int(frame.loc[frame[column] != "", column].nunique())
@@ -31,6 +34,7 @@ def summary(
     return {
         "source": source,
         "n_images": len(frame),
+        "n_source": len(frame) + sum(left_out.values()),
         "n_lesions": distinct("lesion_id"),
         "n_patients": distinct("patient_id"),
         "n_clusters": distinct("cluster"),

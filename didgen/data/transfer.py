@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import random
 import re
@@ -18,7 +17,8 @@ import tenacity
 
 from didgen.data import web
 from didgen.data.files import OutOfSpace
-from didgen.data.web import DownloadError, Unavailable
+from didgen.data.transfer_part import Part
+from didgen.data.web import DownloadError, Unavailable, Unreachable
 
 T = TypeVar("T")
 Notify = Callable[[int, int | None], None]
@@ -32,11 +32,13 @@ class Stopped(Exception):
 
 
 class _Passing(Exception):
-    """A failure that may pass. `after`: seconds that the server asks to wait."""
+    """A failure that may pass. `after`: seconds that the server asks to wait; `connected`: whether
+    there was a connection at all.
+    """
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    def __init__(self, reason: str, after: float = 0.0, connected: bool = True) -> None:
         super().__init__(reason)
-        self.after = after
+        self.after, self.connected = after, connected
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,12 @@ class Patience:
     """How often and how long to wait; in seconds, `chunk` in bytes.
 
     `retries` counts failures in a row that brought no new byte: a slow but moving transfer of many
-    gigabytes may break off as often as it likes.
+    gigabytes may break off as often as it likes. `strangers` is their number for a server that has
+    not answered once: without a network nobody should wait for minutes to be told so.
     """
 
     retries: int = 6
+    strangers: int = 1
     first_wait: float = 1.0
     longest_wait: float = 60.0
     connect: float = 15.0
@@ -55,44 +59,21 @@ class Patience:
     chunk: int = 1 << 17
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The unfinished file and what the server said of the whole: its size and its version."""
-
-    path: Path
-
-    @property
-    def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
-
-    def known(self) -> dict:
-        """Keys `size` (bytes of the whole or None), `etag` and `modified` (text or None)."""
-        try:
-            known = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = None
-        return known if isinstance(known, dict) else {}
-
-    def begin(self, known: dict) -> None:
-        """Start anew. The old bytes go first: they must never stand beside a new version's note."""
-        self.discard()
-        self.note.write_text(json.dumps(known), encoding="utf-8")
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-
 class Client:
     """Fetches files of one server after another; for one thread."""
 
-    def __init__(self, patience: Patience, stop: threading.Event, log: Callable[[str], None]):
-        """`stop`, once set, ends every transfer and wait; `log` takes one line a retry."""
+    def __init__(
+        self,
+        patience: Patience,
+        stop: threading.Event,
+        log: Callable[[str], None],
+        met: set[str] | None = None,
+    ) -> None:
+        """`stop`, once set, ends every transfer and wait; `log` takes one line a retry; `met`: the
+        hosts that have answered, which clients may share.
+        """
         self._patience, self._stop, self._log = patience, stop, log
+        self._met = set() if met is None else met
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.headers["User-Agent"] = "didgen"
@@ -128,7 +109,7 @@ class Client:
         With `trusted`, a checksum will be compared, so bytes are continued even where the server
         does not say which version of the file it has. Raises: `DownloadError`, `OutOfSpace`.
         """
-        place, went_on = _Part(part), False
+        place, went_on = Part(part), False
 
         def attempt() -> None:
             nonlocal went_on
@@ -146,7 +127,7 @@ class Client:
             web.expect(response, url, 200)
             return web.length(response)
 
-    def _download(self, url: str, part: _Part, notify: Notify, trusted: bool) -> bool:
+    def _download(self, url: str, part: Part, notify: Notify, trusted: bool) -> bool:
         """One attempt; True when it went on from bytes that were there."""
         known, offset = part.known(), part.size
         if offset and known.get("size") == offset:
@@ -176,7 +157,7 @@ class Client:
             raise _Passing(f"found {done} bytes, expected {total}")
         return response.status_code == 206
 
-    def _begin(self, response: requests.Response, url: str, part: _Part, offset: int) -> int | None:
+    def _begin(self, response: requests.Response, url: str, part: Part, offset: int) -> int | None:
         """Read the answer's head, make `part` fit it, and return the bytes of the whole file."""
         known = part.known()
         if offset and response.status_code == 416:
@@ -216,6 +197,7 @@ class Client:
                 allow_redirects=True,
                 timeout=(patience.connect, patience.read),
             ) as response:
+                self._met.add(urlsplit(url).netloc)
                 if urlsplit(url).scheme == "https" != urlsplit(response.url).scheme:
                     raise DownloadError(
                         f"{web.shown(url)}: redirected to the unprotected "
@@ -232,13 +214,25 @@ class Client:
             raise Unavailable(f"{web.shown(url)}: redirects without end") from None
         except requests.RequestException as error:
             # The library's own message repeats the address, with any secret in it.
-            raise _Passing(web.reason(error)) from None
+            connected = not web.never_connected(error)
+            raise _Passing(web.reason(error), connected=connected) from None
 
     def _persist(
         self, url: str, attempt: Callable[[], T], reached: Callable[[], int] = lambda: 0
     ) -> T:
-        """Repeat an attempt until it succeeds or has failed too often without gaining a byte."""
+        """Repeat an attempt until it succeeds or has failed too often without gaining a byte.
+
+        Raises: `Unreachable` for a server that never answered, `Unavailable` for one that did.
+        """
         patience, most, stalled = self._patience, reached(), 0
+
+        def stranger(error: BaseException | None) -> bool:
+            known = urlsplit(url).netloc in self._met
+            return isinstance(error, _Passing) and not error.connected and not known
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            strange = stranger(state.outcome.exception())
+            return stalled > (patience.strangers if strange else patience.retries)
 
         def count(state: tenacity.RetryCallState) -> None:
             nonlocal most, stalled
@@ -260,12 +254,14 @@ class Client:
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),
-            after=count, wait=wait, stop=lambda state: stalled > patience.retries,
+            after=count, wait=wait, stop=enough,
             before_sleep=say, sleep=sleep, reraise=True,
         )  # fmt: skip
         try:
             return retrying(attempt)
         except _Passing as error:
+            if stranger(error):
+                raise Unreachable(f"{web.shown(url)}: no connection ({error})") from None
             raise Unavailable(
                 f"{web.shown(url)}: {error}, {stalled} times in a row; run the same command again "
                 "to continue"

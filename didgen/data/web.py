@@ -5,6 +5,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlsplit
 
 import requests
+import urllib3
 
 
 class DownloadError(ValueError):
@@ -15,11 +16,41 @@ class Unavailable(DownloadError):
     """The server has no such file, or does not answer; another server may have it."""
 
 
+class Unreachable(Unavailable):
+    """No connection to the server can be made: no network, no such host, nothing listens there."""
+
+
 def shown(url: str) -> str:
     """An address as it may be written anywhere: without user, password, query and fragment."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        # Where the port should be may stand a piece of a password, and the path may hold the rest.
+        return "(an address that cannot be read)"
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def check_address(url: str, what: str) -> None:
+    """Accept addresses of web servers only. Raises: `DownloadError`, without any secret of `url`.
+
+    `what`: the setting that names the address.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError(
+            f"{what}: found {shown(url)!r}, expected http://, https:// or the path of a folder"
+        )
+    try:
+        parts = urlsplit(url)
+        fit = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fit = False
+    if not fit:
+        raise DownloadError(
+            f"{what}: not an address; expected http:// or https://, a host and, if need be, a port "
+            "number. In a user or password write / : @ # ? as %2F %3A %40 %23 %3F, or keep both in "
+            "~/.netrc"
+        )
 
 
 def address(base: str, name: str) -> str:
@@ -62,9 +93,20 @@ def reason(error: requests.RequestException) -> str:
     """What went wrong in words without an address: the innermost cause's own text, or its kind."""
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    seen: list[BaseException] = [error]
+    texts = [one.strerror for one in _causes(error) if isinstance(one, OSError) and one.strerror]
+    return texts[-1] if texts else f"the connection broke off ({type(error).__name__})"
+
+
+def never_connected(error: requests.RequestException) -> bool:
+    """Whether no connection was made at all: no such host, no way to it, nothing listens there."""
+    kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    return any(isinstance(one, kinds) for one in _causes(error))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and all that led to it, outermost first."""
+    seen = [error]
     for inner in seen:
         near = (inner.__cause__, inner.__context__, getattr(inner, "reason", None), *inner.args)
         seen += [one for one in near if isinstance(one, BaseException) and one not in seen]
-    texts = [one.strerror for one in seen if isinstance(one, OSError) and one.strerror]
-    return texts[-1] if texts else f"the connection broke off ({type(error).__name__})"
+    return seen

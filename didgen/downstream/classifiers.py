@@ -1,22 +1,38 @@
 """Classifiers from timm: images to class logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from didgen.downstream.weights import LITE0_NAMES, describe_lite0, fill_classifier
+from didgen.downstream.weights import (
+    FROM_SCRATCH,
+    LITE0_NAMES,
+    create,
+    describe_lite0,
+    fill_classifier,
+    find,
+    standardize,
+)
 
-FROM_SCRATCH = "none (trained from scratch)"
+Loss = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network, its name, what its weights start from and how many parameters it trains."""
+    """A network, its name, what its weights start from, and its loss if it needs its own.
+
+    `standardized`: its encoder sees images by ImageNet's mean and deviation, else in [-1, 1].
+    """
 
     model: nn.Module
     name: str
     weights: str
+    loss: Loss | None = None
+    standardized: bool = False
 
     @property
     def parameters(self) -> int:
@@ -25,15 +41,26 @@ class Built:
 
     def describe(self) -> dict[str, str | int]:
         """Name, starting weights and size, for result files."""
-        return {"name": self.name, "weights": self.weights, "parameters": self.parameters}
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "parameters": self.parameters,
+            "input": "ImageNet mean and deviation" if self.standardized else "[-1, 1]",
+        }
 
 
-def build_classifier(name: str, n_classes: int, image_size: int, pretrained: bool = True) -> Built:
+def build_classifier(
+    name: str,
+    n_classes: int,
+    image_size: int,
+    pretrained: bool = True,
+    weights: str | None = None,
+) -> Built:
     """A timm network with `n_classes` logits; shapes (B, 3, H, W) -> (B, n_classes).
 
-    EfficientNet-Lite0 starts from its packaged ImageNet weights if `pretrained`; every other
-    network starts from scratch, and its description says so.
-    Raises: ValueError for a name timm does not know or fewer than two classes.
+    If `pretrained`, it starts from `weights`, a .safetensors file or `hub`; without them,
+    EfficientNet-Lite0 from its packaged ImageNet weights and every other network from scratch.
+    Raises: ValueError for a name timm does not know, fewer than two classes or unfit weights.
     """
     import timm
 
@@ -44,18 +71,48 @@ def build_classifier(name: str, n_classes: int, image_size: int, pretrained: boo
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"{name[:5]}*")[:5]) or "none alike"
         raise ValueError(f"timm has no model {name!r} (alike: {near}); see timm.list_models()")
-    options = {}
+    options: dict[str, Any] = {"num_classes": n_classes}
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size:
         # Transformers size their position embeddings for one image size.
         options["img_size"] = image_size
-    model = timm.create_model(name, pretrained=False, num_classes=n_classes, **options)
-    if pretrained and name in LITE0_NAMES:
+    found = find(name, weights) if pretrained else None
+    if found is not None:
+        path, told = found
+        model = create(name, path, **options)
+        standardize(model, name)
+        return Built(model, name, f"{told}; last layer from scratch", standardized=True)
+    model = create(name, None, **options)
+    if pretrained and weights is None and name in LITE0_NAMES:
         fill_classifier(model, name)
         return Built(model, name, describe_lite0())
     return Built(model, name, FROM_SCRATCH)
 
 
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, averaged over the batch. Shapes: (B, K) logits, (B,) class indices."""
     return nn.functional.cross_entropy(logits.float(), labels)
+
+
+def class_weights(labels: np.ndarray, n_classes: int) -> Tensor:
+    """Weights (K,) by which every class has the same sum over the images: N / (K' n_k).
+
+    K' counts the classes that occur; the others have weight 0. Shapes: (N,) class indices.
+    """
+    counts = np.bincount(labels, minlength=n_classes)
+    occurring = np.count_nonzero(counts)
+    weights = np.divide(len(labels), occurring * counts, out=np.zeros(n_classes), where=counts > 0)
+    return torch.from_numpy(weights).float()
+
+
+def weighted_loss(weights: Tensor) -> Loss:
+    """Cross-entropy in which an image counts by the weight of its class; weights (K,)."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        own = weights.to(logits.device)
+        # Divided by the number of images: the mean over batches is then that over the set, whatever
+        # classes a batch happens to hold.
+        total = nn.functional.cross_entropy(logits.float(), labels, own, reduction="sum")
+        return total / len(labels)
+
+    return loss

@@ -14,6 +14,7 @@ import torch
 
 from didgen.data.classes import CLASSES
 from didgen.data.images import fit_image, fit_mask, read_image, read_mask
+from didgen.data.leaks import ACCEPTED
 from didgen.data.manifest import read_manifest, resolve
 
 LOGGER = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class Pixels:
     def nbytes(self) -> int:
         """Bytes that all images take when decoded."""
         return len(self.paths) * int(np.prod(self.shape))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the images are decoded already."""
+        return self._kept is not None
 
     def keep(self) -> None:
         """Decode every image now and keep the bytes."""
@@ -89,6 +95,11 @@ class ImageSet:
         return self.frame["id"].tolist()
 
     @property
+    def in_memory(self) -> bool:
+        """Whether every image and mask is decoded already."""
+        return self.images.kept and (self.masks is None or self.masks.kept)
+
+    @property
     def image_size(self) -> int:
         """The longer side in px."""
         return max(self.images.shape[:2])
@@ -100,9 +111,13 @@ class ImageSet:
         about 1.4 times as fast on it.
         """
         images = torch.from_numpy(self.images.read(indices)).permute(0, 3, 1, 2)
+        return images, self.targets(indices)
+
+    def targets(self, indices: np.ndarray) -> torch.Tensor:
+        """int64 labels (B,) or uint8 masks (B, 1, H, W), without their images."""
         if self.masks is not None:
-            return images, torch.from_numpy(self.masks.read(indices))[:, None]
-        return images, torch.from_numpy(self.labels[indices])
+            return torch.from_numpy(self.masks.read(indices))[:, None]
+        return torch.from_numpy(self.labels[indices])
 
     def identity(self) -> pd.DataFrame:
         """Columns id, lesion_id, patient_id; an unknown lesion or patient is its own."""
@@ -141,12 +156,19 @@ def check_apart(
 ) -> None:
     """Refuse leaks: an id, lesion or patient in two splits, a synthetic child of a held-out image.
 
+    Lesions and patients whose images say `accepted` in the column `leak` were left in two splits on
+    purpose when the data were prepared: a warning counts them.
     Raises: `DatasetError` naming the first offenders.
     """
     named = {"train": train, **held_out}
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         for column in ("id", "lesion_id", "patient_id"):
             both = (set(named[first][column]) & set(named[second][column])) - {""}
+            accepted = both & (_accepted(named[first], column) | _accepted(named[second], column))
+            if column != "id" and accepted:
+                what = f"{column} in both {first} and {second}"
+                LOGGER.warning("%s: %d, accepted by data.on_leak: warn", what, len(accepted))
+                both -= accepted
             _refuse(both, f"{column} in both {first} and {second}", "split by patient and lesion")
     if synthetic is None:
         return
@@ -156,6 +178,10 @@ def check_apart(
         for split, frame in held_out.items():
             leaked = (parents & set(frame["id"])) - {""}
             _refuse(leaked, f"synthetic images made from {split} images", "make them from train")
+
+
+def _accepted(frame: pd.DataFrame, column: str) -> set[str]:
+    return set(frame.loc[frame["leak"] == ACCEPTED, column]) if "leak" in frame else set()
 
 
 def _refuse(offenders: set[str], what: str, remedy: str) -> None:

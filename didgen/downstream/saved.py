@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from didgen.data.files import atomic_path
-from didgen.downstream.segmenters import build_segmenter
+from didgen.downstream.segmenters import Model, build_segmenter, standardize_encoder
 
 KEY = "segmenter"
 
@@ -21,7 +21,8 @@ class SegmenterCard:
     """How a segmenter was built and trained.
 
     `image_size`: side in px at which it sees images. `val_dice`: its best mean Dice on validation
-    images, which also chose the step it was kept at.
+    images, which also chose the step it was kept at. `standardized`: its encoder sees images by
+    ImageNet's mean and deviation.
     """
 
     encoder: str
@@ -31,6 +32,8 @@ class SegmenterCard:
     seed: int
     n_train: int
     val_dice: float
+    model: Model = "unet"
+    standardized: bool = False
 
 
 def save_segmenter(path: Path, model: nn.Module, card: SegmenterCard) -> None:
@@ -68,6 +71,10 @@ def load_segmenter(path: Path) -> tuple[nn.Module, SegmenterCard]:
         )
     values = json.loads(told)
     card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
-    built = build_segmenter(card.encoder, card.image_size, card.decoder_channels, pretrained=False)
+    built = build_segmenter(
+        card.encoder, card.image_size, card.decoder_channels, pretrained=False, model=card.model
+    )
     built.model.load_state_dict(state)
+    if card.standardized:
+        standardize_encoder(built.model, card.model, card.encoder)
     return built.model.eval().requires_grad_(False), card

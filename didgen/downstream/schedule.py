@@ -22,7 +22,15 @@ class Schedule(Section):
         10, ge=1, description="evaluations without a better one before training stops"
     )
     sampling: Literal["uniform", "balanced"] = Field(
-        "uniform", description="draw images alike, or every class equally often"
+        "uniform",
+        description="draw images alike, or every class equally often, in all arms (the arm "
+        "`oversampled` always does)",
+    )
+    real_images: int | None = Field(
+        None,
+        ge=1,
+        description="real training images used, the same in all arms and seeds; null: all. The "
+        "paper's S_1k: 1000",
     )
     image_size: int | None = Field(
         None, ge=32, description="side in px to which images are squashed; null: as they are"
@@ -31,5 +39,7 @@ class Schedule(Section):
         4.0, ge=0, description="GB of decoded images kept in memory; larger sets are read lazily"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic; auto: bfloat16 where the processor has it built in"
+        "auto",
+        description="arithmetic; auto: bfloat16 on a GPU that has it, else float32, in which "
+        "convolutions on a processor are faster",
     )

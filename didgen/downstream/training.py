@@ -7,23 +7,39 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from didgen.backbone.precision import autocast, default_device, pick_precision
+from didgen.backbone.precision import Precision, autocast, default_device, pick_precision
+from didgen.backbone.reproducible import deterministic_kernels
 from didgen.data.progress import track
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet
+from didgen.downstream.feeding import batches_of
 from didgen.downstream.schedule import Schedule
+from didgen.downstream.state import (
+    Progress,
+    TrainingStopped,
+    Weights,
+    resume_state,
+    save_state,
+    stop_on_sigterm,
+)
 
 LOGGER = logging.getLogger(__name__)
 EVALUATION_BATCH = 64
 GRADIENT_NORM = 1.0
+# Seconds between saved states, which are written at evaluations: short trainings need none.
+SAVE_EVERY = 30.0
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 Score = Callable[[np.ndarray, ImageSet], float]
+Stronger = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class NonFiniteLoss(ValueError):
@@ -49,7 +65,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed torch inside, reproducible kernels on; its state outside is as it was before."""
     with (
         torch.random.fork_rng(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        deterministic_kernels("cuda" if torch.cuda.is_available() else "cpu"),
     ):
         torch.manual_seed(seed)
         yield
@@ -62,6 +78,17 @@ def learning_rate(step: int, schedule: Schedule) -> float:
         return schedule.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, schedule.steps - warmup)
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def arithmetic(wanted: Precision, device: torch.device) -> str:
+    """Resolve "auto": bfloat16 on a GPU that has it, else float32.
+
+    On a processor that has bfloat16, convolutions on channels-last batches take 1.6 times as long
+    in it as in float32.
+    """
+    if wanted == "auto" and device.type == "cpu":
+        return "float32"
+    return pick_precision(wanted, device)
 
 
 def draws(labels: np.ndarray | None, n: int, schedule: Schedule, seed: int) -> Iterator[np.ndarray]:
@@ -90,58 +117,111 @@ def predict(
     """The model's outputs for every image in order, without augmentation, as float32."""
     model.eval()
     outputs = []
-    with torch.inference_mode():
-        for start in range(0, len(data), EVALUATION_BATCH):
-            rows = np.arange(start, min(start + EVALUATION_BATCH, len(data)))
-            images = to_float(data.batch(rows)[0].to(device))
+    rows = np.split(np.arange(len(data)), range(EVALUATION_BATCH, len(data), EVALUATION_BATCH))
+    with torch.inference_mode(), contextlib.closing(batches_of(data, rows)) as batches:
+        for images, _ in batches:
             with autocast(device, precision):
-                outputs.append(model(images).float().cpu().numpy())
+                outputs.append(model(to_float(images.to(device))).float().cpu().numpy())
     return np.concatenate(outputs)
 
 
 def train(
     model: nn.Module, data: ImageSet, val: ImageSet, loss: Loss, score: Score,
-    schedule: Schedule, seed: int, device: torch.device | None = None,
+    schedule: Schedule, seed: int, device: torch.device | None = None, *,
+    stronger: Stronger | None = None, state: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Train in place for at most `schedule.steps`; leave the weights of the best evaluation.
 
     `score(outputs, val)` is higher for better; the validation loss decides between equal scores.
-    The same seed, data and machine give the same weights.
+    `stronger` augments uint8 batches before what all arms have in common. With `state`, a folder of
+    this training's own, it continues what it finds there and saves as it goes. The same seed, data
+    and machine give the same weights, interrupted or not.
+    Raises: `NonFiniteLoss`, `BrokenState`, `TrainingStopped`.
     """
     device = device or default_device()
-    outcome = Outcome(device=str(device), precision=pick_precision(schedule.precision, device))
-    started = time.perf_counter()
+    precision = arithmetic(schedule.precision, device)
     model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    generator = torch.Generator().manual_seed(seed)
-    batches = draws(data.labels, len(data), schedule, seed)
-    best: tuple[float, float] = (-math.inf, -math.inf)
-    best_state, since_best, losses = None, 0, []
-    with seeded(seed):
-        for step in track(range(schedule.steps), label="training"):
-            rate = learning_rate(step, schedule)
-            losses.append(
-                _step(model, data.batch(next(batches)), loss, optimizer, rate, generator, outcome)
-            )
-            outcome.steps = step + 1
-            if outcome.steps % schedule.eval_every and outcome.steps != schedule.steps:
-                continue
-            found = evaluate(model, val, loss, score, device, outcome.precision)
-            _record(outcome, float(torch.stack(losses).mean()), found, rate, started)
-            losses = []
-            since_best += 1
-            if best_state is None or found > best:
-                best, best_state, since_best = found, copy.deepcopy(model.state_dict()), 0
-                outcome.best_step, outcome.best_score = outcome.steps, found[0]
-            if since_best >= schedule.patience and outcome.steps < schedule.steps:
-                outcome.stopped_early = True
-                break
-    model.load_state_dict(best_state)
+    found, best = (Progress(), None) if state is None else resume_state(state, model, optimizer)
+    run = _Run(model, optimizer, loss, score, schedule, seed, device, precision, stronger)
+    with seeded(seed), stop_on_sigterm() as asked:
+        best = _loop(run, data, val, found, best, state, asked)
+    model.load_state_dict(best)
     model.eval()
-    outcome.seconds = time.perf_counter() - started
-    return outcome
+    return Outcome(
+        best_step=found.best_step,
+        best_score=found.best[0],
+        steps=found.step,
+        seconds=round(found.seconds, 2),
+        precision=precision,
+        device=str(device),
+        stopped_early=found.step < schedule.steps,
+        curves=found.curves,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a step needs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    score: Score
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    precision: str
+    stronger: Stronger | None
+
+
+def _loop(
+    run: _Run, data: ImageSet, val: ImageSet, progress: Progress, best: Weights | None,
+    state: Path | None, asked: Callable[[], bool],
+) -> Weights:  # fmt: skip
+    """Steps, evaluations and saved states up to the end; returns the best weights."""
+    schedule = run.schedule
+    indices = draws(data.labels, len(data), schedule, run.seed)
+    before, started = progress.seconds, time.perf_counter()
+    saved, losses = started, [torch.tensor(x) for x in progress.losses]
+    with contextlib.closing(batches_of(data, islice(indices, progress.step, None))) as batches:
+        for step in track(range(progress.step, schedule.steps), label="training"):
+            # A training that was saved when its patience had ended stops here again.
+            if progress.since_best >= schedule.patience:
+                break
+            losses.append(_step(run, step, next(batches)))
+            progress.step = step + 1
+            last = progress.step == schedule.steps
+            evaluated = progress.step % schedule.eval_every == 0 or last
+            progress.seconds = before + time.perf_counter() - started
+            if evaluated:
+                best = _evaluation(run, val, progress, best, float(torch.stack(losses).mean()))
+                losses = []
+            stop = asked() and not last
+            due = evaluated and time.perf_counter() - saved >= SAVE_EVERY
+            if state is not None and (stop or due):
+                progress.losses = [float(x) for x in losses]
+                save_state(state, run.model, best, run.optimizer, progress)
+                saved = time.perf_counter()
+            if stop:
+                LOGGER.warning("asked to end after step %d of %d", progress.step, schedule.steps)
+                raise TrainingStopped(143)
+    return best
+
+
+def _evaluation(
+    run: _Run, val: ImageSet, progress: Progress, best: Weights | None, train_loss: float
+) -> Weights:
+    """Add a row to the curves; the weights, if they are the best yet, else the best before."""
+    found = evaluate(run.model, val, run.loss, run.score, run.device, run.precision)
+    _record(progress, train_loss, found, learning_rate(progress.step - 1, run.schedule))
+    progress.since_best += 1
+    if best is not None and found <= tuple(progress.best):
+        return best
+    progress.best, progress.best_step, progress.since_best = list(found), progress.step, 0
+    return copy.deepcopy(run.model.state_dict())
 
 
 def evaluate(
@@ -149,48 +229,49 @@ def evaluate(
 ) -> tuple[float, float]:
     """The score of a set and minus its loss, so that larger is better in both."""
     outputs = predict(model, val, device, precision)
-    targets = val.batch(np.arange(len(val)))[1]
+    targets = val.targets(np.arange(len(val)))
     return score(outputs, val), -float(loss(torch.from_numpy(outputs), targets))
 
 
-def _step(
-    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], loss: Loss,
-    optimizer: torch.optim.Optimizer, rate: float, generator: torch.Generator, outcome: Outcome,
-) -> torch.Tensor:  # fmt: skip
-    device = next(model.parameters()).device
-    images, targets = (tensor.to(device) for tensor in batch)
-    masked = targets.ndim == 4
-    images, masks = augment(images, targets if masked else None, generator)
-    model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    with autocast(device, outcome.precision):
-        outputs = model(images)
-    value = loss(outputs, masks if masked else targets)
+def _step(run: _Run, step: int, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    # What a step draws depends on its number alone: a resumed training repeats the undisturbed one.
+    number = int(np.random.SeedSequence([run.seed, step]).generate_state(1)[0])
+    torch.manual_seed(number)
+    images, targets = batch
+    masks = targets if targets.ndim == 4 else None
+    if run.stronger is not None:
+        images, masks = run.stronger(images, masks)
+    images = images.to(run.device)
+    masks = None if masks is None else masks.to(run.device)
+    images, masks = augment(images, masks, torch.Generator().manual_seed(number))
+    run.model.train()
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(step, run.schedule)
+    with autocast(run.device, run.precision):
+        outputs = run.model(images)
+    value = run.loss(outputs, targets.to(run.device) if masks is None else masks)
     if not torch.isfinite(value):
         raise NonFiniteLoss(
-            f"the training loss became {value.item()} at step {outcome.steps + 1}; "
+            f"the training loss became {value.item()} at step {step + 1}; "
             "lower learning_rate or set precision to float32"
         )
-    optimizer.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     value.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-    optimizer.step()
+    nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
+    run.optimizer.step()
     return value.detach()
 
 
-def _record(
-    outcome: Outcome, train_loss: float, found: tuple[float, float], rate: float, started: float
-) -> None:
+def _record(progress: Progress, train_loss: float, found: tuple[float, float], rate: float) -> None:
     row = {
-        "step": outcome.steps,
+        "step": progress.step,
         "train_loss": train_loss,
         "val_loss": -found[1],
         "val_score": found[0],
         "learning_rate": rate,
-        "seconds": round(time.perf_counter() - started, 2),
+        "seconds": round(progress.seconds, 2),
     }
-    outcome.curves.append(row)
+    progress.curves.append(row)
     LOGGER.info(
         "step %d: training loss %.3f, validation loss %.3f, score %.3f",
         row["step"], train_loss, row["val_loss"], row["val_score"],

@@ -10,6 +10,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 CALIBRATION_BINS = 15
+AVERAGING = {
+    "micro": "over images: with one label an image precision, recall and F1 all equal the accuracy",
+    "macro": "over the classes that occur as truth or as prediction, each alike",
+    "weighted": "over the classes by their number of test images: recall equals the accuracy",
+    "balanced_accuracy": "mean recall over the classes among the test images (ISIC 2018 Task 3)",
+}
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
@@ -107,7 +113,8 @@ def summarize(
 ) -> dict[str, Any]:
     """Every classification metric of one model. Shapes: (N,) labels, (N, K) probabilities.
 
-    An AUROC that is undefined (class absent) is None; `auroc_macro` averages the defined ones.
+    A class without test images, or whose images are all of them, has no AUROC: None, and named in
+    `auroc_undefined`; `auroc_macro` averages the others. `averaging` says what each average is.
     """
     labels = np.asarray(labels)
     predictions = probabilities.argmax(1)
@@ -119,7 +126,11 @@ def summarize(
         "accuracy": float((predictions == labels).mean()),
         "balanced_accuracy": balanced_accuracy(labels, predictions),
         **averages(confusion),
+        "averaging": AVERAGING,
         "auroc_macro": float(np.mean(defined)) if defined else None,
+        "auroc_undefined": [
+            code for code, area in zip(classes, areas, strict=True) if area is None
+        ],
         "ece": expected_calibration_error(labels, probabilities),
         "per_class": {
             code: {

@@ -5,6 +5,10 @@ from typing import Any
 import numpy as np
 
 THRESHOLD = 0.65
+EMPTY = (
+    "two empty masks: overlap and boundary IoU 1, HD95 0; one empty mask: overlap and boundary "
+    "IoU 0, HD95 the image's diagonal"
+)
 
 
 def _counts(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,12 +44,26 @@ def threshold_jaccard(jaccard: np.ndarray, threshold: float = THRESHOLD) -> np.n
     return np.where(jaccard >= threshold, jaccard, 0.0)
 
 
-def summarize(dices: np.ndarray, jaccards: np.ndarray) -> dict[str, Any]:
-    """Means over images of the per-image scores, and their spread. Shapes: (N,) each."""
-    return {
+def summarize(
+    dices: np.ndarray,
+    jaccards: np.ndarray,
+    boundaries: np.ndarray | None = None,
+    distances: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Means over images of the per-image scores, and the spread of Dice. Shapes: (N,) each.
+
+    `boundaries`: boundary IoU; `distances`: HD95 in px, also as median, which single failures
+    do not move.
+    """
+    found: dict[str, Any] = {
         "dice": float(np.mean(dices)),
         "dice_sd": float(np.std(dices, ddof=1)) if len(dices) > 1 else 0.0,
         "iou": float(np.mean(jaccards)),
         "threshold_jaccard": float(np.mean(threshold_jaccard(jaccards))),
-        "averaging": "per image, then mean",
     }
+    if boundaries is not None:
+        found["boundary_iou"] = float(np.mean(boundaries))
+    if distances is not None:
+        found["hd95"] = float(np.mean(distances))
+        found["hd95_median"] = float(np.median(distances))
+    return {**found, "averaging": "per image, then mean", "empty_masks": EMPTY}

@@ -251,17 +251,17 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
             body += Markup(
                 '<rect class="band s{s}" x="{x:.1f}" y="{y}" width="{w:.1f}" height="18"/>'
             ).format(
-                s=index,
+                s=index % 6,
                 x=across(max(low, mean - spread)),
                 y=y - 9,
                 w=across(min(high, mean + spread)) - across(max(low, mean - spread)),
             )
         body += Markup(
             '<line class="line s{s}" x1="{x:.1f}" x2="{x:.1f}" y1="{a}" y2="{b}"/>'
-        ).format(s=index, x=across(mean), a=y - 12, b=y + 12)
+        ).format(s=index % 6, x=across(mean), a=y - 12, b=y + 12)
         body += Markup("").join(
             Markup('<circle class="dot s{}" cx="{:.1f}" cy="{}" r="4"/>').format(
-                index, across(value), y
+                index % 6, across(value), y
             )
             for value in row
         )
@@ -271,8 +271,9 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
 
 
 def interval_chart(
-    key: str, title: str, middle: float, low: float, high: float, x_label: str, against: str
-) -> Chart:
+    key: str, title: str, middle: float, low: float, high: float, x_label: str, against: str,
+    arm: str = "synthetic",
+) -> Chart:  # fmt: skip
     """A difference with its confidence interval, against the line of no difference."""
     reach = max(abs(low), abs(high), abs(middle), 1e-6) * 1.25
     bottom = TOP + 58
@@ -281,10 +282,11 @@ def interval_chart(
     body += Markup(
         '<line class="zero" x1="{x}" x2="{x}" y1="{a}" y2="{b}"/>'
         '<text class="end side" x="{l}" y="{t}">\N{LEFTWARDS ARROW} {against} better</text>'
-        '<text class="side" x="{r}" y="{t}">synthetic better \N{RIGHTWARDS ARROW}</text>'
+        '<text class="side" x="{r}" y="{t}">{arm} better \N{RIGHTWARDS ARROW}</text>'
     ).format(
-        x=across(0), a=TOP, b=bottom, l=across(0) - 10, r=across(0) + 10, t=TOP + 9, against=against
-    )
+        x=across(0), a=TOP, b=bottom, l=across(0) - 10, r=across(0) + 10, t=TOP + 9,
+        against=against, arm=arm,
+    )  # fmt: skip
     y = TOP + 40
     body += Markup(
         '<path class="whisker" d="M{l:.1f} {a}V{b}M{l:.1f} {y}H{h:.1f}M{h:.1f} {a}V{b}"/>'

@@ -31,6 +31,17 @@ def digits(value: float | None, places: int = 3, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def interval(value: float, low: float, high: float, places: int = 3, sign: bool = False) -> str:
+    """A number with its interval: "+0.021 [0.008, 0.034]"."""
+    ends = ", ".join(digits(end, places) for end in (low, high))
+    return f"{digits(value, places, sign)} [{ends}]"
+
+
+def told_p(value: float) -> str:
+    """A p value as words: "0.042", or "< 0.001" below that."""
+    return "< 0.001" if value < 0.001 else digits(value)
+
+
 def number(value: float | None, places: int = 3, sign: bool = False) -> Markup:
     """A number as `<data>`: rounded for the eye, in full for machines. A dash for None."""
     if value is None:

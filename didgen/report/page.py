@@ -5,7 +5,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-SECTIONS = ("verdict", "data", "samples", "pairs", "attention", "training", "results", "provenance")
+SECTIONS = (
+    "verdict",
+    "data",
+    "captions",
+    "samples",
+    "pairs",
+    "attention",
+    "fidelity",
+    "training",
+    "results",
+    "provenance",
+)
 _FOLDER = Path(__file__).parent
 
 

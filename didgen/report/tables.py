@@ -93,11 +93,12 @@ def arms_table(
     leading: str = "",
     note: str = "",
 ) -> Table:
-    """One row a measure, one column an arm, and each arm's difference to the first one.
+    """One row a measure, one column an arm; of two arms, the difference too.
 
     `measures`: measure -> arm -> one value a seed. The row named `leading` is marked.
     """
-    first, others = arms[0], arms[1:]
+    # With more arms the differences stand beside their intervals, in the verdict.
+    first, others = arms[0], arms[1:] if len(arms) == 2 else ()
     rows = []
     for name, by_arm in measures.items():
         cells = [spread_cell(by_arm.get(arm, ())) for arm in arms]
@@ -108,6 +109,28 @@ def arms_table(
         rows.append(Row(name, tuple(cells), "leading" if name == leading else ""))
     columns = (*arms, *(f"{arm} \N{MINUS SIGN} {first}" for arm in others))
     return Table(caption, corner, columns, tuple(rows), note)
+
+
+def measures_table(
+    caption: str,
+    measures: Mapping[str, Mapping[str, Sequence[float]]],
+    arms: Sequence[str],
+    marked: Sequence[str] = (),
+    note: str = "",
+) -> Table:
+    """One row an arm, one column a measure: the same numbers for more arms than fit side by side.
+
+    `measures`: measure -> arm -> one value a seed. The rows named in `marked` stand out.
+    """
+    rows = [
+        Row(
+            arm,
+            tuple(spread_cell(by_arm.get(arm, ())) for by_arm in measures.values()),
+            "leading" if arm in marked else "",
+        )
+        for arm in arms
+    ]
+    return Table(caption, "trained on", tuple(measures), tuple(rows), note)
 
 
 def confusion_table(

@@ -1,34 +1,134 @@
 """Write one clinical sentence an image, and the attributes that it says."""
 
 import logging
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from didgen.data.settings import Section
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from didgen.captions.condense import Condensed
+    from didgen.stages.measuring import Job
+
 LOGGER = logging.getLogger(__name__)
-# Fewer images than this are done sooner in one process than a pool takes to start.
-POOL_FROM = 100
 
 
 class Settings(Section):
     """How captions are made."""
 
-    captioner: Literal["measure"] = Field(
+    captioner: Literal["measure", "llama_cpp", "transformers", "openai"] = Field(
         "measure",
         description="`measure`: attributes computed from image and mask, no model; an image "
-        "without a mask is segmented first",
+        "without a mask is segmented first. Of a vision model that sees the image alone: "
+        "`llama_cpp` (GGUF files), `transformers` (Llama 3.2 Vision), `openai` (any server with "
+        "that interface)",
     )
     workers: int | None = Field(
         None, ge=1, le=256, description="processes that measure; null: one for each core"
     )
+    model: str | None = Field(
+        None,
+        description="llama_cpp: GGUF file, or owner/repository/file on the Hugging Face hub; "
+        "transformers: folder or hub id; openai: the name under which the server has it; null: a "
+        "Llama 3 vision model",
+    )
+    mmproj: str | None = Field(
+        None, description="llama_cpp: projector file that belongs to `model`, named like it"
+    )
+    model_revision: str | None = Field(
+        None, description="transformers: commit, tag or branch of the hub id; null: the newest"
+    )
+    chat_format: Literal["llama-3", "mtmd", "llava-1.5"] = Field(
+        "llama-3",
+        description="llama_cpp: how turns are written; `mtmd`: as the file's own template says",
+    )
+    context: int = Field(
+        4096, ge=512, le=131072, description="llama_cpp: tokens of question, image and answer"
+    )
+    gpu_layers: int = Field(
+        -1, ge=-1, le=1000, description="llama_cpp: layers on the GPU, if built for one; -1: all"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=256, description="llama_cpp: processor threads; null: half the cores"
+    )
+    batch_size: int = Field(4, ge=1, le=256, description="transformers: images described at once")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="transformers: arithmetic; `auto`: bfloat16 where it is quick"
+    )
+    device_map: str = Field(
+        "auto", description="transformers: device, or `auto`: over `gpus`, then the processor"
+    )
+    gpus: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="llama_cpp, transformers: GPUs for the model, where there are any",
+    )
+    server: str = Field(
+        "http://localhost:8000/v1", description="openai: address of the server, up to /v1"
+    )
+    api_key_variable: str = Field(
+        "DIDGEN_API_KEY",
+        pattern=r"^[A-Za-z_]\w*$",
+        description="openai: environment variable that holds the key, if the server wants one",
+    )
+    answer_format: Literal["json_schema", "json_object", "text"] = Field(
+        "json_schema",
+        description="openai: how the server learns the schema: `json_schema` (OpenAI, vLLM, "
+        "llama-server, Ollama), `json_object` (llama-cpp-python), `text`: in words only",
+    )
+    concurrency: int = Field(8, ge=1, le=512, description="openai: requests in flight")
+    image_side: int = Field(
+        512, ge=64, le=2048, description="longer side of what a model sees, px; never enlarged"
+    )
+    sentence: Literal["vocabulary", "model"] = Field(
+        "vocabulary",
+        description="`vocabulary`: the sentence is made from the attributes, alike for all "
+        "captioners; `model`: the model words it",
+    )
+    text_model: str | None = Field(
+        None,
+        description="llama_cpp, openai: another model that words the sentences; null: the same",
+    )
+    reserved_words: Literal["replace", "tag", "refuse"] = Field(
+        "replace",
+        description='what becomes of "lesion" and "skin" in a model\'s sentence: other words, the '
+        "placeholder tokens (as in the released code), or an error",
+    )
+    retries: int = Field(
+        1, ge=0, le=10, description="further tries after a crash, or an answer against the schema"
+    )
+    timeout: float = Field(
+        600, gt=0, le=86400, description="seconds for an answer, after which it counts as failed"
+    )
+    max_failed: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of images that may fail; they get measured attributes, and are counted",
+    )
+    cache: str | None = Field(
+        None, description="folder that keeps all answers, also between runs; null: in the run"
+    )
+
+    @model_validator(mode="after")
+    def _a_model_that_can_be_had(self) -> Self:
+        if self.captioner == "measure" and self.sentence == "model":
+            raise ValueError("sentence: found model, but captioner: measure has none")
+        if self.captioner == "openai" and not self.model:
+            raise ValueError("model: openai needs the name under which the server has the model")
+        if self.captioner == "llama_cpp" and (self.model is None) != (self.mmproj is None):
+            raise ValueError(
+                "model and mmproj belong together: give both files, or neither for the default"
+            )
+        if self.captioner == "transformers" and self.text_model:
+            raise ValueError("text_model: transformers words sentences with `model` alone")
+        return self
 
 
 class Config(Settings):
@@ -41,30 +141,46 @@ class Config(Settings):
         description="`tiny`, a diffusers folder or a hub id: its tokenizer sets the length limit"
     )
     revision: str | None = Field(None, description="hub revision of the backbone; null: newest")
-    out: Path = Field(description="folder to write: captions.csv, statistics.json")
+    state: Path | None = Field(
+        None, description="folder of a model's answers, unless `cache` names one; null: in `out`"
+    )
+    out: Path = Field(description="folder to write: captions.csv, measured.csv and figures")
 
 
 def run(config: Config) -> None:
-    """Write `captions.csv`, `statistics.json` and `config.json`; rows in the manifests' order.
+    """Write captions.csv, measured.csv, statistics.json, audit.json and config.json.
 
-    Raises: `ManifestError`, `ImageError`, `MeasurementError` (naming the image) or `BackboneError`
-    for unusable input.
+    Rows stand in the manifests' order. Of images that a model fails to describe, up to
+    `max_failed`, the attributes are the measured ones.
+    Raises: `ManifestError`, `ImageError`, `MeasurementError` (naming the image), `BackboneError`,
+    `ModelError` or `TooManyFailed`.
     """
     import pandas as pd
 
+    from didgen.captions.condense import condense_statistics
     from didgen.data.files import write_csv, write_json, write_text
+    from didgen.stages.measuring import jobs, measure_all
 
-    jobs = [job for name in ("train", "val", "test") for job in _jobs(getattr(config, name))]
+    items = [job for name in ("train", "val", "test") for job in jobs(getattr(config, name))]
     tokenizer = _tokenizer(config.backbone, config.revision)
-    table = pd.DataFrame(_measure_all(jobs, config.workers))
-    statistics = _statistics(table, tokenizer)
+    measured = measure_all(items, config.workers)
+    rows, figures = _described(config, items, measured)
+    condensed = _sentences(config, rows, tokenizer)
+    table = pd.DataFrame(
+        {"id": row["id"], "caption": one.caption, **row}
+        for row, one in zip(rows, condensed, strict=True)
+    )
+    measured_table = pd.DataFrame(measured)
+    tokens = condense_statistics(condensed, tokenizer)
     LOGGER.info(
-        "%d captions, at most %d of %d tokens, %d trimmed; masks: %s",
-        len(table), statistics["tokens"]["max_tokens"], statistics["tokens"]["limit"],
-        statistics["tokens"]["trimmed"], statistics["mask_source"],
+        "%d captions, at most %d of %d tokens, %d trimmed; by: %s",
+        len(table), tokens.max_tokens, tokens.limit, tokens.trimmed,
+        table["captioner"].value_counts().to_dict(),
     )  # fmt: skip
-    write_json(config.out / "statistics.json", statistics)
+    write_json(config.out / "audit.json", _audit(config, table, measured_table))
+    write_json(config.out / "statistics.json", _statistics(table, tokens.as_json(), figures))
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_csv(config.out / "measured.csv", measured_table)
     write_csv(config.out / "captions.csv", table)
 
 
@@ -95,18 +211,6 @@ def read_captions(path: Path, ids: Iterable[str]) -> "pd.Series":
     return captions[wanted]
 
 
-Job = tuple[str, Path, Path | None, str | None]
-
-
-def _jobs(manifest: Path) -> list[Job]:
-    from didgen.data.manifest import read_manifest, resolve
-
-    frame = read_manifest(manifest)
-    images, masks = resolve(manifest, frame["image"]), resolve(manifest, frame["mask"])
-    labels = [label or None for label in frame["label"]]
-    return list(zip(frame["id"], images, masks, labels, strict=True))
-
-
 def _tokenizer(backbone: str, revision: str | None) -> Any:
     """The backbone's tokenizer with the placeholder tokens, as prompts will meet it."""
     from transformers import AddedToken
@@ -119,59 +223,64 @@ def _tokenizer(backbone: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def _measure_all(jobs: list[Job], workers: int | None) -> list[dict[str, str]]:
-    from didgen.data.progress import track
-
-    workers = min(workers or len(os.sched_getaffinity(0)), 1 + len(jobs) // POOL_FROM)
-    return list(track(_rows(jobs, workers), total=len(jobs), label="captions"))
-
-
-def _rows(jobs: list[Job], workers: int) -> Iterator[dict[str, str]]:
-    """One row an image, in order. A pool is spawned: forking a threaded process may lock up."""
-    if workers == 1:
-        yield from map(measure_file, jobs)
-        return
-    import concurrent.futures
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield from pool.map(measure_file, jobs, chunksize=8)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _answers(config: Config) -> Path:
+    """The folder that keeps a model's answers."""
+    if config.cache:
+        return Path(config.cache)
+    return config.state or config.out / "answers"
 
 
-def measure_file(job: Job) -> dict[str, str]:
-    """The row of captions.csv for one image: id, caption, mask_source and every attribute."""
-    from didgen.captions.measure import MeasurementError, measure
-    from didgen.captions.sentence import write_sentence
-    from didgen.data.images import read_image, read_mask
+def _described(
+    config: Config, items: list["Job"], measured: list[dict[str, str]]
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """The attributes of each image as they are to be said, who said so, and a model's figures."""
+    if config.captioner == "measure":
+        return [{**row, "captioner": "measure", "claims": ""} for row in measured], {}
+    from didgen.stages.asking import describe_all
+    from didgen.stages.measuring import attribute_columns
 
-    name, image_path, mask_path, label = job
-    image = read_image(image_path)
-    mask = read_mask(mask_path, image.shape[:2]) if mask_path is not None else None
-    try:
-        measured = measure(image, mask, label)
-    except MeasurementError as error:
-        raise MeasurementError(f"{image_path}: {error}") from error
-    row = {
-        "id": name,
-        "caption": write_sentence(measured.attributes),
-        "mask_source": measured.mask_source,
-    }
-    for field, value in measured.attributes.model_dump().items():
-        row[field] = "; ".join(value) if isinstance(value, tuple) else (value or "")
-    return row
+    found, figures = describe_all(config, items, _answers(config))
+    rows = []
+    for row in measured:
+        one = found[row["id"]]
+        if one.attributes is None:
+            rows.append({**row, "captioner": "measure", "claims": one.raw})
+            continue
+        said = {"id": row["id"], "mask_source": "not used", **attribute_columns(one.attributes)}
+        rows.append({**said, "captioner": config.captioner, "claims": one.raw})
+    return rows, figures
 
 
-def _statistics(table: "pd.DataFrame", tokenizer: Any) -> dict[str, Any]:
-    """Counts of every attribute's values and of mask sources, and the prompts' token counts."""
-    from dataclasses import asdict
+def _sentences(config: Config, rows: list[dict[str, str]], tokenizer: Any) -> list["Condensed"]:
+    """One sentence a row that fits the tokenizer together with the prefix."""
+    from didgen.captions.condense import condense
+    from didgen.captions.layout import attributes_of
 
+    attributes = [attributes_of(row) for row in rows]
+    if config.sentence == "vocabulary":
+        return [condense(one, tokenizer) for one in attributes]
+    from didgen.stages.asking import word_all
+
+    return word_all(config, attributes, tokenizer, _answers(config))
+
+
+def _audit(config: Config, table: "pd.DataFrame", measured: "pd.DataFrame") -> dict[str, Any]:
+    """How the model's claims agree with the measured attributes; nothing where none claimed."""
+    from didgen.captions.audit import audit
+
+    claimed = table[table["captioner"] != "measure"]
+    if claimed.empty:
+        return {"captioner": config.captioner, "count": 0}
+    same = measured[measured["id"].isin(claimed["id"])]
+    return {"captioner": config.captioner, **audit(claimed, same)}
+
+
+def _statistics(
+    table: "pd.DataFrame", tokens: dict[str, Any], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Counts of every attribute's values, of captioners and mask sources; tokens; diversity."""
     from didgen.captions.attributes import Attributes
-    from didgen.captions.prompts import prompt_statistics
+    from didgen.captions.diversity import diversity
 
     values = {
         field: table[field].str.split("; ").explode().replace("", "not stated").value_counts()
@@ -180,7 +289,10 @@ def _statistics(table: "pd.DataFrame", tokenizer: Any) -> dict[str, Any]:
     return {
         "count": len(table),
         "distinct_captions": int(table["caption"].nunique()),
+        "captioner": table["captioner"].value_counts().to_dict(),
         "mask_source": table["mask_source"].value_counts().to_dict(),
-        "tokens": asdict(prompt_statistics(table["caption"], tokenizer)),
+        "tokens": tokens,
+        "diversity": diversity(table["caption"].tolist()),
         "values": {field: counts.to_dict() for field, counts in values.items()},
+        **({"model": figures} if figures else {}),
     }

@@ -2,16 +2,18 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from didgen.downstream.arms import parse_arm
 from didgen.downstream.schedule import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from didgen.downstream.classifiers import Loss
     from didgen.downstream.datasets import ImageSet
 
 LOGGER = logging.getLogger(__name__)
@@ -22,7 +24,14 @@ class Settings(Schedule):
 
     model: str = Field("efficientnet_lite0", description="classifier, any timm model name")
     pretrained: bool = Field(
-        True, description="start EfficientNet-Lite0 from ImageNet; other models start from scratch"
+        True,
+        description="start from pretrained weights: those of `weights`, or EfficientNet-Lite0's "
+        "packaged ImageNet ones; other models start from scratch",
+    )
+    weights: str | None = Field(
+        None,
+        description="a .safetensors file of the model's pretrained weights under timm's names, or "
+        "`hub`: those that timm publishes, else from scratch, as metrics.json then says",
     )
 
 
@@ -32,42 +41,62 @@ class Config(Settings):
     train: Path = Field(description="manifest of the real training images")
     val: Path = Field(description="manifest of the real validation images")
     test: Path = Field(description="manifest of the real test images")
-    synthetic: Path | None = Field(None, description="metadata.csv of the synthetic images")
-    arm: Literal["original", "synthetic"] = Field(
-        description="original: real images only; synthetic: real and synthetic images"
+    synthetic: Path | None = Field(
+        None, description="metadata.csv of the synthetic images; duplicates match their number"
+    )
+    arm: str = Field(
+        description="original, classic, duplicates, oversampled, weighted or the name of a "
+        "synthetic set; -0.5x after it or after duplicates: half as many images as real ones"
     )
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     out: Path = Field(description="folder to write: predictions.csv, metrics.json, curves.csv")
+    state: Path | None = Field(
+        None, description="folder for resumable state, removed when done; null: start anew"
+    )
+
+    @field_validator("arm")
+    @classmethod
+    def _arm_is_known(cls, value: str) -> str:
+        return parse_arm(value).name
 
 
 def run(config: Config) -> None:
     """Train, test and write `predictions.csv`, `metrics.json`, `curves.csv` and `config.json`.
 
-    Raises: ValueError for leaks between splits, unusable images or an unknown model.
+    Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
+    another; `TrainingStopped`.
     """
     from didgen.backbone.precision import default_device
-    from didgen.downstream.classifiers import build_classifier, classification_loss
+    from didgen.downstream.classic import classic
+    from didgen.downstream.classifiers import build_classifier
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
-    from didgen.stages.judging import grid_of, load_arm, write_results
+    from didgen.stages.judging import finish_state, grid_of, load_arm, state_folder, write_results
 
     frames, counts = load_arm(config, "label")
+    state = state_folder(config, frames)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}
     keep_in_memory(list(sets.values()), config.memory_gb)
     size = sets["train"].image_size
     with seeded(config.seed):
-        built = build_classifier(config.model, len(classes), size, config.pretrained)
+        built = build_classifier(
+            config.model, len(classes), size, config.pretrained, config.weights
+        )
     LOGGER.info("%s, weights: %s", built.name, built.weights)
 
     def score(outputs: "np.ndarray", data: "ImageSet") -> float:
         return balanced_accuracy(data.labels, outputs.argmax(1))
 
+    kind = parse_arm(config.arm).kind
+    balanced = {"sampling": "balanced"} if kind == "oversampled" else {}
     outcome = train(
-        built.model, sets["train"], sets["val"], classification_loss, score, config, config.seed
-    )
+        built.model, sets["train"], sets["val"], _loss(kind, sets["train"], len(classes)), score,
+        config.model_copy(update=balanced), config.seed,
+        stronger=classic if kind == "classic" else None, state=state,
+    )  # fmt: skip
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = _softmax(logits)
     test = summarize(sets["test"].labels, probabilities, classes)
@@ -81,6 +110,15 @@ def run(config: Config) -> None:
     }
     table = _predictions(sets["test"], probabilities, classes)
     write_results(config, "classification", built, outcome, details, {"predictions.csv": table})
+    finish_state(state)
+
+
+def _loss(kind: str, data: "ImageSet", n_classes: int) -> "Loss":
+    from didgen.downstream.classifiers import class_weights, classification_loss, weighted_loss
+
+    if kind != "weighted":
+        return classification_loss
+    return weighted_loss(class_weights(data.labels, n_classes))
 
 
 def _softmax(logits: "np.ndarray") -> "np.ndarray":

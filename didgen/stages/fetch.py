@@ -31,10 +31,10 @@ class Settings(Section):
     offline: bool = Field(
         False, description="use no network: name what is missing and where to put it"
     )
-    splits: Literal["grouped", "official"] = Field(
-        "grouped",
-        description="`grouped` needs the training archives, `official` also those of validation "
-        "and test",
+    splits: Literal["auto", "grouped", "official"] = Field(
+        "auto",
+        description="`auto` and `grouped` need the training archives, `official` also those of "
+        "validation and test",
     )
 
 
@@ -52,8 +52,9 @@ def run(config: Config) -> None:
     """
     from dataclasses import asdict
 
-    from didgen.data.download import archives_folder, fetch_archives
+    from didgen.data.download import fetch_archives
     from didgen.data.files import write_json
+    from didgen.data.mirror import archives_folder
     from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
     from didgen.data.transfer_progress import readable
     from didgen.data.web import shown

@@ -1,5 +1,6 @@
 """Fine-tune the backbone once, with the region-aware attention loss (Eq. 1, 3, 4)."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -114,6 +115,11 @@ class Settings(Section):
         8, ge=0, description="validation images with a mask that are looked at; 0: none"
     )
     validation_samples: int = Field(2, ge=0, description="samples drawn at each look")
+    deterministic: bool = Field(
+        True,
+        description="on a GPU, kernels that repeat bit by bit, so that a resumed training ends as "
+        "an undisturbed one; false may be faster",
+    )
     tensorboard: bool = Field(
         False, description="write TensorBoard files beside the saved state (package tensorboard)"
     )
@@ -175,19 +181,28 @@ def run(config: Config) -> None:
     Raises: `BackboneError` for an unusable backbone, `ValueError` for unfit images or captions,
     `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`.
     """
+    from didgen.backbone.precision import default_device
+    from didgen.backbone.reproducible import deterministic_kernels
+    from didgen.data.locks import sole_writer
     from didgen.synthesis.didgen import parallel
 
     if config.processes > 1 and not parallel.inside():
-        _check_devices(config.processes)
+        parallel.take_gpus(config.processes)
         parallel.spawn(config.processes, run, config)
         return
-    with parallel.joined(config.sharding == "full") as team:
+    kernels = deterministic_kernels(default_device() if config.deterministic else "cpu")
+    with (
+        parallel.joined(config.sharding == "full") as team,
+        kernels,
+        sole_writer(config.state) if team.rank == 0 else contextlib.nullcontext(),
+    ):
         _run(config, team)
 
 
 def _run(config: Config, team: "Team") -> None:
     from didgen.backbone.handle import Backbone
     from didgen.backbone.precision import default_device
+    from didgen.data.leftovers import remove_leftovers
     from didgen.stages.training_inputs import (
         SIDE,
         add_placeholders,
@@ -214,6 +229,9 @@ def _run(config: Config, team: "Team") -> None:
     state = config.state / state_key(config, items, backbone)
     if team.rank > 0:
         team.wait()
+    else:
+        remove_leftovers(state)
+        remove_leftovers(config.out.parent, of=config.out.name)
     with explain_no_memory():
         cache = build_cache(
             backbone, items, (prefix, ""), state, resolution=SIDE, flips=config.flips
@@ -249,19 +267,11 @@ def _write(
         write_csv(folder / "training.csv", pd.DataFrame([vars(step) for step in curve]))
         if watch.validations:
             write_csv(folder / "validation.csv", pd.DataFrame(watch.validations))
-        if (state / PICTURES).is_dir():
-            shutil.copytree(state / PICTURES, folder / PICTURES)
+            (folder / PICTURES).mkdir()
+        for row in watch.validations:
+            name = f"{PICTURES}/step-{row['step']:07d}.png"
+            shutil.copyfile(state / name, folder / name)
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
-
-
-def _check_devices(processes: int) -> None:
-    import torch
-
-    there = torch.cuda.device_count()
-    if torch.cuda.is_available() and processes > there:
-        raise ValueError(
-            f"finetune.processes: found {processes}, expected at most {there}, one for each GPU"
-        )
 
 
 def _validation(

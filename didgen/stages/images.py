@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -25,15 +25,20 @@ class Settings(Section):
         None, description="diagnoses to synthesize; null: all that the training set has"
     )
     per_class: int = Field(40, ge=1, description="images a class; the paper: 1000")
-    prompts: Literal["dermprompt", "prefix"] = Field(
+    prompts: Literal["dermprompt", "prefix", "recombined", "llm"] = Field(
         "dermprompt",
-        description="`dermprompt`: captions of the class's training images; `prefix`: the prefix "
-        "and the diagnosis only",
+        description="`dermprompt`: captions of the class's training images; `recombined`: new ones "
+        "from the attributes of two of them; `llm`: new ones by the language model that wrote the "
+        "captions; `prefix`: the prefix and the diagnosis only",
     )
     steps: int = Field(50, ge=1, le=1000, description="sampling steps")
     guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
-    batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="images sampled together; another number may change an image's last bits",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
     )
@@ -44,10 +49,19 @@ class Config(Settings):
 
     train: Path = Field(description="manifest of the training images")
     captions: Path = Field(description="captions.csv of the caption stage")
+    prompts_file: Path | None = Field(
+        None, description="prompts.csv of the prompts stage, for `prompts: llm`"
+    )
     backbone: Path = Field(description="fine-tuned diffusers folder")
     out: Path = Field(description="folder to write: images/, metadata.csv")
     shard: str = Field("1/1", description="which of how many shards to make: k/n")
     seed: int = Field(0, ge=0, description="seed from which every image's own seed is derived")
+    workers: int = Field(
+        1, ge=1, le=1024, description="on a processor: most processes to sample in, one core each"
+    )
+    memory_mb: int | None = Field(
+        None, ge=1, description="memory that they may take together; null: what is free"
+    )
 
 
 def run(config: Config) -> None:
@@ -56,12 +70,8 @@ def run(config: Config) -> None:
     Raises: `ValueError` for a class without training captions or an unusable backbone.
     """
     from didgen.stages.synthetic_set import synthesize_to_folder
-    from didgen.synthesis.protocol import shard_of
 
-    requests = _requests(config)
-    chosen = shard_of(requests, config.shard)
-    LOGGER.info("%d images, shard %s of %d", len(chosen), config.shard, len(requests))
-    synthesize_to_folder(chosen, config, options={
+    synthesize_to_folder(_requests(config), config, options={
         "steps": config.steps,
         "guidance_scale": config.guidance_scale,
         "scheduler": config.scheduler,
@@ -90,13 +100,33 @@ def _requests(config: Config) -> list["Request"]:
     requests = []
     for code in classes:
         parents = train.loc[train["label"] == code, "id"].tolist()
-        for number in range(config.per_class):
+        drafts = _captions(config, code, parents, captions, tokenizer)
+        for number, (parent, caption) in enumerate(drafts):
             name = f"SYN_{code}_{number:05d}"
-            parent, caption = _caption(config, code, number, parents, captions)
             prompt = build_prompt(caption, tokenizer)
             seed = derive_seed(config.seed, name)
             requests.append(Request(name, code, caption, prompt, seed, parent_ids=parent))
     return requests
+
+
+def _captions(
+    config: Config, code: str, parents: list[str], captions: "pd.Series", tokenizer: Any
+) -> list[tuple[tuple[str, ...], str]]:
+    """Parent ids and caption of each image of a class."""
+    if config.prompts == "llm":
+        from didgen.stages.prompts import read_prompts
+
+        return read_prompts(config.prompts_file, code, config.per_class)
+    if config.prompts == "recombined":
+        from didgen.captions.recombine import recombine
+        from didgen.stages.prompts import class_captions
+
+        (own,) = class_captions(config.train, config.captions, (code,))
+        made, counts = recombine(own, config.per_class, tokenizer, config.seed)
+        LOGGER.info("%s: %d new prompts, %d repeated", code, counts.made, counts.repeated)
+        return [(prompt.parent_ids, prompt.caption) for prompt in made]
+    numbers = range(config.per_class)
+    return [_caption(config, code, number, parents, captions) for number in numbers]
 
 
 def _caption(

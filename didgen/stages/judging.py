@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 
+# What a saved state does not depend on: it may be continued with other values of these.
+FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb")
+
+
 class JudgeConfig(Protocol):
     """The fields of a stage's Config that name an arm's data."""
 
@@ -25,54 +29,113 @@ class JudgeConfig(Protocol):
     synthetic: Path | None
     arm: str
     seed: int
+    real_images: int | None
+    weights: str | None
     out: Path
+    state: Path | None
 
-    def model_dump_json(self) -> str: ...
+    def model_dump_json(self, *, exclude: set[str] | None = None) -> str: ...
 
 
 def load_arm(
     config: JudgeConfig, need: Literal["label", "mask"]
 ) -> tuple[dict[str, "pd.DataFrame"], dict[str, Any]]:
-    """The tables of an arm ("train", "val", "test", and "real": train without synthetic rows).
+    """The tables of an arm ("train", "val", "test", and "real": train without what the arm adds).
 
     Also returns how many images each has and how many lack what the task needs.
-    Raises: ValueError for leaks between them, or the synthetic arm without synthetic images.
+    Raises: ValueError for leaks between them, or an arm whose images are not there.
     """
     import pandas as pd
 
+    from didgen.downstream.arms import compose, parse_arm
     from didgen.downstream.datasets import check_apart, usable_rows
 
-    if config.arm == "synthetic" and config.synthetic is None:
-        raise ValueError(
-            "found arm 'synthetic' without synthetic images, expected --synthetic metadata.csv"
-        )
+    arm = parse_arm(config.arm)
     paths = {"real": config.train, "val": config.val, "test": config.test}
-    if config.arm == "synthetic":
+    if arm.needs_synthetic and config.synthetic is not None:
         paths["synthetic"] = config.synthetic
     frames, without = {}, {}
     for name, path in paths.items():
         frames[name], without[name] = usable_rows(path, need)
+    made = frames.pop("synthetic", None)
     check_apart(
         frames["real"],
         {"val": frames["val"], "test": frames["test"]},
-        frames.get("synthetic"),
+        made if arm.kind == "synthetic" else None,
     )
-    made = frames.get("synthetic")
-    frames["train"] = (
-        frames["real"] if made is None else pd.concat([frames["real"], made], ignore_index=True)
-    ).fillna({"patient_id": "", "lesion_id": ""})
+    frames["real"] = _limited(frames["real"], config.real_images, need)
+    added = compose(arm, frames["real"], made, by_class=need == "label")
+    frames["train"] = pd.concat([frames["real"], added], ignore_index=True).fillna(
+        {"patient_id": "", "lesion_id": ""}
+    )
     counts = {
         "n_train": len(frames["train"]),
-        "n_synthetic": 0 if made is None else len(made),
+        "n_real": len(frames["real"]),
+        "n_synthetic": len(added) if arm.kind == "synthetic" else 0,
+        "n_duplicates": len(added) if arm.kind == "duplicates" else 0,
         "n_val": len(frames["val"]),
         "n_test": len(frames["test"]),
         f"n_without_{need}": {"train" if k == "real" else k: n for k, n in without.items()},
     }
     LOGGER.info(
-        "arm %s: %d training images, %d of them synthetic; %d validation, %d test",
-        config.arm, counts["n_train"], counts["n_synthetic"], counts["n_val"], counts["n_test"],
+        "arm %s: %d real training images, %d %s added; %d validation, %d test",
+        config.arm, counts["n_real"], len(added),
+        "synthetic" if arm.kind == "synthetic" else "repeated", counts["n_val"], counts["n_test"],
     )  # fmt: skip
     return frames, counts
+
+
+def _limited(
+    real: "pd.DataFrame", wanted: int | None, need: Literal["label", "mask"]
+) -> "pd.DataFrame":
+    from didgen.downstream.arms import proportionate
+
+    if wanted is None:
+        return real
+    if wanted > len(real):
+        raise ValueError(
+            f"real_images: found {wanted}, expected at most {len(real)}, the training images that "
+            f"have a {need}; lower it or set it to null"
+        )
+    return proportionate(real, wanted, by_class=need == "label")
+
+
+def state_folder(config: JudgeConfig, frames: dict[str, "pd.DataFrame"]) -> Path | None:
+    """Where this training's state belongs: a folder named after its settings and inputs."""
+    import hashlib
+
+    import timm
+    import torch
+
+    import didgen
+
+    if config.state is None:
+        return None
+    settings = config.model_dump_json(exclude=set(FREE))
+    versions = f"{didgen.__version__}/{torch.__version__}/{timm.__version__}"
+    digest = hashlib.sha256(f"{settings}/{versions}".encode())
+    if config.weights is not None and Path(config.weights).is_file():
+        digest.update(Path(config.weights).read_bytes())
+    bytes_of: dict[Path, bytes] = {}
+    for name in ("train", "val"):
+        frame = frames[name]
+        rows = zip(frame["id"], frame["label"], frame["image"], frame["mask"], strict=True)
+        for own, label, *files in rows:
+            digest.update(f"{name}\0{own}\0{label}\0".encode())
+            for file in files:
+                if isinstance(file, Path):
+                    if file not in bytes_of:
+                        bytes_of[file] = hashlib.sha256(file.read_bytes()).digest()
+                    digest.update(bytes_of[file])
+    return config.state / digest.hexdigest()[:16]
+
+
+def finish_state(state: Path | None) -> None:
+    """Remove the state of a training whose results are written."""
+    import shutil
+
+    if state is not None:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 def write_results(
@@ -87,12 +150,17 @@ def write_results(
     import pandas as pd
 
     from didgen.data.files import write_csv, write_json
+    from didgen.downstream.arms import parse_arm
 
+    arm = parse_arm(config.arm)
     training = dataclasses.asdict(outcome)
     curves = training.pop("curves")
     report = {
         "task": task,
         "arm": config.arm,
+        "kind": arm.kind,
+        "synthetic_set": arm.set_name,
+        "ratio": arm.ratio,
         "seed": config.seed,
         "model": built.describe(),
         **details,

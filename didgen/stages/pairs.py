@@ -63,14 +63,18 @@ class Settings(Section):
     schedule: Literal["constant", "sqrt-linear"] = Field(
         "constant", description="eta over the steps: as printed, or falling as released"
     )
-    guide_every: int = Field(1, ge=1, description="guide each n-th step of the guided range")
+    guide_every: int = Field(
+        2, ge=1, description="guide each n-th step of the guided range; the paper: 1"
+    )
     guide_layers: Literal["all", "to-coarse", "down"] = Field(
         "all",
         description="attention layers that guidance reads: all, those up to the coarsest of the "
         "way up, or those of the way down alone; fewer are cheaper",
     )
     reuse_prediction: bool = Field(
-        False, description="take the guided pass's output for the step's conditional prediction"
+        True,
+        description="take the guided pass's output for the step's conditional prediction; the "
+        "paper: false",
     )
     retries: int = Field(
         2, ge=0, description="times an image that diverges is sampled again, with another seed"
@@ -94,7 +98,11 @@ class Settings(Section):
     min_piece: float = Field(
         0.0, ge=0, le=1, description="drop pieces smaller than this share of the image"
     )
-    batch_size: int = Field(8, ge=1, description="images sampled together; results do not change")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="images sampled together; another number may change an image's last bits",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
     )
@@ -112,6 +120,12 @@ class Config(Settings):
     out: Path = Field(description="folder to write: images/, masks/, conditions/, metadata.csv")
     shard: str = Field("1/1", description="which of how many shards to make: k/n")
     seed: int = Field(0, ge=0, description="seed from which every pair's own seed is derived")
+    workers: int = Field(
+        1, ge=1, le=1024, description="on a processor: most processes to sample in, one core each"
+    )
+    memory_mb: int | None = Field(
+        None, ge=1, description="memory that they may take together; null: what is free"
+    )
 
 
 def run(config: Config) -> None:
@@ -120,13 +134,9 @@ def run(config: Config) -> None:
     Raises: `ValueError` when no training image has a mask or the backbone is unusable.
     """
     from didgen.stages.synthetic_set import synthesize_to_folder
-    from didgen.synthesis.protocol import shard_of
 
-    requests = pair_requests(config)
-    chosen = shard_of(requests, config.shard)
-    LOGGER.info("%d pairs, shard %s of %d", len(chosen), config.shard, len(requests))
     options = {name: getattr(config, name) for name in OPTIONS}
-    synthesize_to_folder(chosen, config, options)
+    synthesize_to_folder(pair_requests(config), config, options)
 
 
 def pair_requests(config: Config) -> list["Request"]:

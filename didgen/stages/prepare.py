@@ -10,16 +10,21 @@ from didgen.data.classes import CLASSES
 from didgen.data.settings import Section
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from didgen.data.duplicates import Pair
-    from didgen.data.preparation import Prepared
     from didgen.data.sources.records import Record
 
 LOGGER = logging.getLogger(__name__)
 Code = Literal["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 # Sources that are read from `folder`; all but `folder` itself are published data sets.
 FOLDER_SOURCES = ("folder", "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20")
+# Keys that only some sources read: set for another, they would be without effect.
+READ_BY = {
+    "phantoms": ("phantoms",),
+    "mirror": ("isic2018",),
+    "table": ("table",),
+    "columns": ("table",),
+    "labels": ("table", "folder"),
+    "folder": FOLDER_SOURCES,
+}
 
 
 class Settings(Section):
@@ -83,15 +88,30 @@ class Settings(Section):
         ge=6,
         description="images kept that have a mask but no label, drawn by seed; null: all",
     )
-    splits: Literal["grouped", "official"] = Field(
-        "grouped",
-        description="`grouped`: by patient, lesion and cluster of duplicates, stratified by class; "
-        "`official`: the splits that the source brings",
+    tasks: tuple[Literal["classification", "segmentation"], ...] = Field(
+        ("classification", "segmentation"),
+        min_length=1,
+        description="what the run is judged on; without `segmentation` the images need no masks, "
+        "and no pairs are made; without `classification` they need no labels, and no images are "
+        "made from text alone",
+    )
+    splits: Literal["auto", "grouped", "official"] = Field(
+        "auto",
+        description="`grouped`: new ones by patient, lesion and cluster of duplicates, stratified "
+        "by class; `official`: those that the source states, val taken out of train where it "
+        "states none; `auto`: official where the images state train and test, else grouped; "
+        "isic2018 states its own only where `official` is asked for",
     )
     near_duplicates: bool = Field(
         True,
         description="find photographs of one lesion by their pixels, over all tasks, and keep them "
         "in one split; exact copies are found in any case; phantoms are not compared",
+    )
+    compare_left_out: bool = Field(
+        True,
+        description="also decode and compare the images that `max_per_class`, `max_masks` and "
+        "`classes` leave out: two images that only a third one relates then stay together; false "
+        "is faster, and still follows the lesions and patients of images left out",
     )
     on_leak: Literal["drop", "error", "warn"] = Field(
         "drop",
@@ -99,7 +119,11 @@ class Settings(Section):
         "relatives of test images out of train and val, and those of val images out of train",
     )
     val_fraction: float = Field(
-        0.15, gt=0, lt=0.5, description="share of validation images, grouped"
+        0.15,
+        gt=0,
+        lt=0.5,
+        description="share of validation images: of all, grouped; of train, where an official "
+        "split has no val. Groups stay whole, so shares are met nearly: summary.json says how",
     )
     test_fraction: float = Field(0.25, gt=0, lt=0.5, description="share of test images, grouped")
 
@@ -119,6 +143,20 @@ class Settings(Section):
             )
         if self.source == "phantoms" and self.splits == "official":
             raise ValueError("phantoms have no official splits; use splits: grouped")
+        for key, sources in READ_BY.items():
+            found = getattr(self, key)
+            if self.source not in sources and found != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key}: found {found!r}, but source {self.source} does not read it, only "
+                    f"{', '.join(sources)}; remove it or choose such a source"
+                )
+        if self.splits == "official" and self.test_fraction != 0.25:
+            raise ValueError(
+                f"test_fraction: found {self.test_fraction}, but splits: official keeps the test "
+                "set that the source states; remove it or use splits: grouped"
+            )
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks repeat: found {list(self.tasks)}; name each once")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes repeat: found {list(self.classes)}; name each once")
         return self
@@ -128,6 +166,12 @@ class Config(Settings):
     """Settings and paths of the stage."""
 
     seed: int = Field(0, ge=0, description="seed of the phantoms, of the draw and of the split")
+    listing: Path | None = Field(
+        None,
+        description="JSON that `fetch` wrote: the archives of source isic2018; null: they are "
+        "sought where `mirror` and `archives` say",
+    )
+    workers: int | None = Field(None, ge=1, le=256, description="processes; null: one a core")
     out: Path = Field(description="folder to write: images/, masks/, train.csv, val.csv, test.csv")
 
 
@@ -139,28 +183,40 @@ def run(config: Config) -> None:
     """
     from didgen.data.files import remove_unlisted, write_json, write_text
     from didgen.data.manifest import SPLITS, write_manifest
-    from didgen.data.preparation import Plan, as_table, prepare_images
-    from didgen.data.selection import choose_records
+    from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
+    from didgen.data.preparation import Plan, as_table, look_at_images, prepare_images
+    from didgen.data.selection import choose_records, identities
     from didgen.data.summary import summary
 
-    records, left_out = choose_records(
-        _read_source(config), config.classes, config.max_per_class, config.max_masks, config.seed
-    )
-    _check_before_pixels(records, config)
+    limits = (config.max_per_class, config.max_masks, config.seed, config.tasks)
+    choice = choose_records(_read_source(config), config.classes, *limits)
+    rule = SplitRule(
+        config.splits, config.on_leak, config.val_fraction, config.test_fraction, config.seed,
+        config.tasks,
+    )  # fmt: skip
+    kept, everyone = identities(choice.kept), identities(choice.everyone)
+    basis = check_before_pixels(kept, everyone, rule, f"source {config.source}")
     _claim_folder(config.out)
-    LOGGER.info("preparing %d images at %d px", len(records), config.size)
-    near = config.near_duplicates and config.source != "phantoms"
+    LOGGER.info("preparing %d images at %d px", len(choice.kept), config.size)
+    phantoms = config.source == "phantoms"
+    near = config.near_duplicates and not phantoms
     plan = Plan(config.out, config.size, config.fit, config.hair_removal, near)
-    prepared = prepare_images(records, plan)
-    frame, keep, leaks = _without_leaks(as_table(prepared), prepared, config)
-    kept = frame[keep]
+    prepared = prepare_images(choice.kept, plan, config.workers)
+    # Two images that only a third one relates belong together, even where the third is left out.
+    compared = choice.passed_over if config.compare_left_out and not phantoms else []
+    looked = look_at_images(compared, plan, config.workers)
+    pairs, finder = duplicates_of([*prepared, *looked])
+    everyone = identities(choice.in_order([item.row["id"] for item in looked]))
+    parts = partition(as_table(prepared), everyone, pairs, basis, rule, finder)
+    kept = parts.frame[parts.keep]
     for split in SPLITS:
         write_manifest(kept[kept["split"] == split], config.out / f"{split}.csv")
-    _check_written(config)
-    write_json(config.out / "leaks.json", leaks)
-    left_out["related to a later split"] = int((~keep).sum())
-    here = [item for item, kept_too in zip(prepared, keep, strict=True) if kept_too]
-    write_json(config.out / "summary.json", summary(kept, here, left_out, config.source))
+    _check_written(config.out)
+    write_json(config.out / "leaks.json", parts.leaks | {"n_compared": len(prepared) + len(looked)})
+    left_out = choice.left_out | {"related to a later split": int((~parts.keep).sum())}
+    here = [item for item, stays in zip(prepared, parts.keep, strict=True) if stays]
+    told = summary(kept, here, left_out, config.source) | {"split_rule": parts.told}
+    write_json(config.out / "summary.json", told)
     write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
     remove_unlisted(config.out, ("images", "masks"), [*kept["image"], *kept["mask"]])
     LOGGER.info("images by split: %s", kept["split"].value_counts().to_dict())
@@ -191,10 +247,12 @@ def _read_source(config: Config) -> list["Record"]:
 
         return phantom_records(config.phantoms, config.classes, config.seed)
     if config.source == "isic2018":
-        from didgen.data.download import archives_folder
+        from didgen.data.mirror import archives_folder, listed_folder
         from didgen.data.sources.isic2018 import isic2018_records
 
         folder = archives_folder(config.mirror, config.archives)
+        if config.listing:
+            folder = listed_folder(config.listing)
         return isic2018_records(folder, official=config.splits == "official")
     if config.source == "table":
         from didgen.data.sources.own import own_records
@@ -212,82 +270,19 @@ def _read_source(config: Config) -> list["Record"]:
     return getattr(importlib.import_module(module), function)(Path(config.folder))
 
 
-def _check_before_pixels(records: list["Record"], config: Config) -> None:
-    """Find out what no pixels are needed for, before hours may be spent on writing them."""
-    from didgen.data.manifest import check_groups, check_identities
-    from didgen.data.selection import check_official, check_splits, identities
-
-    frame, where = identities(records).assign(cluster=""), f"source {config.source}"
-    if config.splits == "grouped":
-        frame["split"] = _grouped(frame, config)
-        check_identities(frame, where)
-        check_splits(frame, "add images of other patients or raise the fractions")
-        return
-    check_official(frame, where)
-    if config.on_leak == "error":
-        check_groups(frame, where)
-    check_splits(frame, "correct the source's splits or use data.splits: grouped")
-
-
-def _grouped(frame: "pd.DataFrame", config: Config) -> list[str]:
-    from didgen.data.leaks import groups_of
-    from didgen.data.splits import grouped_split
-
-    strata = frame["label"].replace("", "mask only").tolist()
-    fractions = (config.val_fraction, config.test_fraction)
-    return grouped_split(strata, groups_of(frame), *fractions, config.seed).tolist()
-
-
-def _without_leaks(
-    frame: "pd.DataFrame", prepared: list["Prepared"], config: Config
-) -> tuple["pd.DataFrame", "pd.Series", dict]:
-    """Relate the images by their pixels, split or audit; the table, which rows stay, the audit."""
-    import pandas as pd
-
-    from didgen.data.duplicates import cluster_names
-    from didgen.data.leaks import apply_policy, leak_table
-    from didgen.data.selection import check_splits
-
-    pairs, finder = _duplicates(prepared)
-    frame["cluster"] = cluster_names(pairs, frame["id"].tolist())
-    keep, crossing = pd.Series(True, index=frame.index), []
-    official = config.splits == "official"
-    if official:
-        keep[:], crossing = apply_policy(frame, pairs, config.on_leak)
-    else:
-        frame["split"] = _grouped(frame, config)
-    check_splits(frame[keep], "too many related images: use another source or data.splits: grouped")
-    leaks = leak_table(frame, pairs, crossing, keep, config.on_leak, finder, official)
-    return frame, keep, leaks
-
-
-def _duplicates(prepared: list["Prepared"]) -> tuple[list["Pair"], str]:
-    from didgen.data.duplicates import DuplicateRule, exact_pairs, find_duplicates
-
-    rule = DuplicateRule()
-    if all(item.fingerprint for item in prepared):
-        pairs, finder = (
-            find_duplicates([item.fingerprint for item in prepared], rule),
-            rule.sentence(),
-        )
-    else:
-        pairs, finder = exact_pairs([item.digest for item in prepared]), "Identical pixels."
-    near = sum(pair.kind == "near" for pair in pairs)
-    LOGGER.info("duplicates: %d exact, %d near; %s", len(pairs) - near, near, finder)
-    return pairs, finder
-
-
-def _check_written(config: Config) -> None:
+def _check_written(out: Path) -> None:
     """Assert on the manifests as written that nothing related stands in two splits.
 
-    Raises: `ManifestError`. With official splits and `on_leak: warn` leaks are what was asked for.
+    Raises: `ManifestError`. Leaks that the user accepts (`on_leak: warn`) are marked, and pass.
     """
     import pandas as pd
 
+    from didgen.data.leaks import ACCEPTED
     from didgen.data.manifest import SPLITS, check_groups, check_identities, read_manifest
 
-    files = [config.out / f"{split}.csv" for split in SPLITS]
+    files = [out / f"{split}.csv" for split in SPLITS]
     frame = pd.concat([read_manifest(path, check_files=False) for path in files])
     check_identities(frame, "manifests as written")
-    if config.splits == "grouped" or config.on_leak != "warn":
-        check_groups(frame, "manifests as written")
+    if "leak" in frame:
+        frame = frame[frame["leak"] != ACCEPTED]
+    check_groups(frame, "manifests as written")

@@ -1,96 +1,186 @@
 """What the stages `images` and `pairs` share: requests to a folder of samples that resumes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from didgen.backbone.handle import Backbone
     from didgen.synthesis.protocol import Request, Sample
 
 LOGGER = logging.getLogger(__name__)
 
 # Part of a set's key: rows of an earlier layout are not continued.
-ROWS = "rows with area, border_contact and pale_outside"
+ROWS = "rows with area, border_contact and pale_outside; fixed batches, one thread"
+FOLDERS = ("images", "masks", "conditions")
+PARTS = ".parts"
+# Sampling steps of one image that take as long as the start of a process, with a small backbone.
+WORTH = 200
 
 
 def synthesize_to_folder(
     requests: Sequence["Request"], config: Any, options: Mapping[str, Any]
 ) -> None:
-    """Make every request's sample with the method `config.method` and write the set.
+    """Make this shard's samples with the method `config.method` and write the set.
 
-    Samples that an interrupted run with the same settings left behind are kept, not made again.
-    Failed samples are counted, listed in `failed.csv` and never enter `metadata.csv`.
+    `requests` are those of all shards. They fall into batches by their order alone, and shards
+    take whole batches: an image is always made in the same place beside the same others, so that
+    its bytes depend on seed and settings, not on shards, processes or what was made before.
+    Samples that an interrupted run with the same settings left behind are kept, but a batch of
+    which one is missing is made anew. Failed samples are counted, listed in `failed.csv` and never
+    enter `metadata.csv`.
+    """
+    from didgen.backbone.handle import Backbone
+    from didgen.backbone.precision import default_device
+    from didgen.backbone.reproducible import reproducible
+    from didgen.data.locks import sole_writer
+    from didgen.data.progress import track
+    from didgen.stages.batch_processes import share_out
+    from didgen.synthesis.didgen.layouts import check_layouts, log_doubts
+    from didgen.synthesis.protocol import shard_of
+
+    batches = shard_of(fixed_batches(requests, config.batch_size), config.shard)
+    chosen = [request for batch in batches for request in batch]
+    LOGGER.info("%d samples, shard %s of %d", len(chosen), config.shard, len(requests))
+    device = default_device()
+    with reproducible(device), sole_writer(config.out):
+        backbone = Backbone.load(config.backbone, device=device)
+        # All of them now: a mask that cannot be used should not end the run hours later.
+        log_doubts(check_layouts(chosen, backbone.image_size))
+        checkpoint = backbone.checksum()[:16]
+        parts = _open_parts(chosen, config, checkpoint, device.type)
+        todo = [batch for batch in batches if not all(_is_done(each, parts) for each in batch)]
+        left = sum(map(len, todo))
+        if left < len(chosen):
+            LOGGER.info("%d of %d samples are there already", len(chosen) - left, len(chosen))
+        processes = _processes(config, backbone, todo) if device.type == "cpu" else 1
+        make = _maker(backbone, config, dict(options), checkpoint, todo)
+        given = (_load_maker, config, dict(options), checkpoint, todo)
+        label = f"synthesize (batches of {config.batch_size}, {processes} processes)"
+        for _ in track(share_out(len(todo), processes, make, *given), len(todo), label=label):
+            pass
+        _write_tables(chosen, config, parts)
+
+
+def fixed_batches(requests: Sequence["Request"], size: int) -> list[list["Request"]]:
+    """The requests in batches of `size`, the last of them perhaps shorter."""
+    return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
+
+
+def _processes(config: Any, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
+    """How many processes sample: as many as allowed, useful and within the memory."""
+    from didgen.stages.batch_processes import memory_allows, process_count
+
+    work = sum(map(len, todo)) * config.steps
+    count = process_count(config.workers, len(todo), work, WORTH)
+    weights = sum(p.numel() * p.element_size() for m in backbone.modules() for p in m.parameters())
+    given = None if config.memory_mb is None else config.memory_mb / 1e3
+    fitting = min(count, memory_allows(weights / 1e9, given))
+    if fitting < count:
+        LOGGER.info("%d of %d processes: memory allows no more", fitting, count)
+    return fitting
+
+
+def _maker(
+    backbone: "Backbone",
+    config: Any,
+    options: Mapping[str, Any],
+    checkpoint: str,
+    batches: Sequence[Sequence["Request"]],
+) -> Callable[[int], None]:
+    """A function that makes the n-th of the batches and writes what is missing of it."""
+    from didgen.synthesis.protocol import load_method
+
+    synthesizer = load_method(config.method)(backbone, **options)
+    parts = config.out / PARTS
+
+    def make(number: int) -> None:
+        batch = batches[number]
+        # Kernels are chosen by shape, so a short batch could round differently: all are full.
+        filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
+        for sample in synthesizer.synthesize(filled)[: len(batch)]:
+            if not _is_done(sample.request, parts):
+                _write_sample(sample, config, checkpoint, parts)
+
+    return make
+
+
+def _load_maker(
+    config: Any,
+    options: Mapping[str, Any],
+    checkpoint: str,
+    batches: Sequence[Sequence["Request"]],
+) -> Callable[[int], None]:
+    """`_maker` in a process of its own, which loads a backbone of its own."""
+    from didgen.backbone.handle import Backbone
+
+    backbone = Backbone.load(config.backbone, device="cpu")
+    return _maker(backbone, config, options, checkpoint, batches)
+
+
+def _write_tables(requests: Sequence["Request"], config: Any, parts: Path) -> None:
+    """Write `failed.csv`, `config.json` and last `metadata.csv`.
+
+    What the table does not name is removed: files of earlier settings, or of killed writes.
     """
     import pandas as pd
 
-    from didgen.backbone.handle import Backbone
-    from didgen.backbone.precision import default_device
-    from didgen.data.files import write_csv, write_text
+    from didgen.data.files import remove_unlisted, write_csv, write_text
+    from didgen.data.leftovers import remove_leftovers
     from didgen.data.manifest import write_manifest
-    from didgen.data.progress import track
-    from didgen.synthesis.didgen.layouts import check_layouts, log_doubts
-    from didgen.synthesis.protocol import load_method
 
-    backbone = Backbone.load(config.backbone, device=default_device())
-    # All of them now: a mask that cannot be used should not end the run hours later.
-    log_doubts(check_layouts(requests, backbone.image_size))
-    checkpoint = backbone.checksum()[:16]
-    parts = _open_parts(requests, config, checkpoint)
-    todo = [request for request in requests if not _is_done(request, parts)]
-    if len(todo) < len(requests):
-        LOGGER.info("%d of %d samples are there already", len(requests) - len(todo), len(requests))
-    synthesizer = load_method(config.method)(backbone, **options)
-    batches = [todo[i : i + config.batch_size] for i in range(0, len(todo), config.batch_size)]
-    for batch in track(batches, label=f"synthesize (batches of {config.batch_size})"):
-        # Kernels are chosen by shape, so a short batch could round differently: every batch is
-        # full, and an image has the same bytes in whatever shard and place it is made.
-        filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
-        for sample in synthesizer.synthesize(filled)[: len(batch)]:
-            _write_sample(sample, config, checkpoint, parts)
     rows = [
         pd.read_csv(parts / f"{request.id}.csv", dtype=str, keep_default_na=False)
         for request in requests
     ]
-    frame = pd.concat(rows, ignore_index=True) if rows else _empty_set()
+    frame = pd.concat(rows, ignore_index=True).fillna("") if rows else _empty_set()
     failed = frame[frame["failure"] != ""]
     if len(failed):
         LOGGER.warning("%d of %d samples failed; see failed.csv", len(failed), len(frame))
-    write_csv(config.out / "failed.csv", failed[["id", "seed", "failure"]])
     good = frame[frame["failure"] == ""].drop(columns="failure")
+    listed = [name for name in ("image", "mask", "condition") if name in good]
+    remove_unlisted(config.out, FOLDERS, filter(None, good[listed].to_numpy().ravel()))
+    for folder in (config.out, parts):
+        remove_leftovers(folder)
+    write_csv(config.out / "failed.csv", failed[["id", "seed", "failure"]])
+    settings = config.model_dump_json(indent=2, exclude={"workers", "memory_mb"})
+    write_text(config.out / "config.json", settings + "\n")
     if len(good):
         write_manifest(good, config.out / "metadata.csv")
     else:
         write_csv(config.out / "metadata.csv", good)
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str) -> Path:
+def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str, device: str) -> Path:
     """The folder of one row file a sample; a set made from anything else is cleared first.
 
-    Its key covers settings, checkpoint, versions and the requests themselves, masks included.
+    Its key covers settings, checkpoint, versions, the kind of device and the requests themselves,
+    masks included.
     """
     import hashlib
     import shutil
 
     import diffusers
+    import torch
 
     import didgen
     from didgen.data.files import write_text
 
-    settings = config.model_dump_json(exclude={"out", "shard", "batch_size"})
-    versions = f"{didgen.__version__}/{diffusers.__version__}"
+    settings = config.model_dump_json(exclude={"out", "shard", "workers", "memory_mb"})
+    versions = f"{didgen.__version__}/{diffusers.__version__}/{torch.__version__}/{device}"
     digest = hashlib.sha256(f"{settings}/{checkpoint}/{versions}/{ROWS}".encode())
     for request in requests:
         digest.update(f"{request.id}\0{request.prompt}\0{request.seed}\0".encode())
         digest.update(b"" if request.mask is None else request.mask.tobytes())
     key = digest.hexdigest()[:16]
-    marker = config.out / ".parts" / "key"
+    marker = config.out / PARTS / "key"
     if marker.is_file() and marker.read_text() != key:
         LOGGER.info("settings, inputs or checkpoint have changed: samples are made afresh")
-        for name in (".parts", "images", "masks", "conditions"):
+        # The key goes last: killed half way, this is done again.
+        for name in (*FOLDERS, PARTS):
             shutil.rmtree(config.out / name, ignore_errors=True)
     write_text(marker, key)
     return marker.parent

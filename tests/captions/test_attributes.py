@@ -2,7 +2,9 @@ import pytest
 from pydantic import ValidationError
 
 from didgen.captions.attributes import (
+    DERMOSCOPIC,
     GRID,
+    LISTS,
     Attributes,
     flip_horizontal,
     position_word,
@@ -64,6 +66,10 @@ def test_flip_swaps_left_and_right_only_and_is_its_own_inverse():
         {"artifacts": ("ink", "ink")},
         {"position": "middle"},
         {"mood": "good"},
+        {"network": "none"},
+        {"vessels": ("comma", "dotted", "crown")},
+        {"vessels": ("comma", "comma")},
+        {"structures": ("scale", "scale")},
     ],
 )
 def test_words_outside_the_vocabulary_are_refused(words):
@@ -76,3 +82,47 @@ def test_the_schema_lists_the_vocabulary_for_a_language_model():
     assert schema["additionalProperties"] is False
     assert "blue-gray" in str(schema["properties"]["colors"])
     assert "gel bubbles" in str(schema["properties"]["artifacts"])
+
+
+def leaves(node, path=""):
+    """Every part of a JSON schema that says what a value may be."""
+    if "$ref" in node or "anyOf" in node:
+        for option in node.get("anyOf", []):
+            yield from leaves(option, path)
+    elif node.get("type") == "array":
+        assert node.get("maxItems", len(node["items"].get("enum", []))) > 0, path
+        yield from leaves(node["items"], path)
+    elif node.get("type") != "null":
+        yield path, node
+
+
+def test_all_that_is_asked_for_is_a_choice_of_plain_words():
+    schema = Attributes.model_json_schema()
+    found = [leaf for n, node in schema["properties"].items() for leaf in leaves(node, n)]
+    assert {name for name, _ in found} == set(Attributes.model_fields)
+    for name, leaf in found:
+        if name == "diagnosis":  # known from elsewhere, never asked for
+            continue
+        words = leaf.get("enum", [leaf.get("const")])
+        assert words and all(words), name
+        assert all(w.isascii() and w.isprintable() and not set(w) & set('\\"') for w in words)
+
+
+def test_measurement_leaves_the_features_of_checklists_empty():
+    plain = Attributes(diagnosis="MEL", size="small")
+    assert all(not getattr(plain, name) for name in DERMOSCOPIC)
+    assert set(DERMOSCOPIC) < set(Attributes.model_fields)
+    lists = [n for n, f in Attributes.model_fields.items() if isinstance(f.default, tuple)]
+    assert sorted(LISTS) == sorted(lists)
+
+
+def test_every_value_is_defined_in_the_documentation():
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs/dermprompt.md").read_text()
+    for name in DERMOSCOPIC:
+        assert f"\n| {name} | " in text
+        node = Attributes.model_json_schema()["properties"][name]
+        for _, leaf in leaves(node):
+            for word in leaf.get("enum", [leaf.get("const")]):
+                assert word in text, (name, word)

@@ -42,3 +42,11 @@ def test_rows_are_read_as_they_are_written():
 def test_captions_without_attributes_are_refused():
     with pytest.raises(ValueError, match="lacks the columns diagnosis, size"):
         attributes_of({"id": "a", "caption": "A spot."})
+
+
+def test_features_of_checklists_are_read_and_may_be_missing_as_columns():
+    more = {"network": "atypical", "vessels": "dotted; comma", "structures": "", "veil": ""}
+    found = attributes_of(ROW | more)
+    assert (found.network, found.vessels, found.structures) == ("atypical", ("dotted", "comma"), ())
+    assert found.veil is None and found.streaks is None
+    assert attributes_of(ROW).network is None

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from didgen.captions.attributes import DERMOSCOPIC
 from didgen.captions.measure import MeasurementError, measure
 
 
@@ -23,7 +24,7 @@ def test_a_dark_disc_in_the_upper_left(ellipse, draw):
     found = measure(draw(mask, inner=(70, 40, 30)), mask, "MEL")
     words = found.attributes
     assert found.mask_source == "given"
-    assert words.model_dump() == {
+    assert words.model_dump(exclude=set(DERMOSCOPIC)) == {
         "diagnosis": "MEL",
         "size": "small",
         "shape": "round",
@@ -37,6 +38,8 @@ def test_a_dark_disc_in_the_upper_left(ellipse, draw):
     }
     assert found.numbers["area_share"] == pytest.approx(np.pi * 0.15**2, abs=0.003)
     assert found.numbers["row"] == pytest.approx(0.25, abs=0.005)
+    # sRGB (70, 40, 30) has L = 19.7.
+    assert found.numbers["region_lightness"] == pytest.approx(19.7, abs=0.2)
 
 
 def test_a_large_oval_at_the_right(ellipse, draw):
@@ -87,6 +90,15 @@ def test_dark_corners_ink_and_tone_beside_them(ellipse, draw):
     words = measure(image, mask).attributes
     assert set(words.artifacts) == {"dark corners", "ink"}
     assert words.skin_tone == plain.skin_tone and words.colors == plain.colors
+
+
+def test_a_bluish_light_is_no_ink(ellipse, draw):
+    mask = ellipse(128, 0.5, 0.5, 0.2, 0.2)
+    image = draw(mask, inner=(90, 40, 90), outer=(190, 180, 205))
+    image[10:60, 10:60] = (170, 155, 200)
+    assert measure(image, mask).attributes.artifacts == ()
+    image[80:90, 10:30] = (70, 40, 150)
+    assert measure(image, mask).attributes.artifacts == ("ink",)
 
 
 @pytest.mark.parametrize("with_line", [False, True])

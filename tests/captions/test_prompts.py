@@ -2,7 +2,6 @@ from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from didgen.captions import attributes as vocabulary
 from didgen.captions.attributes import Attributes
@@ -12,39 +11,14 @@ from didgen.captions.prompts import (
     ReservedWord,
     build_prompt,
     count_tokens,
+    placeholder_positions,
     prompt_statistics,
 )
 from didgen.captions.sentence import write_sentence
-from didgen.data.classes import CLASSES
+from tests.captions.made_up import Words, any_attributes
 
-
-class Words:
-    """A tokenizer with one token a word, plus start and end."""
-
-    def __init__(self, limit: int):
-        self.model_max_length = limit
-
-    def __call__(self, text, **options):
-        return {"input_ids": [0, *range(len(text.split())), 0]}
-
-
-def word(kind):
-    return st.none() | st.sampled_from(get_args(kind))
-
-
-any_attributes = st.builds(
-    Attributes,
-    diagnosis=st.none() | st.sampled_from(sorted(CLASSES)),
-    size=word(vocabulary.Size),
-    shape=word(vocabulary.Shape),
-    symmetry=word(vocabulary.Symmetry),
-    border=word(vocabulary.Border),
-    colors=st.lists(st.sampled_from(get_args(vocabulary.Color)), max_size=3, unique=True),
-    position=word(vocabulary.Position),
-    skin_tone=word(vocabulary.SkinTone),
-    hair=st.sampled_from(get_args(vocabulary.Hair)),
-    artifacts=st.lists(st.sampled_from(get_args(vocabulary.Artifact)), unique=True),
-)
+# Sentences of measured attributes alone; test_condense.py has those of all of them.
+measured_attributes = any_attributes(measured_only=True)
 
 
 @settings(
@@ -52,7 +26,7 @@ any_attributes = st.builds(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(attributes=any_attributes)
+@given(attributes=measured_attributes)
 def test_every_sentence_fits_clip_untrimmed(clip_tokenizer, attributes):
     caption = write_sentence(attributes)
     prompt = build_prompt(caption, clip_tokenizer)
@@ -112,3 +86,11 @@ def test_statistics():
     assert (found.count, found.max_tokens, found.trimmed, found.limit) == (2, 11, 1, 12)
     assert found.mean_tokens == pytest.approx(10.5)
     assert prompt_statistics([], Words(12)).count == 0
+
+
+def test_tags_are_allowed_in_a_caption_and_the_prefix_keeps_its_positions(clip_tokenizer):
+    prompt = build_prompt("A dark <lesion> on light <skin>.", clip_tokenizer)
+    found = placeholder_positions(prompt, clip_tokenizer)
+    assert found == {"<lesion>": [4, 10], "<skin>": [6, 13]}
+    with pytest.raises(ReservedWord, match="lesion"):
+        build_prompt("A <lesion> is a lesion.", clip_tokenizer)

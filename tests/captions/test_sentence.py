@@ -1,5 +1,7 @@
+import pytest
+
 from didgen.captions.attributes import Attributes
-from didgen.captions.sentence import write_sentence
+from didgen.captions.sentence import clauses_of, join_clauses, write_sentence
 from didgen.data.classes import CLASSES
 
 
@@ -51,3 +53,40 @@ def test_no_diagnosis_brings_a_reserved_word():
     for code in CLASSES:
         text = write_sentence(Attributes(diagnosis=code)).lower()
         assert "lesion" not in text and "skin" not in text
+
+
+FEATURES = {
+    "network": "atypical",
+    "veil": "present",
+    "vessels": ("dotted", "linear irregular"),
+    "dots_globules": "irregular",
+    "streaks": "regular",
+    "blotches": "irregular",
+    "regression": "white and blue",
+    "structures": ("shiny white lines", "ulceration"),
+}
+
+
+def test_dermoscopic_features_follow_what_is_measured():
+    measured = Attributes(diagnosis="MEL", size="small", position="top", artifacts=("ink",))
+    full = Attributes(**measured.model_dump() | FEATURES)
+    start = write_sentence(measured).removesuffix(".")
+    assert write_sentence(full) == start + (
+        ", atypical pigment network, blue-whitish veil, dotted and linear irregular vessels, "
+        "irregular dots and globules, regular streaks, irregular blotches, "
+        "white scar-like areas and blue-gray peppering, shiny white lines and ulceration."
+    )
+    assert write_sentence(full) == join_clauses(clauses_of(full))
+    assert join_clauses([]) == ""
+
+
+def test_what_is_absent_is_not_said():
+    words = ("network", "veil", "dots_globules", "streaks", "blotches", "regression")
+    assert write_sentence(Attributes(**dict.fromkeys(words, "absent"))) == "A spot."
+
+
+@pytest.mark.parametrize("name", sorted(FEATURES))
+def test_no_feature_brings_a_reserved_word_and_each_is_said(name):
+    text = write_sentence(Attributes(**{name: FEATURES[name]})).lower()
+    assert "lesion" not in text and "skin" not in text
+    assert text.count(",") == 1

@@ -1,4 +1,9 @@
-"""Tiny copies of the published data sets, each in its own layout, and what is read from them."""
+"""Tiny copies of the published data sets, each in its own layout, and what is read from them.
+
+`times`: how often each diagnosis occurs, with lesions and patients of their own.
+"""
+
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -8,7 +13,11 @@ LESION = np.pad(np.full((2, 2), 255, np.uint8), 1)
 
 def picture(path, array=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8) if array is None else array).save(path)
+    if array is None:
+        # Each name its own pixels, or all would be copies of one photograph.
+        rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
+        array = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    Image.fromarray(array).save(path)
 
 
 def write(path, *lines):
@@ -16,34 +25,34 @@ def write(path, *lines):
     path.write_text("\n".join(lines) + "\n")
 
 
-def ham10000(folder):
-    codes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+def ham10000(folder, times=1):
+    codes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc") * times
     rows = [f"HAM_{k // 2},ISIC_{k},{dx},histo,50,male,back" for k, dx in enumerate(codes)]
     write(
         folder / "HAM10000_metadata.csv",
         "lesion_id,image_id,dx,dx_type,age,sex,localization",
         *rows,
     )
-    for k in range(7):
+    for k in range(len(codes)):
         picture(folder / f"HAM10000_images_part_{1 + k % 2}" / f"ISIC_{k}.jpg")
-        if k < 6:
+        if k % 7 < 6:
             masks = folder / "HAM10000_segmentations_lesion_tschandl"
             picture(masks / f"ISIC_{k}_segmentation.png", LESION)
 
 
-def isic2019(folder):
+def isic2019(folder, times=1):
     codes = "MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
-    for phase, count, lesion in (("Training", 9, "lesion_id,"), ("Test", 1, "")):
+    for phase, count, lesion in (("Training", 9 * times, "lesion_id,"), ("Test", times, "")):
         names = f"image,age_approx,anatom_site_general,{lesion}sex"
         ids = [f"ISIC_{phase[:2]}{k}" + "_downsampled" * (k == 1) for k in range(count)]
-        hot = [",".join("1.0" if j == k else "0.0" for j in range(9)) for k in range(count)]
+        hot = [",".join("1.0" if j == k % 9 else "0.0" for j in range(9)) for k in range(count)]
         write(
             folder / f"ISIC_2019_{phase}_GroundTruth.csv",
             f"image,{codes}",
             *(f"{name},{row}" for name, row in zip(ids, hot, strict=True)),
         )
-        value = "BCN_7," if lesion else ""
-        rows = [f"{name},55.0,anterior torso,{value}male" for name in reversed(ids)]
+        lesions = [f"BCN_{7 + k // 9}," if lesion else "" for k in range(count)]
+        rows = [f"{ids[k]},55.0,anterior torso,{lesions[k]}male" for k in reversed(range(count))]
         write(folder / f"ISIC_2019_{phase}_Metadata.csv", names, *rows)
         for k, name in enumerate(ids):
             # The second is there under its name without the ending, as the archive has it.
@@ -51,12 +60,13 @@ def isic2019(folder):
             picture(folder / f"ISIC_2019_{phase}_Input" / f"{stem}.jpg")
 
 
-def isic2020(folder):
+def isic2020(folder, times=1):
     words = (
         "unknown", "nevus", "melanoma", "seborrheic keratosis", "lentigo NOS",
         "lichenoid keratosis", "solar lentigo", "atypical melanocytic proliferation",
-    )  # fmt: skip
-    rows = [f"ISIC_{k},IP_{k % 2},IL_{k},male,45.0,torso,{w},benign,0" for k, w in enumerate(words)]
+    ) * times  # fmt: skip
+    rows = [f"ISIC_{k},IP_{k % 2 + k // 8 * 2},IL_{k},male,45.0,torso,{w},benign,0"
+            for k, w in enumerate(words)]  # fmt: skip
     write(
         folder / "ISIC_2020_Training_GroundTruth_v2.csv",
         "image_name,patient_id,lesion_id,sex,age_approx,anatom_site_general_challenge,diagnosis,"
@@ -67,9 +77,10 @@ def isic2020(folder):
         picture(folder / "train" / f"ISIC_{k}.JPG")
 
 
-def ph2(folder):
+def ph2(folder, times=1):
     rule = "|| {} ||{:>24}||{:>19} ||          0 |              AT |              A || 3  4 ||"
-    rows = [rule.format(f"IMD00{k}", "Melanoma" * (k == 2), k) for k in range(3)]
+    names = [f"IMD{k:03d}" for k in range(3 * times)]
+    rows = [rule.format(name, "Melanoma" * (k % 3 == 2), k % 3) for k, name in enumerate(names)]
     head = (
         "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network "
     )
@@ -81,27 +92,27 @@ def ph2(folder):
         "Legends:",
         "  0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma",
     )
-    for k in range(3):
-        place = folder / f"PH2Dataset/PH2 Dataset images/IMD00{k}"
-        picture(place / f"IMD00{k}_Dermoscopic_Image/IMD00{k}.bmp")
-        picture(place / f"IMD00{k}_lesion/IMD00{k}_lesion.bmp", LESION)
-        picture(place / f"IMD00{k}_roi/IMD00{k}_R1_Label5.bmp", LESION)
+    for name in names:
+        place = folder / f"PH2Dataset/PH2 Dataset images/{name}"
+        picture(place / f"{name}_Dermoscopic_Image/{name}.bmp")
+        picture(place / f"{name}_lesion/{name}_lesion.bmp", LESION)
+        picture(place / f"{name}_roi/{name}_R1_Label5.bmp", LESION)
 
 
-def bcn20000(folder):
-    words = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "DF", "VASC")
+def bcn20000(folder, times=1):
+    words = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "DF", "VASC") * times
     names = "bcn_filename,age_approx,anatom_site_general,diagnosis,lesion_id,capture_date,sex,split"
     rows = [f"BCN_{k}.jpg,55.0,torso,{w},BCN_L{k // 2},2012-05-16,male,train"
             for k, w in enumerate(words)]  # fmt: skip
     write(folder / "bcn_20k_train.csv", names, *rows)
-    write(folder / "bcn_20k_test.csv", "bcn_filename", "BCN_90.jpg")
+    write(folder / "bcn_20k_test.csv", "bcn_filename", "BCN_900.jpg")
     for k in range(len(words)):
         picture(folder / "BCN_20k_train/bcn_20k_train" / f"BCN_{k}.jpg")
-    picture(folder / "BCN_20k_test/bcn_20k_test/BCN_90.jpg")
+    picture(folder / "BCN_20k_test/bcn_20k_test/BCN_900.jpg")
 
 
-def pad_ufes_20(folder):
-    words = ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
+def pad_ufes_20(folder, times=1):
+    words = ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK") * times
     rows = [f"PAT_{k // 2},{100 + k},False,{w},PAT_{k // 2}_{100 + k}_{k}.png,True"
             for k, w in enumerate(words)]  # fmt: skip
     write(folder / "metadata.csv", "patient_id,lesion_id,smoke,diagnostic,img_id,biopsed", *rows)
@@ -157,6 +168,12 @@ EXPECTED = {
         ("PAT_2_105_5", "BKL", "105", "PAT_2", "", False),
     ],
 }  # fmt: skip
+EXCLUDED = {
+    "isic2019": ("ISIC_Tr7", "ISIC_Tr8"),
+    "isic2020": ("ISIC_0", "ISIC_4", "ISIC_7"),
+    "bcn20000": ("BCN_5", "BCN_900"),
+    "pad-ufes-20": ("PAT_2_104_4",),
+}
 LOGGED = {
     "ham10000": "6 of 7 images have a mask",
     "isic2019": "2 of 10 images left out, their diagnosis has no class of ISIC 2018: SCC 1, UNK 1",

@@ -1,15 +1,21 @@
 import hashlib
 import logging
 import os
+import shutil
+import socket
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 
-from didgen.data import download
+from didgen.data import download, mirror
 from didgen.data.checksums import ChecksumError
-from didgen.data.download import archives_folder, fetch_archives
+from didgen.data.download import fetch_archives
 from didgen.data.files import OutOfSpace
-from didgen.data.web import DownloadError
+from didgen.data.mirror import archives_folder
+from didgen.data.transfer import Client, Patience
+from didgen.data.web import DownloadError, Unavailable, Unreachable
 from tests.data.mirror_files import (
     ALL,
     BIG,
@@ -58,7 +64,7 @@ def test_missing_files_are_all_named_with_their_addresses(server, tmp_path):
 
 
 def test_the_second_bucket_serves_what_the_first_has_not(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "BUCKETS", (f"{server.url}/none", server.url))
+    monkeypatch.setattr(mirror, "BUCKETS", (f"{server.url}/none", server.url))
     pinned = archive(SMALL, digest(SMALL))
     found = fetch_archives((pinned,), tmp_path, patience=QUICK)[0]
     assert (found.origin, found.checked_by) == (f"{server.url}/{SMALL}", "the catalog")
@@ -104,7 +110,11 @@ def test_a_changed_file_is_caught_by_the_record_of_its_first_use(server, tmp_pat
     os.utime(path, ns=(1, 1))
     assert one(server, tmp_path, SMALL).checked_by == "first use"
     path.write_bytes(zipped(5000, seed=3))
-    with pytest.raises(DownloadError, match=r"found SHA-256 .*archives.lock.json says"):
+    with pytest.raises(
+        DownloadError,
+        match=r"found SHA-256 .*archives.lock.json says; remove the file to fetch it again; if the "
+        r"change is meant, remove its record from .*archives.lock.json, too",
+    ):
         one(server, tmp_path, SMALL)
     # Removed, it is fetched again, but only with the bytes it had.
     path.unlink()
@@ -121,6 +131,88 @@ def test_another_mirror_does_not_silently_replace_the_first(server, tmp_path):
             one(other, tmp_path, SMALL)
 
 
+def test_a_new_mirror_of_the_same_bytes_is_told_from_its_checksums(server, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    fetch(server, tmp_path)
+    with MirrorServer(FILES | {"SHA256SUMS": sums()}) as other:
+        found = fetch(other, tmp_path)
+        assert not any(file.downloaded for file in found) and set(other.sent) == {"SHA256SUMS"}
+        came = f"{tmp_path / SMALL}: came from {server.url}/{SMALL}, and the mirror is now "
+        assert f"{came}{other.url}: the same SHA-256, as SHA256SUMS of {other.url}" in caplog.text
+
+
+def test_a_new_mirror_without_checksums_is_compared_by_size(server, tmp_path, caplog):
+    fetch(server, tmp_path)
+    with MirrorServer(FILES | {SMALL: zipped(6000, 1)}) as other:
+        assert one(other, tmp_path, BIG).downloaded is False
+        assert f"{other.url}: the same size, {len(FILES[BIG])} bytes, there" in caplog.text
+        with pytest.raises(DownloadError) as caught:
+            fetch(other, tmp_path)
+        assert not other.sent
+    text = str(caught.value)
+    assert text.startswith("1 of 3 archives cannot be used:") and f"{tmp_path / SMALL}: " in text
+    assert f"bytes instead of {len(FILES[SMALL])}; choose another folder for this mirror" in text
+
+
+def test_a_new_mirror_that_cannot_be_asked_is_told(server, tmp_path, caplog):
+    one(server, tmp_path, SMALL)
+    for offline in (True, False):
+        caplog.clear()
+        found = fetch_archives(
+            (archive(SMALL),), tmp_path, nobody(), offline=offline, patience=QUICK
+        )
+        assert found[0].path == tmp_path / SMALL and not found[0].downloaded
+        assert f"came from {server.url}/{SMALL}" in caplog.text
+        assert "not compared with it; used as it is" in caplog.text
+
+
+def nobody():
+    """The address of a port that nothing listens on."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{place.getsockname()[1]}/isic"
+
+
+@pytest.mark.parametrize("away", ["nobody", "http://no-such-host.invalid/isic"])
+def test_without_a_network_the_remedy_comes_within_seconds(tmp_path, away):
+    url, started = nobody() if away == "nobody" else away, time.monotonic()
+    with pytest.raises(DownloadError) as caught:
+        fetch_archives(ALL, tmp_path, url, patience=Patience(first_wait=0.2))
+    assert time.monotonic() - started < 20
+    text = str(caught.value)
+    assert text.startswith(f"3 of 3 archives are missing ({url}/") and "no connection (" in text
+    assert "name a folder or a server that it reaches in data.mirror, or put the files" in text
+    assert "set data.offline: true):" in text
+    for name in FILES:
+        assert text.count(f"put it at {tmp_path / name} ; it comes from {url}/{name}") == 1
+
+
+def test_without_a_network_all_buckets_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "BUCKETS", (nobody(), nobody()))
+    with pytest.raises(DownloadError) as caught:
+        fetch_archives(ALL, tmp_path, patience=Patience(first_wait=0.01))
+    assert all(f"{base}/" in str(caught.value) for base in mirror.BUCKETS)
+    # Files that were put there by hand could not be checked; offline they are taken.
+    (tmp_path / TABLE).write_bytes(FILES[TABLE])
+    with pytest.raises(DownloadError, match="cannot be read; .* set data.offline: true to take"):
+        fetch_archives((archive(TABLE),), tmp_path, nobody(), patience=QUICK)
+    assert fetch_archives((archive(TABLE),), tmp_path, nobody(), offline=True)[0].size > 0
+
+
+def test_a_server_that_has_answered_is_waited_for():
+    told, stop = [], threading.Event()
+    patience = Patience(retries=3, strangers=0, first_wait=0.01)
+    client = Client(patience, stop, told.append, met={"elsewhere"})
+    with pytest.raises(Unreachable):
+        client.size(nobody())
+    assert not told
+    away = nobody()
+    client = Client(patience, stop, told.append, met={away.split("/")[2]})
+    with pytest.raises(Unavailable, match="4 times in a row; run the same command again"):
+        client.size(away)
+    assert len(told) == 3
+
+
 def test_a_folder_is_used_in_place(tmp_path):
     mirror, own = tmp_path / "mirror", tmp_path / "own"
     mirror.mkdir()
@@ -132,7 +224,9 @@ def test_a_folder_is_used_in_place(tmp_path):
     assert [path.name for path in own.glob("[!.]*")] == ["archives.lock.json"]
     assert archives_folder(str(mirror), own) == mirror and archives_folder(None, own) == own
     (mirror / TABLE).write_bytes(b"image,lesion_id\n")
-    with pytest.raises(DownloadError, match="1 of 3 archives cannot be used"):
+    with pytest.raises(
+        DownloadError, match=r"1 of 3 archives cannot be used.*\n.*; restore it; if"
+    ):
         fetch_archives(ALL, own, str(mirror))
     (mirror / TABLE).unlink()
     with pytest.raises(DownloadError) as caught:
@@ -159,7 +253,7 @@ def test_offline_names_each_missing_file_its_place_and_its_address(server, tmp_p
 
 def test_a_full_disk_stops_it_before_the_first_byte(server, tmp_path, monkeypatch):
     full = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(OutOfSpace, match=r"3 archives need 1.05 MB more, found 1 kB free"):
         fetch(server, tmp_path)
     assert not server.sent
@@ -182,14 +276,6 @@ def test_secrets_in_an_address_are_used_but_never_written(server, tmp_path, capl
     for text in (caplog.text, str(caught.value), str(refused.value), written):
         assert "hush" not in text
     assert server.url in written
-
-
-@pytest.mark.parametrize("mirror", ["ftp://host/x", "file:///data", "s3://bucket"])
-def test_only_web_addresses_and_folders_are_mirrors(tmp_path, mirror):
-    with pytest.raises(DownloadError, match="expected http://, https:// or the path of a folder"):
-        fetch_archives(ALL, tmp_path, mirror)
-    with pytest.raises(DownloadError, match="is no folder"):
-        fetch_archives(ALL, tmp_path, str(tmp_path / "none"))
 
 
 def test_damaged_records_and_lists_are_named(server, tmp_path):

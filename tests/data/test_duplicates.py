@@ -13,7 +13,8 @@ from didgen.data.duplicates import (
     exact_pairs,
     find_duplicates,
 )
-from didgen.data.fingerprints import MAX_POINTS, fingerprint, pixel_digest
+from didgen.data.fingerprints import MAX_POINTS, fingerprint
+from didgen.data.images import pixel_digest
 from didgen.data.phantoms import cohort, render
 from didgen.data.sources.isic2018 import isic2018_records
 

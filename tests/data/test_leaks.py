@@ -7,9 +7,13 @@ import pytest
 from didgen.data.duplicates import Pair, cluster_names
 from didgen.data.leaks import (
     LeakError,
+    Leaks,
     apply_policy,
     conflicting_labels,
     crossing_pairs,
+    find_leaks,
+    groups_of,
+    in_two_splits,
     leak_table,
     relatives_to_drop,
 )
@@ -23,6 +27,12 @@ ROWS = {
     "label": ["MEL", "MEL", "NV", "NV", "MEL", "NV", "BCC", "BCC", "NV"],
 }
 DUPLICATES = [Pair(2, 3, "near", 0.1), Pair(4, 5, "exact", 0.0)]
+
+
+def audit(frame, duplicates, policy):
+    groups = groups_of(frame)
+    leaks = find_leaks(frame, duplicates, groups)
+    return apply_policy(frame, leaks, policy, groups), leaks
 
 
 @pytest.fixture
@@ -44,9 +54,9 @@ def test_pairs_across_splits_are_named_by_their_closest_relation(frame):
 
 def test_drop_takes_from_train_first_then_val_and_never_from_test(frame, caplog):
     with caplog.at_level(logging.WARNING):
-        keep, crossing = apply_policy(frame, DUPLICATES, "drop")
+        keep, leaks = audit(frame, DUPLICATES, "drop")
     assert frame.loc[~keep, "id"].tolist() == ["a", "c", "g"]
-    assert len(crossing) == 3
+    assert len(leaks.pairs) == 3 and leaks.chains == []
     assert "left out: 2 of train, 1 of val" in caplog.text
     left = frame[keep].reset_index(drop=True)
     assert crossing_pairs(left, []) == []
@@ -67,25 +77,25 @@ def test_error_names_counts_pairs_and_remedies(frame):
         r"\(c \(val\) and d \(test\).*on_leak: drop"
     )
     with pytest.raises(LeakError, match=message):
-        apply_policy(frame, DUPLICATES, "error")
+        audit(frame, DUPLICATES, "error")
 
 
 def test_warn_keeps_everything_and_says_so(frame, caplog):
     with caplog.at_level(logging.WARNING):
-        keep, crossing = apply_policy(frame, DUPLICATES, "warn")
-    assert keep.all() and len(crossing) == 3 and "they stay where they are" in caplog.text
+        keep, leaks = audit(frame, DUPLICATES, "warn")
+    assert keep.all() and len(leaks.pairs) == 3 and "they stay where they are" in caplog.text
 
 
 @pytest.mark.parametrize("policy", ["drop", "error", "warn"])
 def test_clean_splits_pass_every_policy(frame, policy):
     clean = frame.assign(split="train")
-    keep, crossing = apply_policy(clean, DUPLICATES, policy)
-    assert keep.all() and crossing == []
+    keep, leaks = audit(clean, DUPLICATES, policy)
+    assert keep.all() and not leaks
 
 
 def test_the_table_counts_all_and_lists_the_closest_first(frame):
-    keep, crossing = apply_policy(frame, DUPLICATES, "drop")
-    told = leak_table(frame, DUPLICATES, crossing, keep, "drop", "By eye.", official=True)
+    keep, leaks = audit(frame, DUPLICATES, "drop")
+    told = leak_table(frame, DUPLICATES, leaks, keep, groups_of(frame), "drop", "By eye.")
     assert told["clusters"] == {"exact": 1, "near": 1} and told["n_clusters"] == 2
     assert told["n_images"] == 9 and told["n_groups"] == 5 and told["largest_cluster"] == 2
     assert told["n_crossing"] == told["n_pairs"] == 3 and told["dropped"] == ["a", "c", "g"]
@@ -97,7 +107,8 @@ def test_the_table_counts_all_and_lists_the_closest_first(frame):
 
 def test_of_a_grouped_run_the_duplicates_within_splits_are_listed(frame):
     keep = np.ones(9, bool)
-    told = leak_table(frame, DUPLICATES, [], keep, "drop", "By eye.", official=False)
+    groups = groups_of(frame)
+    told = leak_table(frame, DUPLICATES, Leaks([], []), keep, groups, "grouped", "By eye.")
     assert [pair["kind"] for pair in told["pairs"]] == ["exact", "near"]
     assert told["n_crossing"] == 0 and told["dropped"] == [] and told["policy"] == "grouped"
 
@@ -114,6 +125,26 @@ def test_long_lists_are_cut_but_counted():
             "cluster": "",
         }
     )
-    keep, crossing = apply_policy(frame, [], "drop")
-    told = leak_table(frame, [], crossing, keep, "drop", "", official=True)
+    keep, leaks = audit(frame, [], "drop")
+    told = leak_table(frame, [], leaks, keep, groups_of(frame), "drop", "")
     assert told["n_pairs"] == 900 and len(told["pairs"]) == 500 and len(told["dropped"]) == 30
+
+
+def test_groups_that_only_a_left_out_image_joins_are_leaks_too(frame, caplog):
+    # Of j (left out), e of train and i of train are copies, and so is d of test.
+    groups = np.array([0, 0, 1, 2, 2, 3, 4, 5, 2])
+    alone = frame.assign(lesion_id="", patient_id="")
+    leaks = find_leaks(alone, [], groups)
+    assert leaks == Leaks([], [(0, 1), (4, 3)])
+    assert in_two_splits(alone["split"].to_numpy(), groups).tolist() == (
+        [True, True, False, True, True, False, False, False, True]
+    )
+    with caplog.at_level(logging.WARNING):
+        keep = apply_policy(alone, leaks, "drop", groups)
+    assert alone.loc[~keep, "id"].tolist() == ["a", "e", "i"]
+    assert "2 pairs of related images stand in two splits: 2 through images left out" in caplog.text
+    told = leak_table(alone, [], leaks, keep, groups, "drop", "By eye.")
+    assert told["n_crossing"] == 2 == told["n_through_left_out"] and told["n_pairs"] == 0
+    assert told["through_left_out"] == [{"a": "a", "b": "b"}, {"a": "e", "b": "d"}]
+    with pytest.raises(LeakError, match=r"2 through images left out \(a \(train\) and b \(test\)"):
+        apply_policy(alone, leaks, "error", groups)

@@ -47,7 +47,9 @@ def test_columns_and_labels_are_mapped_and_left_out_rows_counted(clinic, caplog)
     with caplog.at_level(logging.INFO, "didgen"):
         records = own_records(clinic, COLUMNS, {"naevus": "NV", "Unclear": None})
     found = [(r.id, r.label, r.patient_id, r.lesion_id, r.split) for r in records]
-    assert found == [("c1", "NV", "p1", "p1", "train"), ("c2", "", "p1", "p1", "test")]
+    assert found[:2] == [("c1", "NV", "p1", "p1", "train"), ("c2", "", "p1", "p1", "test")]
+    assert [r.excluded for r in records] == ["", "", "data.labels gives them no class"]
+    assert records[2].patient_id == "p2"
     assert records[1].pixels.load(4, "crop")[1].sum() == 4
     assert "1 of 3 images left out, data.labels gives them no class: unclear 1" in caplog.text
 
@@ -100,7 +102,7 @@ def test_a_folder_for_each_class(tmp_path, caplog):
         (root / name).touch()
     with caplog.at_level(logging.INFO, "didgen"):
         records = folder_records(root, {"warts": None, "UNSORTED": None})
-    found = [(r.id, r.label, r.split, r.pixels.has_mask) for r in records]
+    found = [(r.id, r.label, r.split, r.pixels.has_mask) for r in records if not r.excluded]
     assert sorted(found) == [
         ("a", "MEL", "", True), ("b", "NV", "", False), ("c", "NV", "", False), ("u", "", "", True),
     ]  # fmt: skip

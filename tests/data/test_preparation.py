@@ -1,4 +1,10 @@
 import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +99,50 @@ def test_one_worker_and_two_write_the_same_bytes_in_the_same_order(tmp_path, mon
     assert tables[0]["id"].tolist() == [r.id for r in records]
     one, two = content(tmp_path / "1"), content(tmp_path / "2")
     assert one == two and len(one) == 40
+
+
+def test_fingerprints_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("didgen.data.preparation.WORTH_A_PROCESS", 1)
+    records = phantom_records(56, tuple(CLASSES), 3)[:10]
+    one, two = (
+        [item.fingerprint for item in prepare_images(records, Plan(tmp_path, 64), workers)]
+        for workers in (1, 2)
+    )
+    for a, b in zip(one, two, strict=True):
+        assert (a.digest, a.contrast) == (b.digest, b.contrast) and len(a.points) > 5
+        for name in ("hashes", "points", "descriptors"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@dataclass(frozen=True)
+class Deadly(FilePixels):
+    """A photograph that ends the process that reads it, as a system without memory does."""
+
+    def read(self, size):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told_in_words(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("didgen.data.preparation.WORTH_A_PROCESS", 1)
+    records = [record(f"i{n:02d}", *pair) for n in range(40)]
+    records[20] = replace(records[20], pixels=Deadly(*pair))
+    with pytest.raises(ChildProcessError) as caught:
+        prepare_images(records, Plan(tmp_path / "out", 32, fingerprints=False), 2)
+    message = str(caught.value)
+    # The lot of eight in which it died, or one before it that was not yet taken.
+    assert re.search(r"killed after (0|8|16) of 40 images, at or soon after i(00|08|16);", message)
+    assert "give the job more, use fewer than 2 workers (--workers; --cores of the" in message
+    # Nothing half written is left under a final name.
+    for path in (tmp_path / "out").glob("*/[!.]*.png"):
+        Image.open(path).load()
+
+
+def test_workers_load_only_what_they_need():
+    code = "import sys, didgen.data.preparation; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "PIL.Image" in loaded
+    assert not loaded & {"torch", "pandas", "scipy", "skimage", "cv2", "imagehash", "pydantic"}
 
 
 def test_all_unusable_images_are_told_in_one_error(tmp_path, pair):

@@ -11,6 +11,7 @@ from didgen.data.sources import SOURCES
 from didgen.data.sources.catalog import provenance
 from didgen.data.sources.records import SourceError
 from tests.data.published_layouts import (
+    EXCLUDED,
     EXPECTED,
     LOGGED,
     MAKERS,
@@ -28,6 +29,10 @@ def read(name, folder):
     return getattr(importlib.import_module(module), function)(folder)
 
 
+def offered(records):
+    return [record for record in records if not record.excluded]
+
+
 def test_every_source_has_an_example():
     assert set(SOURCES) == set(MAKERS) == set(EXPECTED) == set(LOGGED)
 
@@ -36,10 +41,15 @@ def test_every_source_has_an_example():
 def test_a_published_layout_is_mapped(tmp_path, caplog, name):
     MAKERS[name](tmp_path)
     with caplog.at_level(logging.INFO, "didgen"):
-        records = read(name, tmp_path)
+        everyone = read(name, tmp_path)
+    records = offered(everyone)
     found = [
         (r.id, r.label, r.lesion_id, r.patient_id, r.split, r.pixels.has_mask) for r in records
     ]
+    why = "their diagnosis has no class of ISIC 2018"
+    assert [(r.id, r.excluded) for r in everyone if r.excluded] == (
+        [(name, why) for name in EXCLUDED.get(name, ())]
+    )
     assert found == EXPECTED[name]
     assert LOGGED[name] in caplog.text
     assert provenance(records[0].source).licence
@@ -165,7 +175,12 @@ def test_the_isic_archive_copy_of_bcn20000_writes_diagnoses_out(tmp_path, caplog
     write(tmp_path / "bcn20000_metadata_2025-05-22.csv", "isic_id,diagnosis_3,lesion_id", *rows)
     for k in range(len(words)):
         picture(tmp_path / f"ISIC_{k}.jpg")
-    assert [r.label for r in read("bcn20000", tmp_path)] == ["NV", "MEL", "AKIEC"]
+    records = read("bcn20000", tmp_path)
+    assert [r.label for r in offered(records)] == ["NV", "MEL", "AKIEC"]
+    assert [(r.id, r.excluded, r.lesion_id) for r in records if r.excluded] == [
+        ("ISIC_3", "their diagnosis has no class of ISIC 2018", "IL_3"),
+        ("ISIC_4", "their diagnosis is not known to this reader", "IL_4"),
+    ]
     assert "1 of 5 images left out, their diagnosis is not known to this reader: Pilomatr" in (
         caplog.text
     )
@@ -176,7 +191,7 @@ def test_dicom_twins_of_isic_2020_are_passed_over_but_not_taken_instead(tmp_path
     (tmp_path / "dicom").mkdir()
     for k in range(8):
         (tmp_path / f"dicom/ISIC_{k}.dcm").touch()
-    assert len(read("isic2020", tmp_path)) == 5
+    assert len(offered(read("isic2020", tmp_path))) == 5
     shutil.rmtree(tmp_path / "train")
     with pytest.raises(SourceError, match=r"\.dcm images: 8 files .*convert the file to PNG"):
         read("isic2020", tmp_path)

@@ -139,6 +139,30 @@ def test_lesion_groups_need_their_columns(tmp_path):
         isic2018_records(tmp_path, official=False)
 
 
+def test_images_that_the_lesion_groups_lack_are_counted(tmp_path, caplog):
+    groups = task3(tmp_path, HEADER + "ISIC_2,1.0" + ",0.0" * 6)
+    for text in ("image,lesion_id\nISIC_9,HAM_7\n", "image,lesion_id\nISIC_2,\n"):
+        groups.write_text(text)
+        caplog.clear()
+        assert isic2018_records(tmp_path, official=False)[1].lesion_id == ""
+        assert "1 of 1 images have no lesion there (ISIC_2): each counts as a le" in caplog.text
+    groups.write_text("image,lesion_id\nISIC_2,HAM_7\nISIC_2,HAM_7\n")
+    caplog.clear()
+    assert isic2018_records(tmp_path, official=False)[1].lesion_id == "HAM_7"
+    assert not caplog.messages
+
+
+def test_lesion_groups_and_ground_truths_that_contradict_themselves_are_refused(tmp_path):
+    row = "ISIC_2,1.0" + ",0.0" * 6 + "\n"
+    groups = task3(tmp_path, HEADER + row)
+    groups.write_text("image,lesion_id\nISIC_2,HAM_7\nISIC_2,HAM_8\nISIC_1,HAM_1\n")
+    with pytest.raises(SourceError, match=r"one image different lesions: 1 images \(ISIC_2\); fet"):
+        isic2018_records(tmp_path, official=False)
+    task3(tmp_path, HEADER + row + "ISIC_2,0.0,1.0" + ",0.0" * 5)
+    with pytest.raises(SourceError, match=r"images with several rows: 1 images \(ISIC_2\)"):
+        isic2018_records(tmp_path, official=False)
+
+
 def test_archive_members_load_or_are_named(tmp_path):
     png(tmp_path / "i.png", np.full((8, 8, 3), 7))
     corner = np.zeros((8, 16))

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didgen.data.splits import SplitError, grouped_split, related_groups
+from didgen.data.splits import (
+    SplitError,
+    carved_split,
+    grouped_split,
+    related_groups,
+    share_of_folds,
+)
 
 
 def test_images_are_related_through_chains_of_lesions_and_patients():
@@ -36,3 +42,36 @@ def test_too_few_groups_are_refused():
 def test_too_few_images_of_every_class_are_refused():
     with pytest.raises(SplitError, match="found at most 3 images of a class, expected at least 4"):
         grouped_split(["A", "B"] * 3, np.arange(6), 0.15, 0.25, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "expected"),
+    [
+        (0.25, 20, (1, 4)), (0.2, 20, (1, 5)), (0.3, 20, (3, 10)), (0.4, 20, (2, 5)),
+        (0.33, 20, (1, 3)), (0.45, 20, (4, 9)), (0.3, 4, (1, 3)), (0.01, 100, (1, 99)),
+        (0.45, 2, (1, 2)),
+    ],
+)  # fmt: skip
+def test_a_share_is_the_nearest_m_of_k_folds(share, most, expected):
+    assert share_of_folds(share, most) == expected
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.15, 0.25), (0.3, 0.3), (0.2, 0.45), (0.05, 0.4)])
+def test_shares_are_met_where_groups_are_small(val, test):
+    groups = np.arange(600) // 2
+    split = grouped_split(np.array(["A", "B", "C"])[groups % 3], groups, val, test, 0)
+    assert (split == "test").mean() == pytest.approx(test, abs=0.015)
+    assert (split == "val").mean() == pytest.approx(val, abs=0.015)
+
+
+def test_val_is_carved_out_of_train_alone_and_by_group():
+    groups = np.arange(120) // 3
+    stated = np.where(groups < 30, "train", "test")
+    split = carved_split(stated, np.array(["A", "B"])[groups % 2], groups, 0.2, 0)
+    assert (split == "test").tolist() == (stated == "test").tolist()
+    assert (split == "val").sum() == 18 and (stated == "train").sum() == 90
+    assert not set(groups[split == "val"]) & set(groups[split == "train"])
+    for label in (0, 1):
+        assert (groups[split == "val"] % 2 == label).sum() == 9
+    with pytest.raises(SplitError, match="at least 5 for val_fraction 0.2 of train, as the source"):
+        carved_split(["train"] * 3 + ["test"], list("ABAB"), np.arange(4), 0.2, 0)

@@ -15,6 +15,8 @@ from didgen.data.transfer_progress import TransferProgress, readable
         ("https://host/a/b.zip", "https://host/a/b.zip"),
         ("https://me:hush@host:8443/a?key=hush#x", "https://host:8443/a"),
         ("http://[::1]:80/a", "http://::1:80/a"),
+        ("http://me:hu/sh@host/a", "(an address that cannot be read)"),
+        ("http://me:hush@host:hush/a", "(an address that cannot be read)"),
     ],
 )
 def test_addresses_are_shown_without_secrets(url, expected):

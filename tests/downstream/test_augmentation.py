@@ -61,3 +61,9 @@ def test_the_same_seed_gives_the_same_batch():
     first, second = (augment(images, None, generator(3))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, augment(images, None, generator(4))[0])
+
+
+def test_the_memory_layout_of_decoded_files_is_kept():
+    files = torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8)
+    found, _ = augment(files.permute(0, 3, 1, 2), None, generator())
+    assert found.is_contiguous(memory_format=torch.channels_last)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from didgen.backbone.precision import pick_precision
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
 from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import segmentation_loss
 from didgen.downstream.training import (
     NonFiniteLoss,
+    arithmetic,
     draws,
     learning_rate,
     predict,
@@ -152,5 +152,5 @@ def test_a_loss_that_is_not_finite_stops_at_once(labelled):
 
 
 def test_precision_is_what_was_asked_for():
-    assert pick_precision("float32", CPU) == "float32"
-    assert pick_precision("auto", CPU) in ("float32", "bfloat16")
+    assert arithmetic("float32", CPU) == arithmetic("auto", CPU) == "float32"
+    assert arithmetic("bfloat16", CPU) == "bfloat16"

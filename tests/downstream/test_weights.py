@@ -1,9 +1,17 @@
 """The packaged ImageNet weights arrive where they belong."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
-from didgen.downstream.classifiers import FROM_SCRATCH, build_classifier, classification_loss
+from didgen.downstream.classifiers import (
+    FROM_SCRATCH,
+    build_classifier,
+    class_weights,
+    classification_loss,
+    weighted_loss,
+)
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.weights import WeightsError, by_position, lite0_named, lite0_state
 
@@ -85,3 +93,21 @@ def test_losses_by_hand():
     # Half probability on 16 lesion pixels: ln 2 + 1 - (2*8 + 1) / (8 + 16 + 1).
     half = segmentation_loss(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)).item()
     assert half == pytest.approx(0.693147 + 1 - 17 / 25, 1e-5)
+
+
+def test_class_weights_agree_with_scikit_learn_and_skip_absent_classes():
+    labels = np.array([0, 0, 0, 0, 0, 1, 3, 3])
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    assert class_weights(labels, 4)[[0, 1, 3]].tolist() == pytest.approx(expected.tolist())
+    assert class_weights(labels, 4)[2] == 0
+
+
+def test_the_weighted_loss_counts_every_class_alike():
+    labels = torch.tensor([0, 0, 0, 1])
+    loss = weighted_loss(class_weights(labels.numpy(), 2))
+    logits = torch.tensor([[1.0, 0.0]] * 3 + [[1.0, 0.0]])
+    per_class = [np.log1p(np.exp(-1.0)), np.log1p(np.exp(1.0))]
+    assert loss(logits, labels).item() == pytest.approx(np.mean(per_class), rel=1e-5)
+    same = torch.tensor([0, 1, 1, 0])
+    usual = classification_loss(logits, same).item()
+    assert weighted_loss(torch.ones(2))(logits, same).item() == pytest.approx(usual)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from didgen.metrics.boundary import (
     MaskError,
@@ -93,3 +95,35 @@ def test_bad_masks_are_refused():
         hausdorff95(square, square[:-1])
     with pytest.raises(MaskError, match=r"expected bool \(H, W\)"):
         hausdorff95(square[None], square[None])
+
+
+def blobs(seed: int, side: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return ndimage.gaussian_filter(rng.normal(size=(side, side)), 4) > 0.02
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hausdorff_agrees_with_all_pairs_of_border_pixels(seed):
+    first, second = blobs(seed), blobs(seed + 100)
+    rims = []
+    for mask in (first, second):
+        padded = np.pad(mask, 1)
+        # A pixel with one of its four neighbours outside.
+        inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        rims.append(np.argwhere(mask & ~inside))
+    distances = cdist(*rims)
+    for percentile in (95, 100):
+        expected = max(np.percentile(distances.min(axis), percentile) for axis in (0, 1))
+        assert hausdorff95(first, second, percentile) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_iou_agrees_with_repeated_erosion(seed):
+    first, second = blobs(seed), blobs(seed + 100)
+    share = 3 / np.hypot(40, 40)
+    bands = []
+    for mask in (first, second):
+        inner = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=3, border_value=0)
+        bands.append(mask & ~inner)
+    expected = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
+    assert boundary_iou(first, second, share) == pytest.approx(expected)

@@ -96,6 +96,7 @@ def test_summary_of_an_absent_class_is_finite_but_for_its_auroc():
     assert found["per_class"]["DF"]["auroc"] is None
     assert found["per_class"]["DF"]["support"] == 0
     assert found["auroc_macro"] == 1
+    assert found["auroc_undefined"] == ["DF"]
     assert found["balanced_accuracy"] == found["accuracy"] == 1
 
 
@@ -106,3 +107,36 @@ def test_summary_of_an_absent_class_is_finite_but_for_its_auroc():
 def test_bad_input_is_named(labels, predictions, words):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(np.array(labels, int), np.array(predictions, int), 3)
+
+
+def test_calibration_error_agrees_with_a_loop_over_bins(random_case):
+    labels, probabilities = random_case
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    for bins in (5, 15):
+        expected = 0.0
+        for low in np.arange(bins) / bins:
+            inside = (confidence > low) & (confidence <= low + 1 / bins)
+            if inside.any():
+                gap = abs(right[inside].mean() - confidence[inside].mean())
+                expected += inside.mean() * gap
+        found = expected_calibration_error(labels, probabilities, bins)
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_summary_agrees_with_scikit_learn(random_case):
+    labels, probabilities = random_case
+    found = summarize(labels, probabilities, list("ABCDE"))
+    predictions = probabilities.argmax(1)
+    for kind in ("micro", "macro", "weighted"):
+        p, r, f, _ = reference.precision_recall_fscore_support(labels, predictions, average=kind)
+        assert list(found[kind].values()) == pytest.approx([p, r, f])
+    areas = reference.roc_auc_score(
+        labels, probabilities, multi_class="ovr", average=None, labels=np.arange(5)
+    )
+    own = [found["per_class"][code]["auroc"] for code in "ABCDE"]
+    assert own == pytest.approx(list(areas))
+    assert found["auroc_macro"] == pytest.approx(areas.mean())
+    assert found["auroc_undefined"] == []
+    confusion = reference.confusion_matrix(labels, predictions)
+    assert found["confusion"]["rows_true"] == confusion.tolist()
+    assert set(found["averaging"]) >= {"micro", "macro", "weighted"}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, jaccard_score
 
 from didgen.metrics.segmentation import dice, iou, summarize, threshold_jaccard
 
@@ -52,3 +53,23 @@ def test_masks_must_be_bool_and_alike():
         dice(squares(1).astype(float), squares(1))
     with pytest.raises(ValueError, match="expected equal"):
         iou(squares(1), squares(1, 2))
+
+
+def test_overlap_agrees_with_scikit_learn():
+    predicted, true = np.random.default_rng(2).random((2, 6, 9, 7)) > 0.6
+    flat = [(t.ravel(), p.ravel()) for t, p in zip(true, predicted, strict=True)]
+    assert dice(predicted, true) == pytest.approx([f1_score(t, p) for t, p in flat])
+    assert iou(predicted, true) == pytest.approx([jaccard_score(t, p) for t, p in flat])
+
+
+def test_swapped_masks_of_different_size_still_differ_in_nothing_but_order():
+    # A large prediction and a small truth: Dice by hand 2*2/(8+2), whichever comes first.
+    large, small = np.zeros((2, 1, 4, 4), bool)
+    large[0, :2], small[0, 0, :2] = True, True
+    assert dice(large, small) == dice(small, large) == pytest.approx(0.4)
+
+
+def test_summary_of_borders():
+    found = summarize(np.ones(3), np.ones(3), np.array([0.5, 1, 0]), np.array([1.0, 2.0, 9.0]))
+    assert (found["boundary_iou"], found["hd95"], found["hd95_median"]) == (0.5, 4.0, 2.0)
+    assert "diagonal" in found["empty_masks"]

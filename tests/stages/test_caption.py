@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from didgen.captions.attributes import Attributes
 from didgen.captions.measure import MeasurementError
 from didgen.data.files import write_png
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
-from didgen.stages import caption
+from didgen.stages import caption, measuring
 
 
 class Words:
@@ -53,9 +54,12 @@ def test_the_stage_writes_captions_statistics_and_config(config):
     manifests = [pd.read_csv(getattr(config, name)) for name in ("train", "val", "test")]
     assert table["id"].tolist() == [name for frame in manifests for name in frame["id"]]
     assert list(table.columns) == [
-        "id", "caption", "mask_source", "diagnosis", "size", "shape", "symmetry", "border",
-        "colors", "position", "skin_tone", "hair", "artifacts",
+        "id", "caption", "mask_source", *Attributes.model_fields, "captioner", "claims",
     ]  # fmt: skip
+    assert set(table["captioner"]) == {"measure"}
+    assert set(table["claims"]) == {""}
+    measured = pd.read_csv(config.out / "measured.csv", dtype=str, keep_default_na=False)
+    assert measured.equals(table.drop(columns=["caption", "captioner", "claims"]))
     assert set(table["mask_source"][[1, 2, 4, 5, 7, 8]]) == {"given"}
     assert set(table["mask_source"][[0, 3, 6]]) <= {"segmented", "whole image"}
     assert (table["diagnosis"][[2, 5, 8]] == "").all()
@@ -65,13 +69,20 @@ def test_the_stage_writes_captions_statistics_and_config(config):
     assert sum(statistics["mask_source"].values()) == 9
     assert sum(statistics["values"]["hair"].values()) == 9
     assert statistics["tokens"]["trimmed"] == 0
+    assert statistics["captioner"] == {"measure": 9}
+    assert statistics["diversity"]["count"] == 9
+    assert "model" not in statistics
+    assert json.loads((config.out / "audit.json").read_text()) == {
+        "captioner": "measure",
+        "count": 0,
+    }
     assert json.loads((config.out / "config.json").read_text())["captioner"] == "measure"
 
 
 def test_the_number_of_processes_does_not_change_the_rows(config, monkeypatch):
-    alone = caption._measure_all(caption._jobs(config.train), 1)
-    monkeypatch.setattr(caption, "POOL_FROM", 1)
-    assert caption._measure_all(caption._jobs(config.train), 2) == alone
+    alone = measuring.measure_all(measuring.jobs(config.train), 1)
+    monkeypatch.setattr(measuring, "POOL_FROM", 1)
+    assert measuring.measure_all(measuring.jobs(config.train), 2) == alone
 
 
 def test_read_captions_keeps_the_wanted_order(config):
@@ -100,4 +111,4 @@ def test_read_captions_names_what_is_missing(tmp_path):
 def test_an_unusable_image_is_named(tmp_path):
     write_png(tmp_path / "small.png", np.zeros((16, 16, 3), dtype=np.uint8))
     with pytest.raises(MeasurementError, match=r"small\.png.*at least 32x32"):
-        caption.measure_file(("x", tmp_path / "small.png", None, None))
+        measuring.measure_file(measuring.Job("x", tmp_path / "small.png", None, None))

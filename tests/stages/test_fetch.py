@@ -1,10 +1,20 @@
+import io
 import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from didgen import cli
-from didgen.data.sources.catalog import ISIC2018, needed_archives, provenance
+from didgen.data.manifest import SPLITS, read_manifest
+from didgen.data.sources.catalog import ISIC2018, LESION_GROUPS, needed_archives, provenance
 from didgen.stages import fetch
+from tests.conftest import REPOSITORY
+from tests.data.mirror_files import sums
 from tests.data.mirror_server import MirrorServer
 
 
@@ -109,6 +119,87 @@ def test_a_real_mirror_is_used_in_place(isic_mini, tmp_path):
     assert {file["path"] for file in listing["files"]} == {
         str(isic_mini / archive.name) for archive in needed_archives(official=False)
     }
+
+
+def crossing(folder, lesions):
+    """Lesions, and clusters of duplicates, whose images stand in more than one split."""
+    frame = pd.concat([read_manifest(folder / f"{split}.csv") for split in SPLITS])
+    frame["known"] = frame["id"].map(lesions).fillna("")
+    found = {}
+    for column in ("known", "lesion_id", "cluster"):
+        named = frame[frame[column] != ""].groupby(column)["split"]
+        assert (named.size() > 1).any(), f"no {column} has two images: nothing is shown"
+        found[column] = int((named.nunique() > 1).sum())
+    return found
+
+
+def excerpt(folder):
+    """Name -> bytes of a mirror of some real images: of each class the lesions with most images."""
+    table = pd.read_csv(folder / LESION_GROUPS).set_index("image")["lesion_id"]
+    truth, *_ = archive_files(folder / "ISIC2018_Task3_Training_GroundTruth.zip").items()
+    rows = pd.read_csv(io.BytesIO(truth[1])).set_index("image")
+    lesions = table.reindex(rows.index)
+    lesions = lesions.iloc[lesions.map(lesions.value_counts()).argsort(kind="stable")[::-1]]
+    chosen = {
+        image
+        for code in rows.columns
+        for image in lesions[lesions.index.isin(rows.index[rows[code] == 1])].index[:36]
+    }
+    files = {LESION_GROUPS: (folder / LESION_GROUPS).read_bytes()}
+    files["ISIC2018_Task3_Training_GroundTruth.zip"] = packed(
+        {truth[0]: rows[rows.index.isin(chosen)].to_csv().encode()}
+    )
+    masks = sorted(archive_files(folder / "ISIC2018_Task1_Training_GroundTruth.zip"))[:50]
+    kept = chosen | {Path(name).stem.removesuffix("_segmentation") for name in masks}
+    for name in ("1-2_Training_Input", "1_Training_GroundTruth", "3_Training_Input"):
+        name = f"ISIC2018_Task{name}.zip"
+        here = archive_files(folder / name)
+        files[name] = packed(
+            {k: v for k, v in here.items() if Path(k).stem.removesuffix("_segmentation") in kept}
+        )
+    return files | {"SHA256SUMS": sums(files)}
+
+
+def archive_files(path):
+    """Name -> bytes of the images and tables in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith((".jpg", ".png", ".csv"))]
+        return {name: archive.read(name) for name in names}
+
+
+def packed(files):
+    """The bytes of a zip archive."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.mark.slow
+def test_real_images_are_prepared_over_loopback_after_a_kill(isic_mini, tmp_path):
+    files = excerpt(isic_mini)
+    big, kept, listing = "ISIC2018_Task3_Training_Input.zip", tmp_path / "k", tmp_path / "a.json"
+    half = len(files[big]) // 2
+    with MirrorServer(files) as server:
+        server.faults[big] = [("hold", half)]
+        words = ["fetch", "--mirror", server.url, "--archives", str(kept), "--out", str(listing)]
+        job = subprocess.Popen([sys.executable, "-m", "didgen", *words], cwd=REPOSITORY)
+        part, end = kept / f"{big}.part", time.monotonic() + 120
+        while not (part.is_file() and part.stat().st_size > 0.5 * half):
+            assert time.monotonic() < end and job.poll() is None
+            time.sleep(0.05)
+        job.kill()
+        job.wait()
+        there, sent = part.stat().st_size, server.sent[big]
+        assert cli.main(words) == 0
+        assert server.ranges_of(big) == [None, f"bytes={there}-"]
+        assert server.sent[big] - sent == len(files[big]) - there
+    out = tmp_path / "data"
+    words = ["prepare", "--source", "isic2018", "--listing", str(listing), "--out", str(out)]
+    assert cli.main([*words, "--size", "64", "--workers", "2"]) == 0
+    known = pd.read_csv(isic_mini / LESION_GROUPS).set_index("image")["lesion_id"]
+    assert crossing(out, known) == {"known": 0, "lesion_id": 0, "cluster": 0}
 
 
 def test_the_command_line_runs_it(tmp_path, caplog):

@@ -100,3 +100,85 @@ def test_the_original_arm_ignores_synthetic_images(data, tmp_path):
 def test_the_synthetic_arm_needs_synthetic_images(data, tmp_path):
     with pytest.raises(ValueError, match="--synthetic"):
         segment.run(config(segment, data | {"synthetic": None}, "synthetic", tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("arm", "n_train", "n_duplicates", "n_synthetic"),
+    [
+        ("classic", 6, 0, 0),
+        ("oversampled", 6, 0, 0),
+        ("weighted", 6, 0, 0),
+        ("duplicates", 10, 4, 0),
+        ("duplicates-1.5x", 15, 9, 0),
+        ("ours-0.5x", 9, 0, 3),
+    ],
+)
+def test_every_arm_has_its_images_and_the_same_budget(
+    data, tmp_path, arm, n_train, n_duplicates, n_synthetic
+):
+    classify.run(config(classify, data, arm, tmp_path / "out", model="resnet10t"))
+    found = read_json(tmp_path / "out" / "metrics.json")
+    assert (found["n_train"], found["n_real"]) == (n_train, 6)
+    assert (found["n_duplicates"], found["n_synthetic"]) == (n_duplicates, n_synthetic)
+    assert found["training"]["steps"] == 2
+    assert found["arm"] == arm
+    assert found["synthetic_set"] == ("ours" if arm.startswith("ours") else None)
+
+
+def test_pairs_have_duplicates_and_classic_arms_but_none_for_classes(data, tmp_path):
+    for arm, n in (("duplicates", 8), ("classic", 5)):
+        segment.run(config(segment, data, arm, tmp_path / arm, encoder="resnet10t"))
+        found = read_json(tmp_path / arm / "metrics.json")
+        assert found["n_train"] == n
+        table = pd.read_csv(tmp_path / arm / "scores.csv")
+        for column in ("threshold_jaccard", "boundary_iou", "hd95"):
+            assert table[column].mean() == pytest.approx(found["test"][column], abs=1e-3)
+    for arm in ("oversampled", "weighted"):
+        with pytest.raises(ValueError, match="masks have none"):
+            config(segment, data, arm, tmp_path / "out")
+
+
+def test_fewer_real_images_are_the_same_for_every_arm(data, tmp_path):
+    for arm, n in (("original", 4), ("synthetic", 8)):
+        classify.run(config(classify, data, arm, tmp_path / arm, real_images=4, model="resnet10t"))
+        found = read_json(tmp_path / arm / "metrics.json")
+        assert (found["n_real"], found["n_train"]) == (4, n)
+    with pytest.raises(ValueError, match="real_images: found 7, expected at most 6"):
+        classify.run(config(classify, data, "original", tmp_path / "out", real_images=7))
+
+
+def test_unfit_arms_are_refused_before_anything_is_read(data, tmp_path):
+    with pytest.raises(ValueError, match="found arm 'A/B'"):
+        config(classify, data, "A/B", tmp_path)
+    with pytest.raises(ValueError, match="at most 0.67x"):
+        classify.run(config(classify, data, "synthetic-2x", tmp_path / "out"))
+
+
+def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, monkeypatch):
+    from didgen.downstream import training
+
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    changes = dict(steps=3, model="resnet10t")
+    classify.run(config(classify, data, "weighted", tmp_path / "whole", **changes))
+    step, calls = training._step, []
+
+    def cut(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "_step", cut)
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        classify.run(config(classify, data, "weighted", tmp_path / "cut", state=state, **changes))
+    assert len(list(state.glob("*/step-0000002"))) == 1
+    monkeypatch.setattr(training, "_step", step)
+    # Another seed is another training: it does not take up the first one's state.
+    other = config(classify, data, "weighted", tmp_path / "other", state=state, seed=1, **changes)
+    classify.run(other)
+    assert len(list(state.glob("*/step-0000002"))) == 1
+    classify.run(config(classify, data, "weighted", tmp_path / "cut", state=state, **changes))
+    assert not list(state.iterdir())
+    tables = [pd.read_csv(tmp_path / n / "predictions.csv") for n in ("whole", "cut")]
+    assert tables[0].equals(tables[1])

@@ -71,7 +71,7 @@ def test_official_splits_are_kept_and_audited(tmp_path):
     assert manifests(tmp_path / "out")["split"].tolist() == frame["split"].tolist()
     assert leaks(tmp_path / "out")["n_crossing"] == 0
     frame["split"] = ["train", "val", "val", "val", "test", "test"]
-    with pytest.raises(ValueError, match=r"patients in more than one split: 1 \(p0\)"):
+    with pytest.raises(ValueError, match=r"1 pairs of related .*: 1 patient \(i0 \(train\)"):
         prepare_own(tmp_path, frame, splits="official", on_leak="error", out=tmp_path / "leaky")
     assert not (tmp_path / "leaky").exists()
 
@@ -132,7 +132,8 @@ def test_duplicates_never_cross_grouped_splits(tmp_path):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["train"] * 4 + ["test"] * 2, r"no image for val: found .*'train': 4.* expected at least"),
+        (["train"] * 4 + ["val"] * 2, r"no image for test: found .*'train': 4.* expected at least"),
+        (["train"] * 4 + [""] * 2, r"2 of 6 images have no split \(i4, i5\); the others state tr"),
         (["train"] * 6, r"no image for val and test"),
         (
             ["train"] * 4 + ["dev"] * 2,

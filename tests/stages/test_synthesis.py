@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from didgen.data.images import read_image, read_mask
@@ -45,10 +46,11 @@ def test_images_have_provenance(image_set):
 
 def test_an_image_has_the_same_bytes_whatever_the_shard(mini_run, image_set, tmp_path):
     frame, out = image_set
-    for shard in ("1/2", "2-of-2"):
+    # Shards take whole batches: of four, and of the two that are left.
+    for shard, count in (("1/2", 4), ("2-of-2", 2)):
         place = tmp_path / shard.replace("/", "_")
         part = run_set(images, mini_run, place, **IMAGES, shard=shard)
-        assert len(part) == 3
+        assert len(part) == count
         for row in part.itertuples():
             whole = frame.set_index("id").loc[row.id]
             assert (row.seed, row.sha256) == (whole["seed"], whole["sha256"])
@@ -74,11 +76,50 @@ def test_finished_samples_are_kept_and_changed_settings_start_afresh(mini_run, t
     (tmp_path / "s/metadata.csv").unlink()
     before = kept.stat().st_mtime_ns
     run_set(images, mini_run, tmp_path / "s", **IMAGES)
-    assert "5 of 6 samples are there already" in caplog.text
+    # The batch of the missing one is made again, in the same company.
+    assert "4 of 6 samples are there already" in caplog.text
     assert kept.stat().st_mtime_ns == before
     run_set(images, mini_run, tmp_path / "s", **{**IMAGES, "steps": 3})
     assert "samples are made afresh" in caplog.text
     assert kept.stat().st_mtime_ns != before
+
+
+def test_images_have_the_same_bytes_from_several_processes_and_after_a_kill(
+    mini_run, image_set, tmp_path, monkeypatch, caplog
+):
+    from didgen.stages import synthetic_set
+
+    caplog.set_level(logging.INFO)
+
+    written = []
+    real = synthetic_set._write_sample
+
+    def dying_write(*arguments):
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        written.append(1)
+        real(*arguments)
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(synthetic_set, "_write_sample", dying_write)
+    with pytest.raises(KeyboardInterrupt):
+        run_set(images, mini_run, tmp_path, **IMAGES)
+    monkeypatch.undo()
+    assert len(list((tmp_path / ".parts").glob("*.csv"))) == 1
+    assert not (tmp_path / "metadata.csv").exists() and torch.get_num_threads() == threads
+    (tmp_path / "images/.SYN_NV_00001.png.abcdefgh.part.png").touch()
+    (tmp_path / ".parts/.SYN_NV_00001.csv.abcdefgh.part.csv").touch()
+    monkeypatch.setattr(synthetic_set, "WORTH", 1)
+    run_set(images, mini_run, tmp_path, **IMAGES, workers=2)
+    assert "2 processes" in caplog.text
+    assert contents(tmp_path) == contents(image_set[1])
+
+
+def contents(root):
+    """The bytes of every file of a set but its settings, which name its folder."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    named = {str(path.relative_to(root)): path.read_bytes() for path in files}
+    return {name: data for name, data in named.items() if name != "config.json"}
 
 
 def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
@@ -215,4 +256,4 @@ def test_state_of_another_backbone_is_not_continued(mini_run, tmp_path):
         finetune.run(config)
         losses.append(pd.read_csv(tmp_path / "b/training.csv")["loss"].tolist())
     assert losses[0] != losses[1]
-    assert len(list(config.state.iterdir())) == 2
+    assert len(list(config.state.glob("[!.]*"))) == 2

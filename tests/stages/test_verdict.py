@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import read_json, write_csv
-from didgen.stages.verdict import Config, VerdictError, read_runs, run
+from didgen.data.files import read_json, write_csv, write_json
+from didgen.stages.arm_results import VerdictError, read_arms
+from didgen.stages.verdict import Config, run
 
 
 def predictions(right: list[bool], labels: list[str]) -> pd.DataFrame:
@@ -28,41 +29,50 @@ def scores(dice: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"id": names, "lesion_id": names, "dice": dice, "iou": dice / (2 - dice)})
 
 
+def put(folder: Path, arm: str, seed: int, table: pd.DataFrame, val: float = 0.5) -> None:
+    """Write an arm's table and metrics.json; the name says how many synthetic images it has."""
+    place = folder / arm / f"seed{seed}"
+    write_csv(place / ("scores.csv" if "dice" in table else "predictions.csv"), table)
+    made = (20 if arm.endswith("-0.5x") else 40) if arm.startswith(("synthetic", "prefix")) else 0
+    told = {"n_train": 40 + made, "n_real": 40, "n_synthetic": made}
+    told["synthetic_set"] = arm.split("-")[0] if made else None
+    write_json(place / "metrics.json", told | {"training": {"best_score": val}})
+
+
+LABELS = ["MEL"] * 12 + ["NV"] * 4
+BASE = [True] * 6 + [False] * 6 + [True] * 4
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """Classification: 12 MEL and 4 NV, 6 MEL gained. Segmentation: no difference on average."""
-    labels = ["MEL"] * 12 + ["NV"] * 4
     dice = np.linspace(0.6, 0.9, 20)
     for seed in (0, 1):
-        base = [True] * 6 + [False] * 6 + [True] * 4
-        tables = {
-            "classify/original": predictions(base, labels),
-            "classify/synthetic": predictions([True] * 16, labels),
-            "segment/original": scores(dice),
-            "segment/synthetic": scores(dice + np.tile([0.01, -0.01], 10)),
-        }
-        for place, table in tables.items():
-            name = "scores.csv" if place.startswith("segment") else "predictions.csv"
-            write_csv(tmp_path / place / f"seed{seed}" / name, table)
+        put(tmp_path / "classify", "original", seed, predictions(BASE, LABELS))
+        put(tmp_path / "classify", "synthetic", seed, predictions([True] * 16, LABELS))
+        put(tmp_path / "segment", "original", seed, scores(dice))
+        put(tmp_path / "segment", "synthetic", seed, scores(dice + np.tile([0.01, -0.01], 10)))
     return tmp_path
 
 
 def judge(folder: Path, **changes) -> dict:
     usual = dict(
         run="test", classify=folder / "classify", segment=folder / "segment",
-        out=folder / "verdict.json", tables=folder / "verdict",
+        out=folder / "verdict.json", tables=folder / "verdict", resamples=2000,
     )  # fmt: skip
     run(Config(**(usual | changes)))
     return read_json(folder / "verdict.json")
 
 
 def test_known_numbers(results):
-    found = judge(results)
+    found = judge(results, resamples=10_000)
     assert found["run"] == "test"
     task = found["tasks"]["classification"]
     assert task["metric"] == "balanced accuracy"
     # Original: (6/12 + 4/4) / 2 = .75; synthetic: 1.
-    assert task["arms"]["original"] == {"mean": 0.75, "sd": 0.0, "per_seed": [0.75, 0.75]}
+    told = task["arms"]["original"]
+    assert (told["mean"], told["sd"], told["per_seed"]) == (0.75, 0, [0.75, 0.75])
+    assert (told["n_real"], told["n_synthetic"], told["val_score"]) == (40, 0, 0.5)
     assert task["arms"]["synthetic"]["mean"] == 1
     assert task["difference"] == pytest.approx(0.25)
     assert task["interval"][0] > 0.1
@@ -70,12 +80,16 @@ def test_known_numbers(results):
     assert task["p_uncorrected"] == pytest.approx(2 / 64, abs=0.006)
     assert task["p"] == pytest.approx(2 * task["p_uncorrected"])
     assert next(iter(task["other_tests"].values())) == pytest.approx(2 / 64)
+    assert task["effect"] == {"name": "Cohen's g of the ensemble", "value": 0.5}
+    decided = task["comparisons"]["best control"][0]
+    assert [each["difference"] for each in decided["per_seed"]] == pytest.approx([0.25, 0.25])
+    assert [each["p"] for each in decided["per_seed"]] == pytest.approx([2 / 64, 2 / 64])
     assert (task["n_test"], task["n_clusters"], task["n_seeds"]) == (16, 16, 2)
     # The interval alone would say yes; the corrected test does not agree.
     assert task["verdict"] == "no evidence"
     assert task["sentence"].startswith("no evidence: balanced accuracy +0.250 [")
     assert "over original, p = 0.0" in task["sentence"]
-    assert task["sentence"].endswith("n = 2 seeds, 16 test images")
+    assert "n = 2 seeds, 16 test images (the interval alone would say yes" in task["sentence"]
 
 
 def test_an_effect_that_cancels_is_no_evidence(results):
@@ -95,11 +109,14 @@ def test_one_task_alone_needs_no_correction_and_may_help(results):
 def test_tables_and_settings_are_written(results):
     judge(results)
     arms = pd.read_csv(results / "verdict" / "arms.csv")
-    assert list(arms.columns) == ["task", "metric", "arm", "seed", "value"]
+    assert list(arms.columns)[:5] == ["task", "metric", "arm", "seed", "value"]
     assert len(arms) == 8
     assert sorted(arms["seed"].unique()) == [0, 1]
     tests = pd.read_csv(results / "verdict" / "tests.csv")
-    assert len(tests) == 5
+    # Two p-values and the secondary ones, in each of three families that here are the same.
+    assert len(tests) == 3 * (4 + 5)
+    comparisons = pd.read_csv(results / "verdict" / "comparisons.csv")
+    assert len(comparisons) == 2 * 3
     assert read_json(results / "verdict" / "config.json")["run"] == "test"
 
 
@@ -124,7 +141,11 @@ def test_rows_in_another_order_are_matched_by_id(results):
 
 def test_missing_arms_and_seeds_are_named(results, tmp_path):
     with pytest.raises(VerdictError, match="found arms"):
-        read_runs(tmp_path / "nowhere", "scores.csv")
+        read_arms(tmp_path / "nowhere", "scores.csv")
+    with pytest.raises(VerdictError, match=r"expected also \['duplicates'\]"):
+        judge(results, arms=("original", "duplicates", "synthetic"))
+    with pytest.raises(VerdictError, match="treatment: found 'original'"):
+        judge(results, treatment="original")
     (results / "segment" / "original" / "seed1" / "scores.csv").unlink()
     with pytest.raises(VerdictError, match="expected the same in every arm"):
         judge(results)
@@ -132,25 +153,91 @@ def test_missing_arms_and_seeds_are_named(results, tmp_path):
         judge(results, classify=None, segment=None)
 
 
-def test_the_best_control_is_the_one_to_beat(results):
-    labels = ["MEL"] * 12 + ["NV"] * 4
-    strong = predictions([True] * 11 + [False] + [True] * 4, labels)
+def test_results_without_metrics_are_refused(results):
+    path = results / "segment" / "synthetic" / "seed1" / "metrics.json"
+    write_json(path, {"n_train": 40, "n_synthetic": 4})
+    with pytest.raises(VerdictError, match="found no training"):
+        judge(results)
+    path.unlink()
+    with pytest.raises(VerdictError, match="no such file"):
+        judge(results)
+
+
+def test_the_best_control_is_chosen_on_validation_images(results):
+    """The control that happens to be best on the test images is not the one to beat."""
+    strong = predictions([True] * 11 + [False] + [True] * 4, LABELS)
     for seed in (0, 1):
-        write_csv(results / "classify" / "oversampled" / f"seed{seed}" / "predictions.csv", strong)
+        put(results / "classify", "oversampled", seed, strong, val=0.4)
+    assert judge(results)["tasks"]["classification"]["best_control"] == "original"
+    for seed in (0, 1):
+        put(results / "classify", "oversampled", seed, strong, val=0.6)
     task = judge(results)["tasks"]["classification"]
     assert task["best_control"] == "oversampled"
     assert task["difference"] == pytest.approx(1 / 24)
+    assert "over the best control (oversampled)" in task["sentence"]
+    families = task["comparisons"]
+    told = {k: [(each["arm"], each["control"]) for each in v] for k, v in families.items()}
+    assert told == {
+        "best control": [("synthetic", "oversampled")],
+        "original": [("synthetic", "original"), ("oversampled", "original")],
+        "every control": [("synthetic", "original"), ("synthetic", "oversampled")],
+    }
+
+
+def test_more_synthetic_arms_ask_for_a_stricter_correction(results):
+    alone = judge(results, segment=None)["tasks"]["classification"]
+    for seed in (0, 1):
+        for arm in ("synthetic-0.5x", "prefix"):
+            put(results / "classify", arm, seed, predictions([True] * 16, LABELS))
+    task = judge(results, segment=None)["tasks"]["classification"]
+    assert task["p_uncorrected"] == alone["p_uncorrected"]
+    assert task["p"] == pytest.approx(3 * alone["p"])
+    assert (alone["verdict"], task["verdict"]) == ("helps", "no evidence")
+    assert task["arms"]["synthetic-0.5x"]["n_synthetic"] == 20
+    assert [task["arms"][a]["synthetic_set"] for a in ("prefix", "synthetic-0.5x")] == [
+        "prefix",
+        "synthetic",
+    ]
+    lead = judge(results, segment=None, treatment="prefix")["tasks"]["classification"]
+    assert lead["treatment"] == "prefix"
+
+
+def test_segmentation_leaves_out_the_arms_that_balance_classes(results):
+    for seed in (0, 1):
+        put(results / "classify", "weighted", seed, predictions(BASE, LABELS))
+    found = judge(results, arms=("original", "weighted", "synthetic"))["tasks"]
+    assert list(found["classification"]["arms"]) == ["original", "synthetic", "weighted"]
+    assert list(found["segmentation"]["arms"]) == ["original", "synthetic"]
+
+
+def test_other_metrics_may_decide(results):
+    found = judge(results, classification_metric="macro F1", segmentation_metric="IoU")["tasks"]
+    # Original: MEL 2 * 6 / (12 + 6), NV 2 * 4 / (4 + 10).
+    mean = found["classification"]["arms"]["original"]["mean"]
+    assert mean == pytest.approx((12 / 18 + 8 / 14) / 2)
+    assert found["segmentation"]["metric"] == "IoU"
+    plain = judge(results, classification_metric="accuracy")["tasks"]["classification"]
+    assert plain["difference"] == pytest.approx(6 / 16)
+
+
+def test_patients_are_the_unit_of_chance(results):
+    for arm in ("original", "synthetic"):
+        for seed in (0, 1):
+            path = results / "classify" / arm / f"seed{seed}" / "predictions.csv"
+            table = pd.read_csv(path)
+            write_csv(path, table.assign(patient_id=["p1"] * 6 + ["p2"] * 6 + ["p3"] * 4))
+    task = judge(results, segment=None)["tasks"]["classification"]
+    assert task["n_clusters"] == 3
+    assert task["verdict"] == "no evidence"
 
 
 def test_arms_and_seeds_of_an_earlier_run_are_passed_over(tmp_path):
     table = pd.DataFrame({"id": ["a", "b"], "lesion_id": ["", ""], "dice": [0.5, 0.7]})
     for arm in ("original", "synthetic", "retired"):
-        for seed in (0, 1, 2):
-            folder = tmp_path / arm / f"seed{seed}"
-            folder.mkdir(parents=True)
-            table.to_csv(folder / "scores.csv", index=False)
-    found = read_runs(tmp_path, "scores.csv", ("original", "synthetic"), (0, 2))
-    assert {arm: list(tables) for arm, tables in found.items()} == {
-        "original": [0, 2],
-        "synthetic": [0, 2],
+        for seed in (10, 1, 2):
+            put(tmp_path, arm, seed, table)
+    found = read_arms(tmp_path, "scores.csv", ("original", "synthetic"), (2, 10))
+    assert {arm: list(own.tables) for arm, own in found.items()} == {
+        "original": [2, 10],
+        "synthetic": [2, 10],
     }

@@ -56,11 +56,12 @@ def test_a_diverged_image_is_made_again_with_a_seed_of_its_own(backbone, monkeyp
     synthesizer = DidgenSynthesizer(backbone, **QUICK)
     requests = [request(0), request(1), request(2)]
     sound = synthesizer.synthesize(requests)
-    other = retry_seed(1, 1)
-    expected = synthesizer.synthesize([replace(request(1), seed=other)] * 3)[0]
+    others = [retry_seed(seed, 1) for seed in range(3)]
+    retried = [replace(request(i), seed=seed) for i, seed in enumerate(others)]
+    expected = synthesizer.synthesize(retried)[1]
     asked = break_seeds(monkeypatch, {1})
     found = synthesizer.synthesize(requests)
-    assert asked == [[0, 1, 2], [other] * 3]
+    assert asked == [[0, 1, 2], others]
     assert same(found[0], sound[0]) and same(found[2], sound[2])
     assert same(found[1], expected) and found[1].request is requests[1]
     assert [made.scores["retries"] for made in found] == [0, 1, 0]

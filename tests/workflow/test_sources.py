@@ -35,6 +35,39 @@ def test_an_edited_table_is_prepared_again(unfinished: Path, snakemake) -> None:
     assert done.returncode != 0 and "own.csv" in done.stdout
 
 
+def later(copy: Path, path: Path) -> None:
+    """Let a file look edited after the last run."""
+    moment = (copy / "results/smoke/data/train.csv").stat().st_mtime + 10
+    os.utime(path, (moment, moment))
+
+
+@pytest.mark.parametrize("source", ["table", "folder"])
+def test_an_edited_photograph_is_prepared_again(unfinished: Path, snakemake, source: str) -> None:
+    photograph = unfinished / "own" / "NV" / "a.png"
+    photograph.parent.mkdir(parents=True)
+    photograph.write_bytes(b"first")
+    (unfinished / "own" / "own.csv").write_text("id,image\na,NV/a.png\n")
+    configure(unfinished, source=source, **{source: "own/own.csv" if source == "table" else "own"})
+    assert snakemake(unfinished, "prepare").returncode == 0
+    later(unfinished, unfinished / "own")
+    assert "Nothing to be done" in planned(unfinished, snakemake)
+    later(unfinished, photograph)
+    assert "Params have changed since last execution" in planned(unfinished, snakemake)
+
+
+def test_what_only_fetching_needs_is_no_business_of_prepare(unfinished: Path, snakemake) -> None:
+    configure(unfinished, source="isic2018", archives="kept")
+    assert snakemake(unfinished, "prepare", "--cores", "3").returncode == 0
+    logs = unfinished / "results/smoke/logs"
+    told = (logs / "prepare.log").read_text()
+    assert "--listing results/smoke/data/archives.json --workers 3" in told
+    assert "offline" not in told and "mirror" not in told and '"archives"' not in told
+    configure(unfinished, source="isic2018", archives="kept", offline=True)
+    assert "Nothing to be done" in planned(unfinished, snakemake)
+    assert snakemake(unfinished, "fetch", "--forcerun", "fetch").returncode == 0
+    assert "--offline True" in (logs / "fetch.log").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("splits", "unneeded", "needed"),

@@ -6,6 +6,7 @@ site states them: Task 1 CC-0, Task 3 CC BY-NC 4.0.
 
 import csv
 import io
+import logging
 from pathlib import Path, PurePosixPath
 
 from didgen.data.archives import ArchiveError, members
@@ -18,6 +19,9 @@ from didgen.data.sources.catalog import (
     TASK3_SOURCE,
 )
 from didgen.data.sources.records import Record, SourceError, ZipPixels, read_member
+from didgen.data.sources.tables import refuse
+
+LOGGER = logging.getLogger(__name__)
 
 
 def isic2018_records(folder: Path | str, official: bool) -> list[Record]:
@@ -25,7 +29,8 @@ def isic2018_records(folder: Path | str, official: bool) -> list[Record]:
 
     With `official`, the challenge's training, validation and test archives are all required and
     give the splits; without it only the training archives are read, and the split is left open.
-    Raises: `SourceError` for a missing or damaged archive, or a ground truth that does not fit.
+    Raises: `SourceError` for a missing or damaged archive, or a ground truth or lesion groups that
+    do not fit.
     """
     folder = Path(folder)
     records = []
@@ -54,9 +59,10 @@ def _task3(folder: Path, phase: str, split: str) -> list[Record]:
     (archive, member), *_ = _members(truth, ".csv").values()
     where = f"{archive.name}/{member}"
     rows = _rows(read_member(archive, member), ("image", *CLASSES), where)
+    _refuse_repeats([row["image"] or "" for row in rows], where)
     labels = {row["image"] or "": _label(row, where) for row in rows}
     _same_names(set(images), set(labels), f"Task 3 {phase}")
-    lesions = _lesion_groups(folder) if phase == "Training" else {}
+    lesions = _lesion_groups(folder, set(images)) if phase == "Training" else {}
     return [
         Record(
             name,
@@ -109,10 +115,41 @@ def _cell(row: dict[str, str | None], column: str, where: str) -> float:
     return value
 
 
-def _lesion_groups(folder: Path) -> dict[str, str]:
+def _lesion_groups(folder: Path, images: set[str]) -> dict[str, str]:
+    """The lesion of each image. One that no row names has none, and is counted in the log.
+
+    Raises: `SourceError` when rows give one image different lesions, with counts.
+    """
     path = _present(folder / LESION_GROUPS)
     rows = _rows(path.read_bytes(), ("image", "lesion_id"), path.name)
-    return {row["image"]: row["lesion_id"] or "" for row in rows}
+    lesions: dict[str, str] = {}
+    torn = set()
+    for row in rows:
+        image, lesion = (row["image"] or "").strip(), (row["lesion_id"] or "").strip()
+        if lesion and lesions.setdefault(image, lesion) != lesion:
+            torn.add(image)
+    refuse(
+        sorted(torn),
+        f"{path.name}: rows that give one image different lesions",
+        "fetch the official file again",
+        "images",
+    )
+    alone = sorted(images - set(lesions))
+    if alone:
+        LOGGER.warning(
+            "%s: %d of %d images have no lesion there (%s%s): each counts as a lesion of its own, "
+            "and only its looks can relate it to others",
+            path.name, len(alone), len(images), ", ".join(alone[:5]), ", ..." * (len(alone) > 5),
+        )  # fmt: skip
+    return lesions
+
+
+def _refuse_repeats(names: list[str], where: str) -> None:
+    seen, repeated = set(), set()
+    for name in names:
+        (repeated if name in seen else seen).add(name)
+    remedy = "fetch the official archive again"
+    refuse(sorted(repeated), f"{where}: images with several rows", remedy, "images")
 
 
 def _present(path: Path) -> Path:

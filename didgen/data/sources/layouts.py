@@ -49,7 +49,8 @@ def published_records(
     """Records of a data set in its published layout, in the order of its table.
 
     `read` gives the table (columns of `layout.columns`) where it takes more than `read_tables`.
-    Images with a diagnosis that has no class of ISIC 2018 are left out, counted in the log.
+    Images with a diagnosis that has no class of ISIC 2018 are marked as excluded, counted in the
+    log; their files need not be there.
     Raises: `SourceError`, with counts, for tables, columns, names or files that do not fit.
     """
     listing = list_files(folder, (layout.mask_ending,))
@@ -60,7 +61,7 @@ def published_records(
     frame["split"] = split_names(frame["split"], frame["id"], where)
     names = set(frame["id"])
     frame = _with_class(frame, layout, where)
-    images = _find(frame["id"], listing, layout, where)
+    images = _find(frame.loc[frame["excluded"] == "", "id"], listing, layout, where)
     masks = _by_image(listing.masks, layout, where)
     records = [
         Record(
@@ -70,14 +71,18 @@ def published_records(
             patient_id=row.patient_id,
             source=layout.source,
             split=row.split,
-            pixels=FilePixels(images[row.id], masks.get(images[row.id].stem)),
+            pixels=FilePixels(Path(row.id))
+            if row.excluded
+            else FilePixels(images[row.id], masks.get(images[row.id].stem)),
+            excluded=row.excluded,
         )
         for row in frame.itertuples()
     ]
     files = {path.stem for path in listing.images}
     ending = layout.optional_ending
     more = {stem for stem in files if not {stem, stem.removesuffix(ending), stem + ending} & names}
-    _tell(records, len(more), len(masks), layout, where)
+    offered = [record for record in records if not record.excluded]
+    _tell(offered, len(more), len(masks), layout, where)
     return records
 
 
@@ -116,15 +121,19 @@ def _stem(name: str) -> str:
 
 
 def _with_class(frame: pd.DataFrame, layout: Layout, where: str) -> pd.DataFrame:
-    """The rows whose diagnosis is a class of ISIC 2018, the others counted in the log."""
+    """The diagnoses as codes of ISIC 2018; rows without such a class are marked in the column
+    `excluded`, and counted in the log.
+    """
     theirs = frame["label"].str.lower()
     codes = theirs.map(lambda word: layout.diagnoses.get(word, "" if word == "" else None))
     known = codes.notna()
     without = known & (codes == "")
+    excluded = pd.Series("", index=frame.index)
     for rows, why, level in (
         (without, "their diagnosis has no class of ISIC 2018", logging.INFO),
         (~known, "their diagnosis is not known to this reader", logging.WARNING),
     ):
+        excluded[rows] = why
         if rows.any():
             counts = frame.loc[rows, "label"].replace("", "(none)").value_counts()
             told = ", ".join(f"{name} {n}" for name, n in counts.items())
@@ -133,14 +142,13 @@ def _with_class(frame: pd.DataFrame, layout: Layout, where: str) -> pd.DataFrame
                 "%s: %d of %d images left out, %s: %s",
                 where, int(rows.sum()), len(frame), why, told,
             )  # fmt: skip
-    kept = frame.assign(label=codes)[known & ~without]
-    if kept.empty:
+    if (excluded != "").all():
         raise SourceError(
             f"{where}: none of {len(frame)} rows has a diagnosis that is a class of ISIC 2018; "
             f"found {sorted(set(frame['label']))[:8]}, expected some of "
             f"{sorted(name for name, code in layout.diagnoses.items() if code)}"
         )
-    return kept
+    return frame.assign(label=codes.fillna(""), excluded=excluded)
 
 
 def _find(ids: pd.Series, listing: Listing, layout: Layout, where: str) -> dict[str, Path]:

@@ -27,10 +27,11 @@ def own_records(
 
     columns: ours to the table's, for those that are called otherwise; one of theirs may serve
     twice. labels: the table's words to a code of ISIC 2018, or to None for those without a class:
-    such an image is kept for its mask, or left out, counted in the log. File names are relative to
-    the table's folder. Raises: `SourceError`, with counts, when the table is missing, lacks a
-    column, repeats an id, names unknown labels, unknown splits or files that are not there, uses a
-    mask for two images, or gives a row neither a label nor a mask.
+    such an image is kept for its mask, or marked as excluded, counted in the log. File names are
+    relative to the table's folder.
+    Raises: `SourceError`, with counts, when the table is missing, lacks a column, repeats an id,
+    names unknown labels, unknown splits or files that are not there, uses a mask for two images, or
+    gives a row neither a label nor a mask.
     """
     table = Path(table)
     if not table.is_file():
@@ -39,7 +40,7 @@ def own_records(
     check_ids(frame["id"], table)
     frame["split"] = split_names(frame["split"], frame["id"], table)
     frame = _classes(frame, labels or {}, str(table))
-    _check_files(frame, table)
+    _check_files(frame[frame["excluded"] == ""], table)
     return [
         Record(
             id=row.id,
@@ -51,6 +52,7 @@ def own_records(
             pixels=FilePixels(
                 table.parent / row.image, table.parent / row.mask if row.mask else None
             ),
+            excluded=row.excluded,
         )
         for row in frame.itertuples()
     ]
@@ -94,7 +96,11 @@ def folder_records(
     check_ids(frame["id"], folder)
     frame = _classes(frame, labels or {}, str(folder))
     return [
-        Record(row.id, row.label, "", "", folder.name, row.split, FilePixels(row.image, row.mask))
+        Record(
+            *(row.id, row.label, "", "", folder.name, row.split),
+            pixels=FilePixels(row.image, row.mask),
+            excluded=row.excluded,
+        )
         for row in frame.itertuples()
     ]
 
@@ -122,8 +128,8 @@ def _fields(frame: pd.DataFrame, columns: Mapping[str, str], table: Path) -> pd.
 
 
 def _classes(frame: pd.DataFrame, labels: Mapping[str, str | None], where: str) -> pd.DataFrame:
-    """Map labels to codes; leave out, counted, what has neither class nor mask but was mapped to
-    None. Codes and mapped words are the same in upper and lower case.
+    """Map labels to codes; what has neither class nor mask but was mapped to None is marked in the
+    column `excluded`, counted. Codes and mapped words are the same in upper and lower case.
     """
     wrong = {theirs: ours for theirs, ours in labels.items() if ours and ours not in CLASSES}
     if wrong:
@@ -156,7 +162,8 @@ def _classes(frame: pd.DataFrame, labels: Mapping[str, str | None], where: str) 
         )  # fmt: skip
     if dropped.all():
         raise SourceError(f"{where}: data.labels leaves no image of {len(frame)}; map some words")
-    return frame.assign(label=words.map(known))[~dropped]
+    why = dropped.map({True: "data.labels gives them no class", False: ""})
+    return frame.assign(label=words.map(known), excluded=why)
 
 
 def _counts(words: pd.Series) -> str:

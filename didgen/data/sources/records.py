@@ -63,7 +63,11 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a source, before preparation. Unknown text is ""."""
+    """One image of a source, before preparation. Unknown text is "".
+
+    excluded: why the source cannot offer the image, in a few words that are counted, or "". Such a
+    record only tells whom it is related to: its pixels are never read, and may not be there.
+    """
 
     id: str
     label: str
@@ -72,6 +76,7 @@ class Record:
     source: str
     split: str
     pixels: Pixels
+    excluded: str = ""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _captions(path: Path, told: set[str]) -> dict[str, Any] | None:
     shown = [
         {"name": name.replace("_", " "), "bars": bars(counts)}
         for name, counts in values.items()
-        if counts and name not in told
+        if set(counts) - {"not stated"} and name not in told
     ]
     return {"facts": "; ".join(facts), "fields": shown}
 

@@ -1,4 +1,4 @@
-"""Provenance: what was run, with which settings, versions, seeds and checkpoint."""
+"""Provenance: what was run, with which settings, versions, seeds and checkpoint, at what cost."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from didgen import __version__
+from didgen.report.cost import commit, cost_table, jobs, machine
 from didgen.report.numbers import listed, megabytes, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import Trial, json_file, shards, synthetic_set, text_table, trials
@@ -39,7 +40,10 @@ def section(run_dir: Path, options: Options) -> Section:
         for stage, config in configs.items()
         if config is None
     ]
+    facts, gpu_watts = machine()
     content = {
+        "cost": cost_table(jobs(run_dir), gpu_watts),
+        "machine": facts,
         "configs": {
             stage: [(key, _shown(value, run_dir)) for key, value in config.items()]
             for stage, config in configs.items()
@@ -105,6 +109,8 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
 
 def _versions() -> list[tuple[str, str]]:
     found = [("didgen", __version__), ("Python", platform.python_version())]
+    if (named := commit()) is not None:
+        found.append(("commit", named))
     for name in LIBRARIES:
         try:
             found.append((name, version(name)))

@@ -7,7 +7,7 @@ from didgen.data.classes import CLASSES
 from didgen.report.numbers import digits, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import Trial, broken, json_file, trials
-from didgen.report.tables import Table, arms_table, confusion_table
+from didgen.report.tables import Table, arms_table, confusion_table, measures_table
 
 TASKS = (("classification", "classify"), ("segmentation", "segment"))
 
@@ -52,7 +52,11 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, An
         for name, rows in per_class.items()
     }
     caption = f"{task.capitalize()} on the test split"
-    first = arms_table(caption, "measure", measures, arms, leading, _decision(decided))
+    if len(arms) > 2:
+        lead = [str(decided.get("treatment", ""))]
+        first = measures_table(caption, measures, arms, lead, _decision(decided))
+    else:
+        first = arms_table(caption, "measure", measures, arms, leading, _decision(decided))
     seeds = {arm: [trial.seed for trial in done if trial.arm == arm] for arm in arms}
     return {
         "name": task,
@@ -113,7 +117,8 @@ def _decision(decided: dict[str, Any]) -> str:
     level = f"{100 * decided.get('confidence', 0.95):g} %"
     told = "p < 0.001" if p < 0.001 else f"p = {digits(p)}"
     return (
-        f"{decided['metric']}, synthetic against {decided.get('best_control', 'original')}: "
+        f"{decided['metric']}, {decided.get('treatment', 'synthetic')} against "
+        f"{decided.get('best_control', 'original')}: "
         f"{level} interval of the difference {low} to {high}, {told}"
     )
 

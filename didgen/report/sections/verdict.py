@@ -6,6 +6,7 @@ from typing import Any
 from didgen.report.figures import arms_chart, interval_chart
 from didgen.report.page import Options, Section
 from didgen.report.reading import broken, finite, json_file
+from didgen.report.sections.comparisons import comparison_tables, dose_chart
 
 # The three verdicts are told in the same form, whichever way they fall.
 ANSWERS = {
@@ -46,9 +47,10 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
     answer, sign = ANSWERS[task["verdict"]]
     control = str(task["best_control"])
     confidence = finite(path, task, "confidence")
+    metric, level = str(task["metric"]), f"{100 * confidence:g}"
     return {
         "name": str(name),
-        "metric": str(task["metric"]),
+        "metric": metric,
         "verdict": task["verdict"],
         "kind": task["verdict"].replace(" ", "-"),
         "answer": answer,
@@ -59,7 +61,11 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
         "difference": difference,
         "low": low,
         "high": high,
-        "level": f"{100 * confidence:g}",
+        "level": level,
+        "treatment": str(task.get("treatment", "synthetic")),
+        "chosen_by": str(task.get("best_control_by", "")),
+        "comparisons": comparison_tables(path, metric, task.get("comparisons"), level),
+        "dose_chart": dose_chart(f"dose-{name}", str(name), metric, arms),
         "p": finite(path, task, "p"),
         "test": str(task.get("test", "not named")),
         "others": {
@@ -74,14 +80,15 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
             difference,
             low,
             high,
-            f"difference in {task['metric']}",
+            f"difference in {metric}",
             control,
+            str(task.get("treatment", "synthetic")),
         ),
         "arms_chart": arms_chart(
             f"arms-{name}",
             f"{name}: each seed, mean \N{PLUS-MINUS SIGN} sd",
             {arm: numbers["per_seed"] for arm, numbers in arms.items()},
-            str(task["metric"]),
+            metric,
         ),
     }
 
@@ -94,4 +101,8 @@ def _arm(path: Path, numbers: Any) -> dict[str, Any]:
         "mean": finite(path, numbers, "mean"),
         "sd": spread if len(numbers["per_seed"]) > 1 else None,
         "per_seed": [finite(path, {"per_seed": v}, "per_seed") for v in numbers["per_seed"]],
+        **{
+            key: numbers.get(key)
+            for key in ("n_real", "n_synthetic", "n_duplicates", "synthetic_set", "val_score")
+        },
     }

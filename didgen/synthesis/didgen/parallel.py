@@ -4,6 +4,10 @@ Gradients are averaged by PyTorch's DistributedDataParallel (DDP), set up by acc
 fully sharded data parallelism (FSDP), where each holds a share of the optimiser. Processes are
 started here, one for each GPU or, on a processor, with an even share of its cores; or by
 `accelerate launch`, which also spans machines.
+
+On one machine they are started here, because the launcher would hide what a workflow needs: it
+replaces exit codes and messages by its own, gives processes 30 seconds after SIGTERM whatever the
+size of their state, and wants to be told apart from the stage how many processes there are.
 """
 
 import contextlib
@@ -20,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from didgen.backbone.devices import TooFewGpus, lease_gpus
 from didgen.backbone.handover import leaving_errors, raise_first
 from didgen.synthesis.didgen.sharding import shard
 
@@ -97,6 +102,23 @@ def joined(sharded: bool = False) -> Iterator[Team]:
         yield Team(accelerator, sharded)
     finally:
         accelerator.end_training()
+
+
+def take_gpus(count: int) -> None:
+    """Take a GPU for each process, for this job alone; nothing on a machine without any.
+
+    Raises: ValueError where there are fewer.
+    """
+    try:
+        if torch.backends.cuda.is_built():
+            lease_gpus(count)
+    except TooFewGpus as error:
+        raise ValueError(f"finetune.processes: {error}; expected one for each process") from None
+    there = torch.cuda.device_count()
+    if torch.cuda.is_available() and count > there:
+        raise ValueError(
+            f"finetune.processes: found {count}, expected at most {there}, one for each GPU"
+        )
 
 
 def spawn(count: int, function: Callable[..., None], *arguments: Any) -> None:

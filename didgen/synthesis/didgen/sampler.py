@@ -63,12 +63,11 @@ class DidgenSynthesizer:
                 break
             for i in broken:
                 LOGGER.warning("%s: %s; sampled again", requests[i].id, samples[i].failure)
-            # As many as before, for kernels are chosen by shape: the bytes of a retried image
-            # must not depend on how many others of its batch broke.
-            places = [*broken, *[broken[-1]] * (len(requests) - len(broken))]
-            again = self._attempt([requests[i] for i in places], attempt)
-            for i, made in zip(broken, again[: len(broken)], strict=True):
-                samples[i] = made
+            # The whole batch, each in its place: the bytes of a retried image must not depend on
+            # which others broke.
+            again = self._attempt(requests, attempt)
+            for i in broken:
+                samples[i] = again[i]
         return samples
 
     def _attempt(self, requests: Sequence[Request], attempt: int) -> list[Sample]:

@@ -36,9 +36,9 @@ class SamplingSettings:
     self_normalization: Normalization = "sum"
     cross_weight: float = 1.0
     self_weight: float = 1.0
-    guide_every: int = 1
+    guide_every: int = 2
     guide_layers: ReadPath = "all"
-    reuse_prediction: bool = False
+    reuse_prediction: bool = True
 
     tau: int = 4
     last_steps: int = 1

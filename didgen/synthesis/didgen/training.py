@@ -136,6 +136,10 @@ def _loop(
     started = time.monotonic()
     if watch is not None:
         watch.begin(curve, unet)
+    # One killed between saving a state and looking at it looks now.
+    missed = watch is not None and len(curve) > 0 and watch.due(len(curve))
+    if team.sum(torch.tensor(float(missed), device=run.backbone.device)) > 0:
+        _look(run, len(curve), average, watch)
     for step in range(len(curve), settings.steps):
         curve.append(_step(run, step, started))
         if average is not None:
@@ -144,12 +148,13 @@ def _loop(
         due = watch is not None and watch.due(step + 1)
         wishes = torch.tensor([float(asked()), float(due)], device=run.backbone.device)
         stop, look = (team.sum(wishes) > 0).tolist()
-        save = (step + 1) % settings.checkpoint_every == 0 or last or stop
+        # Before a look too, which takes longer than the grace between SIGTERM and SIGKILL.
+        save = (step + 1) % settings.checkpoint_every == 0 or last or stop or look
         if save and (team.rank == 0 or team.sharded):
             save_state(run.unet, run.optimizer, average, curve, state, first=team.rank == 0)
         if watch is not None:
             watch.step(curve)
-        if look:
+        if look and (last or not stop):
             _look(run, step + 1, average, watch)
         if stop and not last:
             LOGGER.warning("asked to end: saved after step %d of %d", step + 1, settings.steps)

@@ -1,0 +1,50 @@
+"""Arithmetic that repeats: the same inputs, shapes and machine give the same bytes."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def reproducible(device: str | torch.device) -> Iterator[None]:
+    """Inside, a computation repeats bit by bit, whatever ran before or runs beside it.
+
+    On a processor: one thread, for kernels share out work by the number of threads and may round
+    differently at the seams. On a GPU: `deterministic_kernels`.
+    """
+    threads = torch.get_num_threads()
+    if torch.device(device).type != "cuda":
+        torch.set_num_threads(1)
+    try:
+        with deterministic_kernels(device):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def deterministic_kernels(device: str | torch.device) -> Iterator[None]:
+    """Inside, work on a GPU repeats bit by bit; for a processor nothing changes.
+
+    Kernels are those that PyTorch counts as deterministic, and none is chosen by timing; where an
+    operation has no such kernel, PyTorch warns. To be entered before the first work on the GPU.
+    What was set before is set again at the end.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    # Read when cuBLAS starts; without it products may differ from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes no result
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        torch.utils.deterministic.fill_uninitialized_memory = filled

@@ -1,0 +1,188 @@
+"""Ask a language model about many images: each once, ever; what it gets wrong is asked again."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from didgen.captions.attributes import Attributes
+from didgen.captions.captioner import Answer, Failure, LanguageModel, Question, Result
+from didgen.captions.image_file import ImageFile
+from didgen.captions.journal import Journal
+from didgen.captions.questions import (
+    ClaimError,
+    ask_again,
+    describe_question,
+    read_claims,
+)
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image to be described. The label becomes the diagnosis; no model sees it."""
+
+    id: str
+    image: Path
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model said of an image: its claims, or why there are none; `raw`: its last answer."""
+
+    id: str
+    attributes: Attributes | None
+    raw: str = ""
+    failure: str = ""
+
+
+@dataclass
+class Tally:
+    """What the questions cost: those asked now, those found in the journal, tokens, seconds.
+
+    `deaths` counts how often the model's process died. `seconds` is the model's time, summed up; `wall` the time in which it was asked.
+    """
+
+    asked: int = 0
+    found: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+    wall: float = 0.0
+    deaths: int = 0
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer that was given now."""
+        self.asked += 1
+        self.prompt_tokens += answer.prompt_tokens
+        self.answer_tokens += answer.answer_tokens
+        self.seconds += answer.seconds
+
+
+class Interview:
+    """Answers of one model, from the journal where they were given before.
+
+    identity: names the model, see `LanguageModel`. open_model: loads it, called only when there is
+    a question that was never answered. Failures are not kept: a later run asks again.
+    """
+
+    def __init__(
+        self, identity: str, open_model: Callable[[], LanguageModel], journal: Journal
+    ) -> None:
+        self._identity, self._open, self._journal = identity, open_model, journal
+        self._model: LanguageModel | None = None
+        self.tally = Tally()
+
+    def __enter__(self) -> "Interview":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._model is not None:
+            self.tally.deaths = getattr(self._model, "deaths", 0)
+            self._model.close()
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[tuple[int, Result]]:
+        """Each question's index with its result, in any order; each answer is on disk before.
+
+        An equal question among them is asked once. Raises: `ModelError`.
+        """
+        ahead: list[tuple[int, Result]] = []
+        waiting: dict[str, list[int]] = {}
+
+        def unanswered() -> Iterator[Question]:
+            for index, question in enumerate(questions):
+                key = self._key(question)
+                if (answer := self._journal.get(key)) is not None:
+                    self.tally.found += 1
+                    ahead.append((index, answer))
+                elif key in waiting:
+                    waiting[key].append(index)
+                else:
+                    waiting[key] = [index]
+                    keys.append(key)
+                    yield question
+
+        keys: list[str] = []
+        for position, result in self._results(unanswered()):
+            if isinstance(result, Answer):
+                self._journal.add(keys[position], result)
+                self.tally.add(result)
+            yield from self._drained(ahead)
+            yield from ((index, result) for index in waiting.pop(keys[position]))
+        yield from self._drained(ahead)
+
+    def _results(self, questions: Iterator[Question]) -> Iterator[tuple[int, Result]]:
+        """Of the model, which is opened at the first question."""
+        first = next(questions, None)
+        if first is None:
+            return
+        if self._model is None:
+            self._model = self._open()
+        started = time.monotonic()
+        try:
+            yield from self._model.answer(_chain(first, questions))
+        finally:
+            self.tally.wall += time.monotonic() - started
+
+    def _key(self, question: Question) -> str:
+        return hashlib.sha256(f"{self._identity} {question.digest()}".encode()).hexdigest()
+
+    @staticmethod
+    def _drained(ahead: list[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+        while ahead:
+            yield ahead.pop()
+
+
+def _chain(first: Question, rest: Iterator[Question]) -> Iterator[Question]:
+    yield first
+    yield from rest
+
+
+def describe(
+    subjects: Sequence[Subject], interview: Interview, image_side: int, tries: int = 2
+) -> Iterator[Description]:
+    """One description an image, in any order.
+
+    image_side: longer side in pixels to which images are shrunk. tries: how often an image is
+    asked about until an answer follows the schema. Raises: `ModelError`.
+    """
+    faults: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(subjects)), ())
+    for attempt in range(1, tries + 1):
+        asked = list(faults)
+        questions = (
+            _question(ImageFile.of(subjects[k].image, image_side), faults[k]) for k in asked
+        )
+        refused = {}
+        for index, result in interview.ask(questions):
+            k = asked[index]
+            description = _read(subjects[k], result)
+            if isinstance(description, ClaimError) and attempt < tries:
+                refused[k] = (*faults[k], str(description))
+            elif isinstance(description, ClaimError):
+                yield Description(subjects[k].id, None, result.text, f"its answer: {description}")
+            else:
+                yield description
+        faults = refused
+        if not faults:
+            return
+        LOGGER.info("%d answers did not follow the schema; asking again", len(faults))
+
+
+def _read(subject: Subject, result: Result) -> Description | ClaimError:
+    if isinstance(result, Failure):
+        return Description(subject.id, None, "", result.reason)
+    try:
+        return Description(subject.id, read_claims(result.text, subject.label), result.text)
+    except ClaimError as error:
+        return error
+
+
+def _question(image: ImageFile, faults: Sequence[str]) -> Question:
+    question = describe_question(image)
+    for fault in faults:
+        question = ask_again(question, fault)
+    return question

@@ -1,0 +1,231 @@
+"""Which split each image gets: the one that the source states, or a new one; audited either way."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from didgen.data.duplicates import (
+    DuplicateRule,
+    Pair,
+    cluster_names,
+    exact_pairs,
+    find_duplicates,
+)
+from didgen.data.leaks import (
+    ACCEPTED,
+    Leaks,
+    Policy,
+    apply_policy,
+    find_leaks,
+    groups_of,
+    in_two_splits,
+    leak_table,
+)
+from didgen.data.manifest import SPLITS, check_identities
+from didgen.data.preparation import Prepared
+from didgen.data.selection import TASKS, Task, check_splits
+from didgen.data.sources.records import SourceError
+from didgen.data.splits import carved_split, grouped_split
+
+LOGGER = logging.getLogger(__name__)
+Asked = Literal["auto", "grouped", "official"]
+# A share that is missed by more is worth a warning: some groups are too large, or images too few.
+FAR_OFF = 0.05
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """What the run asks for. tasks: what every split must be able to judge."""
+
+    asked: Asked
+    on_leak: Policy
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    tasks: tuple[Task, ...] = TASKS
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the splits rest on. carve: take val out of train, since the source states none."""
+
+    used: Literal["grouped", "official"]
+    why: str
+    carve: bool = False
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The images with their splits: frame, with columns split and cluster; keep: bool (N,), which
+    rows stay; leaks: what `leaks.json` tells; told: what `summary.json` tells of the splits.
+    """
+
+    frame: pd.DataFrame
+    keep: np.ndarray
+    leaks: dict[str, Any]
+    told: dict[str, Any]
+
+
+def basis(frame: pd.DataFrame, asked: Asked) -> Basis:
+    """Whether the source's splits are kept or new ones are made; said in the log, with the reason.
+
+    auto: the source's, where its images state train and test; new ones where none states a split,
+    or all state the same. Columns needed: id, split ("" where none is stated).
+    Raises: `SourceError` when some images state a split and others do not, or no test is stated.
+    """
+    stated = frame["split"].replace("", np.nan).value_counts()
+    words = ", ".join(f"{split} {n}" for split, n in stated.items()) or "none"
+    if asked == "grouped":
+        ignored = f"; the source's own ({words}) are not used" if len(stated) else ""
+        found = Basis("grouped", f"data.splits: grouped{ignored}")
+    elif asked == "auto" and (stated.empty or stated.get("train") == len(frame)):
+        why = "no image states a split" if stated.empty else "the source states train alone"
+        found = Basis("grouped", f"data.splits: auto, and {why}")
+    else:
+        _check_stated(frame, asked, words)
+        carve = "val" not in stated and {"train", "test"} <= set(stated.index)
+        found = Basis("official", f"data.splits: {asked}, and the source states {words}", carve)
+    how = {"grouped": "new ones, by patient, lesion and look", "official": "the source's own"}
+    LOGGER.info("splits: %s (%s)", how[found.used], found.why)
+    if found.carve:
+        LOGGER.info("splits: the source has no val; it is taken out of train, by group")
+    return found
+
+
+def _check_stated(frame: pd.DataFrame, asked: Asked, words: str) -> None:
+    """Refuse splits that are stated in part: which images to test on is not ours to guess."""
+    ids = frame.loc[frame["split"] == "", "id"].tolist()
+    if ids:
+        more = ", ..." if len(ids) > 5 else ""
+        raise SourceError(
+            f"splits: {asked}, but {len(ids)} of {len(frame)} images have no split "
+            f"({', '.join(ids[:5])}{more}); the others state {words}; fill the split column or use "
+            "data.splits: grouped, which makes new splits of all"
+        )
+    if asked == "auto" and "test" not in set(frame["split"]):
+        raise SourceError(
+            f"splits: auto, but of {len(frame)} images none is for test (stated: {words}); name "
+            "test images, or use data.splits: grouped, which makes new splits of all"
+        )
+
+
+def assign(frame: pd.DataFrame, groups: np.ndarray, found: Basis, rule: SplitRule) -> np.ndarray:
+    """The split of each image. Columns needed: label, split. Shapes: (N,). Raises: `SplitError`."""
+    strata = frame["label"].replace("", "mask only").tolist()
+    if found.used == "grouped":
+        return grouped_split(strata, groups, rule.val_fraction, rule.test_fraction, rule.seed)
+    stated = frame["split"].to_numpy(object)
+    if found.carve:
+        return carved_split(stated, strata, groups, rule.val_fraction, rule.seed)
+    return stated
+
+
+def check_before_pixels(
+    kept: pd.DataFrame, everyone: pd.DataFrame, rule: SplitRule, where: str
+) -> Basis:
+    """Find out what needs no pixels, before hours may be spent on them; what splits will rest on.
+
+    `everyone`: the identities of all records, of which `kept` are the first. Raises: `SourceError`,
+    `SplitError`, `LeakError`, `ManifestError`.
+    """
+    found = basis(kept, rule.asked)
+    groups = groups_of(everyone.assign(cluster=""))[: len(kept)]
+    frame = kept.assign(split=assign(kept, groups, found, rule))
+    check_identities(frame, where)
+    remedy = "add images of other patients or raise the fractions"
+    if found.used == "official":
+        remedy = "correct the source's splits or use data.splits: grouped"
+        if rule.on_leak == "error":
+            apply_policy(frame, find_leaks(frame, [], groups), "error", groups)
+    check_splits(frame, remedy, rule.tasks)
+    return found
+
+
+def duplicates_of(prepared: Sequence[Prepared]) -> tuple[list[Pair], str]:
+    """The duplicates among images, numbered as they stand, and how they were found, in words.
+
+    Near-duplicates too where all images have a fingerprint, else exact copies alone.
+    """
+    rule = DuplicateRule()
+    prints = [item.fingerprint for item in prepared]
+    if all(prints):
+        pairs, finder = find_duplicates(prints, rule), rule.sentence()
+    else:
+        pairs, finder = exact_pairs([item.digest for item in prepared]), "Identical pixels."
+    near = sum(pair.kind == "near" for pair in pairs)
+    LOGGER.info("duplicates: %d exact, %d near; %s", len(pairs) - near, near, finder)
+    return pairs, finder
+
+
+def partition(
+    frame: pd.DataFrame,
+    everyone: pd.DataFrame,
+    pairs: Sequence[Pair],
+    found: Basis,
+    rule: SplitRule,
+    finder: str,
+) -> Partition:
+    """Relate all images, then split those of `frame`, or audit the splits that they have.
+
+    `everyone`: the identities of all records, of which the rows of `frame` are the first; the
+    duplicates `pairs` number its rows. So two images stay together that only a third one relates,
+    even where a limit leaves the third one out. Raises: `LeakError`, `SplitError`.
+    """
+    n = len(frame)
+    clusters = cluster_names(pairs, everyone["id"].tolist())
+    groups = groups_of(everyone.assign(cluster=clusters))[:n]
+    own = pd.Series(clusters[:n], index=frame.index)
+    frame = frame.assign(cluster=own.where(own.duplicated(keep=False), ""))
+    among = [pair for pair in pairs if pair.b < n]
+    frame["split"] = assign(frame, groups, found, rule)
+    keep, leaks, policy = np.ones(n, bool), Leaks([], []), "grouped"
+    if found.used == "official":
+        policy = rule.on_leak
+        leaks = find_leaks(frame, among, groups)
+        keep = apply_policy(frame, leaks, policy, groups)
+        if policy == "warn" and leaks:
+            split = frame["split"].to_numpy()
+            frame["leak"] = np.where(in_two_splits(split, groups), ACCEPTED, "")
+    check_splits(
+        frame[keep],
+        "too many related images: use another source or data.splits: grouped",
+        rule.tasks,
+    )
+    told = leak_table(frame, among, leaks, keep, groups, policy, finder)
+    return Partition(frame, keep, told, _told(frame.loc[keep, "split"], found, rule))
+
+
+def _told(split: pd.Series, found: Basis, rule: SplitRule) -> dict[str, Any]:
+    """Asked and used, why, and the shares of the images that each split got, as asked and found."""
+    asked: dict[str, float | None] = dict.fromkeys(SPLITS)
+    if found.used == "grouped":
+        asked["val"], asked["test"] = rule.val_fraction, rule.test_fraction
+        asked["train"] = round(1 - rule.val_fraction - rule.test_fraction, 6)
+    counts = split.value_counts()
+    shares = {name: round(counts.get(name, 0) / len(split), 4) for name in SPLITS}
+    if found.carve:
+        # Of what was train, not of all images.
+        both = counts["train"] + counts["val"]
+        shares |= {"val": round(counts["val"] / both, 4), "train": round(counts["train"] / both, 4)}
+        asked |= {"val": rule.val_fraction, "train": round(1 - rule.val_fraction, 6)}
+    for name, wanted in asked.items():
+        if wanted is None:
+            continue
+        far = abs(shares[name] - wanted) > FAR_OFF
+        LOGGER.log(
+            logging.WARNING if far else logging.INFO,
+            "%s: %.1f %% of the images%s, asked for: %.1f %%%s",
+            name, 100 * shares[name], " of train and val" if found.carve else "", 100 * wanted,
+            "; related images are kept together, and images are few" if far else "",
+        )  # fmt: skip
+    return {
+        "asked": rule.asked,
+        "used": found.used,
+        "why": found.why,
+        "val_from_train": found.carve,
+        "shares": {name: {"asked": asked[name], "found": shares[name]} for name in SPLITS},
+    }

@@ -1,0 +1,180 @@
+"""Spaces in which sets of images are compared: networks that turn an image into one vector.
+
+Numbers of one space say nothing about those of another, so each names its network, its weights and
+how images reach it. All see images squashed to one size by Pillow's bicubic filter with antialias.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from didgen.downstream.weights import (
+    HUB,
+    WeightsError,
+    check_file,
+    create,
+    describe_lite0,
+    find,
+    lite0_named,
+    standardize,
+)
+
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+DINOV2 = "vit_small_patch14_dinov2.lvd142m"
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """`embed` takes uint8 (B, 3, side, side) and gives float32 (B, dims).
+
+    `distance` and `kernel` are what the Fréchet and the kernel distance in this space are called:
+    "FID" and "KID" for InceptionV3 alone.
+    """
+
+    name: str
+    network: str
+    weights: str
+    side: int
+    dims: int
+    distance: str
+    kernel: str
+    embed: Callable[[Tensor], Tensor]
+
+
+def open_space(name: str, weights: str | None = None, device: torch.device | None = None) -> (
+    FeatureSpace
+):  # fmt: skip
+    """The space `efficientnet-lite0` (needs no file), `inception` or `dinov2`.
+
+    `weights`: a .safetensors file, or `hub` for the published ones.
+    Raises: `WeightsError` for missing or unfit weights, ValueError for another name.
+    """
+    makers = {"efficientnet-lite0": _lite0, "inception": _inception, "dinov2": _dinov2}
+    if name not in makers:
+        raise ValueError(f"found the feature space {name!r}, expected one of {list(makers)}")
+    return makers[name](weights, device or torch.device("cpu"))
+
+
+def _lite0(weights: str | None, device: torch.device) -> FeatureSpace:
+    import timm
+
+    name = "efficientnet_lite0"
+    model = timm.create_model(name, num_classes=0)
+    state = lite0_named(name)
+    model.load_state_dict({key: state[key] for key in model.state_dict()})
+    model.eval().requires_grad_(False).to(device)
+
+    def embed(images: Tensor) -> Tensor:
+        return model((images.to(device).float() - 127) / 128).float().cpu()
+
+    return FeatureSpace(
+        "efficientnet-lite0", "EfficientNet-Lite0, pooled features", describe_lite0(), 224, 1280,
+        "Fréchet distance (EfficientNet-Lite0)", "kernel distance (EfficientNet-Lite0)", embed,
+    )  # fmt: skip
+
+
+def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
+    from safetensors.torch import load_file
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if weights == HUB:
+        state, told = _fetched(INCEPTION_URL, "6726825d"), "torch-fidelity's, of TensorFlow 2015"
+    else:
+        path = _given("inception", weights)
+        state, told = load_file(path), f"file {path.name}"
+    with tempfile.TemporaryDirectory() as folder:
+        # The library reads pickles only; this one is written here, from tensors alone.
+        path = Path(folder) / "weights.pth"
+        torch.save(state, path)
+        try:
+            model = FeatureExtractorInceptionV3("inception", ["2048"], str(path))
+        except RuntimeError as error:
+            raise WeightsError(
+                f"inception: the weights do not fit ({str(error).splitlines()[0]}); expected those "
+                f"of {INCEPTION_URL}"
+            ) from error
+    model = model.to(device)
+
+    def embed(images: Tensor) -> Tensor:
+        return model(images.to(device))[0].float().cpu()
+
+    return FeatureSpace(
+        "inception", "InceptionV3 of FID, pooled features", told, 299, 2048, "FID", "KID", embed
+    )
+
+
+def _dinov2(weights: str | None, device: torch.device) -> FeatureSpace:
+    found = find(DINOV2, weights)
+    if found is None:
+        raise _missing("dinov2", f"of timm's {DINOV2}")
+    model = create(DINOV2, found[0], num_classes=0, img_size=224)
+    standardize(model, DINOV2)
+    model.eval().requires_grad_(False).to(device)
+
+    def embed(images: Tensor) -> Tensor:
+        return model((images.to(device).float() - 127) / 128).float().cpu()
+
+    return FeatureSpace(
+        "dinov2", "DINOv2 ViT-S/14, class token", found[1], 224, 384, "Fréchet distance (DINOv2)",
+        "kernel distance (DINOv2)", embed,
+    )  # fmt: skip
+
+
+def open_lpips(weights: str, device: torch.device | None = None) -> nn.Module:
+    """LPIPS 0.1 on AlexNet: takes two batches in [-1, 1], BCHW, gives (B, 1, 1, 1).
+
+    `weights`: a .safetensors file of torchvision's AlexNet, or `hub`.
+    """
+    import lpips
+    from safetensors.torch import load_file
+
+    state = (
+        _fetched(ALEXNET_URL, "7be5be79") if weights == HUB else load_file(_given("lpips", weights))
+    )
+    model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    for key in model.net.state_dict():
+        # slice2.3.weight is features.3.weight of torchvision's network.
+        source = f"features.{key.split('.', 1)[1]}"
+        if source not in state:
+            raise WeightsError(f"lpips: the weights have no {source}; expected {ALEXNET_URL}")
+        model.net.get_parameter(key).data.copy_(state[source])
+    return model.eval().requires_grad_(False).to(device or torch.device("cpu"))
+
+
+def _given(what: str, weights: str | None) -> Path:
+    if weights is None:
+        raise _missing(what, f"of {INCEPTION_URL if what == 'inception' else ALEXNET_URL}")
+    path = Path(weights)
+    check_file(path)
+    return path
+
+
+def _missing(what: str, origin: str) -> WeightsError:
+    return WeightsError(
+        f"{what}: found no weights, expected a .safetensors file {origin}, or `{HUB}` where the "
+        "network is there; the space efficientnet-lite0 needs no file"
+    )
+
+
+def _fetched(url: str, sha256_starts: str) -> dict[str, Tensor]:
+    """Published weights, from torch's cache or fetched into it; read without running code."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rpartition("/")[2]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), sha256_starts, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"{url}: cannot be fetched ({error}); put the file into {folder}, or name a "
+                ".safetensors file of it"
+            ) from error
+    return torch.load(path, weights_only=True, map_location="cpu")

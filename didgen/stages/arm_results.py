@@ -1,0 +1,156 @@
+"""The arms' result tables, read back and matched: every arm and seed on the same test images."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+NEEDED = ("n_train", "n_synthetic", "training")
+
+
+class VerdictError(ValueError):
+    """Results that cannot be compared; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """One arm: its result table and its metrics for each seed, seeds in rising order."""
+
+    name: str
+    tables: dict[int, "pd.DataFrame"]
+    metrics: dict[int, dict[str, Any]]
+
+    @property
+    def n_synthetic(self) -> int:
+        """Synthetic training images; an arm with any is one that the verdict is about."""
+        return int(self._first["n_synthetic"])
+
+    @property
+    def n_duplicates(self) -> int:
+        """Copies of real training images."""
+        return int(self._first.get("n_duplicates", 0))
+
+    @property
+    def n_real(self) -> int:
+        """Different real training images."""
+        others = self.n_synthetic + self.n_duplicates
+        return int(self._first.get("n_real", self._first["n_train"] - others))
+
+    @property
+    def synthetic_set(self) -> str:
+        """The name of the synthetic set, whose ratios belong together; "" without one."""
+        return str(self._first.get("synthetic_set") or (self.name if self.n_synthetic else ""))
+
+    @property
+    def val_score(self) -> float:
+        """Mean over seeds of the best score on the validation images."""
+        scores = [float(found["training"]["best_score"]) for found in self.metrics.values()]
+        return sum(scores) / len(scores)
+
+    @property
+    def _first(self) -> dict[str, Any]:
+        return next(iter(self.metrics.values()))
+
+
+Arms = dict[str, ArmResults]
+
+
+def read_arms(
+    folder: Path,
+    name: str,
+    arms: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> Arms:
+    """The table `name` and metrics.json of arms and seeds below `folder`, rows in the same order.
+
+    Folders of other arms and seeds than those named, left by an earlier run, are passed over.
+    Raises: `VerdictError` when a named arm, a synthetic one or a control is absent, or when arms
+    have other seeds or other test images.
+    """
+    found: Arms = {}
+    for path in sorted(folder.glob(f"*/seed*/{name}")):
+        arm, match = path.parent.parent.name, re.fullmatch(r"seed(\d+)", path.parent.name)
+        if match is None or (arms is not None and arm not in arms):
+            continue
+        seed = int(match[1])
+        if seeds is None or seed in seeds:
+            own = found.setdefault(arm, ArmResults(arm, {}, {}))
+            own.tables[seed], own.metrics[seed] = _table(path), _metrics(path)
+    # File names sort seed10 before seed2; seeds of two arms must meet in the same place.
+    found = {
+        arm: ArmResults(arm, dict(sorted(own.tables.items())), dict(sorted(own.metrics.items())))
+        for arm, own in sorted(found.items(), key=lambda item: (item[0] != "original", item[0]))
+    }
+    absent = sorted(set(arms or ()) - set(found))
+    if absent:
+        raise VerdictError(
+            f"{folder}: found arms {list(found)}, expected also {absent} with a {name} below "
+            "<arm>/seed<number>; train them first"
+        )
+    treated = [arm for arm, own in found.items() if own.n_synthetic]
+    if not treated or len(treated) == len(found):
+        raise VerdictError(
+            f"{folder}: found arms {list(found)}, of which {treated} have synthetic images; "
+            f"expected one with and at least one without, each with a {name} below "
+            "<arm>/seed<number>; train them first"
+        )
+    _check_matched(folder, name, found)
+    return found
+
+
+def clusters_of(arms: Arms) -> "np.ndarray":
+    """What counts as independent: patients, where unknown lesions, where unknown images (N,).
+
+    Photographs of one patient resemble each other more than those of two, as do those of one
+    lesion.
+    """
+    table = next(iter(next(iter(arms.values())).tables.values()))
+    clusters = table["id"]
+    for column in ("lesion_id", "patient_id"):
+        if column in table:
+            clusters = table[column].where(table[column] != "", clusters)
+    return clusters.to_numpy()
+
+
+def _table(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    words = ("id", "lesion_id", "patient_id", "label", "prediction")
+    table = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+    return table.sort_values("id", ignore_index=True)
+
+
+def _metrics(table: Path) -> dict[str, Any]:
+    from didgen.data.files import read_json
+
+    path = table.with_name("metrics.json")
+    if not path.is_file():
+        raise VerdictError(f"{path}: no such file, expected it beside {table.name}; train anew")
+    found = read_json(path)
+    absent = [key for key in NEEDED if key not in found]
+    if absent or "best_score" not in found["training"]:
+        raise VerdictError(
+            f"{path}: found no {', '.join(absent) or 'best_score under training'}, expected what "
+            "the classify and segment stages write; train anew"
+        )
+    return found
+
+
+def _check_matched(folder: Path, name: str, found: Arms) -> None:
+    seeds = {arm: list(own.tables) for arm, own in found.items()}
+    if len({tuple(each) for each in seeds.values()}) > 1:
+        raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
+    leader = next(iter(found.values()))
+    first = next(iter(leader.tables.values()))
+    for arm, own in found.items():
+        for seed, table in own.tables.items():
+            same = [c for c in ("id", "lesion_id", "patient_id", "label") if c in first]
+            if table["id"].duplicated().any() or not table[same].equals(first[same]):
+                raise VerdictError(
+                    f"{folder}/{arm}/seed{seed}/{name}: other test images than in {leader.name}, "
+                    "expected the same ids, lesions, patients and labels; train the arms again"
+                )

@@ -1,0 +1,256 @@
+"""How close the synthetic images are to real ones, and how much they differ among themselves."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from didgen.downstream.feature_spaces import FeatureSpace
+
+LOGGER = logging.getLogger(__name__)
+Space = Literal["efficientnet-lite0", "inception", "dinov2"]
+BATCH = 32
+
+
+class Settings(Section):
+    """Against which real images, and in which feature spaces."""
+
+    reference: Literal["test", "train"] = Field(
+        "test",
+        description="real images compared with. test: held out, so that copies of training images "
+        "gain nothing; train: more images, and what is usual in the literature",
+    )
+    spaces: tuple[Space, ...] = Field(
+        ("efficientnet-lite0",),
+        min_length=1,
+        description="networks whose features are compared; the first needs no file. `inception` "
+        "gives FID and KID",
+    )
+    inception_weights: str | None = Field(
+        None, description="of `inception`: a .safetensors file of torch-fidelity's, or `hub`"
+    )
+    dinov2_weights: str | None = Field(
+        None, description="of `dinov2`: a .safetensors file of timm's ViT-S/14, or `hub`"
+    )
+    lpips_weights: str | None = Field(
+        None,
+        description="for LPIPS: a .safetensors file of torchvision's AlexNet, or `hub`; null: a "
+        "distance of the same form in EfficientNet-Lite0, which is not LPIPS",
+    )
+    match_classes: bool = Field(
+        True, description="draw both sets so that every class has the same number in both"
+    )
+    neighbours: int = Field(5, ge=1, description="k of precision, recall, density and coverage")
+    pairs: int = Field(200, ge=2, description="image pairs of each mean of MS-SSIM and LPIPS")
+    pair_side: int = Field(
+        256, ge=176, description="side in px at which pairs are compared; MS-SSIM needs 176"
+    )
+    repeats: int = Field(100, ge=10, description="halves drawn for each interval")
+    splits: int = Field(10, ge=2, description="halvings of the real images for their own distance")
+    max_images: int = Field(
+        4000, ge=100, description="images of a set at most, drawn: all pairs of them are compared"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
+    seed: int = Field(0, ge=0, description="seed of all drawing")
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    synthetic: Path = Field(description="metadata.csv of the synthetic images")
+    train: Path = Field(description="manifest of the real training images")
+    test: Path = Field(description="manifest of the real test images")
+    out: Path = Field(description="folder to write: fidelity.json, measures.csv, config.json")
+
+
+def run(config: Config) -> None:
+    """Write `fidelity.json`, `measures.csv` and `config.json`.
+
+    Images made from a class and lesion-mask pairs are two sets, compared apart. A measure for which
+    a set is too small is refused by name, with what would do. Raises: ValueError for missing
+    weights, or when no set can be compared at all.
+    """
+    import pandas as pd
+
+    from didgen.data.files import write_csv, write_json
+    from didgen.stages.fidelity_sets import load_sets
+
+    sets = load_sets(config)
+    spaces = [_open(name, config) for name in config.spaces]
+    found = {}
+    for name, (real, synthetic, told) in sets.items():
+        LOGGER.info("%s: %d synthetic against %d real images", name, len(synthetic), len(real))
+        found[name] = told | {
+            "spaces": {s.name: _in_space(s, real, synthetic, config) for s in spaces},
+            "pairs": _pairs(real, synthetic, config),
+        }
+    write_csv(config.out / "measures.csv", pd.DataFrame(_rows(found)))
+    write_json(config.out / "config.json", json.loads(config.model_dump_json()))
+    write_json(
+        config.out / "fidelity.json",
+        {"reference": config.reference, "confidence": config.confidence, "sets": found},
+    )
+
+
+def _open(name: Space, config: Config) -> "FeatureSpace":
+    from didgen.backbone.precision import default_device
+    from didgen.downstream.feature_spaces import open_space
+
+    weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}.get(name)
+    return open_space(name, weights, default_device())
+
+
+def _in_space(
+    space: "FeatureSpace", real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config
+) -> dict[str, Any]:
+    """Every measure of one set in one space, with N, interval and the floor of real images."""
+    from didgen.metrics.half_samples import half_sample_intervals, matched_with_floor
+    from didgen.stages.fidelity_sets import cluster_names
+
+    features = [_features(space, frame["image"].tolist()) for frame in (real, synthetic)]
+    clusters = cluster_names(real)
+    measures, refused = _measures(space, *features, config)
+    limits = config.confidence, config.repeats, config.seed
+    values = half_sample_intervals(measures, *features, clusters, *limits)
+    n, told = matched_with_floor(measures, *features, clusters, config.splits, config.seed)
+    return {
+        "network": space.network,
+        "weights": space.weights,
+        "dims": space.dims,
+        "preprocessing": f"squashed to {space.side}x{space.side} px, Pillow bicubic with antialias",
+        "interval": "spread over random halves of both sets, whole lesions, without replacement",
+        "neighbours": config.neighbours,
+        "measures": {
+            name: {
+                "value": value,
+                "interval": _possible(name, low, high),
+                "matched": {
+                    "n": n,
+                    **{
+                        kind: dict(zip(("mean", "sd"), of[name], strict=True))
+                        for kind, of in told.items()
+                    },
+                },
+            }
+            for name, (value, low, high) in values.items()
+        },
+        "refused": refused,
+    }
+
+
+def _possible(name: str, low: float, high: float) -> list[float]:
+    """An interval cut to the values that the measure can take; only kernel distances go below 0."""
+    if "kernel" in name or name == "KID":
+        return [low, high]
+    shares = ("precision", "recall", "coverage")
+    return [max(0.0, low), min(1.0, high) if name in shares else high]
+
+
+def _measures(
+    space: "FeatureSpace", real: "np.ndarray", synthetic: "np.ndarray", config: Config
+) -> tuple[Any, dict[str, str]]:
+    """A function of features to all measures that the sets can bear, and why others cannot."""
+    from didgen.metrics.frechet import (
+        TooFewImages,
+        axes_for,
+        check_enough,
+        frechet_distance,
+        principal_axes,
+    )
+    from didgen.metrics.kernel_distance import kernel_distance
+    from didgen.metrics.manifold import precision_recall_density_coverage
+
+    refused: dict[str, str] = {}
+    distances: dict[str, Any] = {space.kernel: kernel_distance}
+    try:
+        check_enough(len(real), len(synthetic), space.dims)
+        distances[space.distance] = frechet_distance
+    except TooFewImages as error:
+        refused[space.distance] = str(error)
+    try:
+        axes = principal_axes(real, axes_for(min(len(real), len(synthetic))))
+        reduced = f"{space.distance}, {axes.shape[1]} principal components"
+        distances[reduced] = lambda r, s: frechet_distance(r @ axes, s @ axes)
+    except TooFewImages as error:
+        refused[f"{space.distance}, principal components"] = str(error)
+    # Halves of both sets, and halves of the real images, must still have k neighbours.
+    near = min(len(real), len(synthetic)) // 2 > 2 * config.neighbours
+    if not near:
+        refused["precision, recall, density, coverage"] = (
+            f"found {len(real)} real and {len(synthetic)} synthetic images, expected more than "
+            f"{4 * config.neighbours} of each; lower neighbours or make more images"
+        )
+
+    def measures(r: "np.ndarray", s: "np.ndarray") -> dict[str, float]:
+        found = {name: distance(r, s) for name, distance in distances.items()}
+        return found | (precision_recall_density_coverage(r, s, config.neighbours) if near else {})
+
+    return measures, refused
+
+
+def _features(space: "FeatureSpace", paths: list[Path]) -> "np.ndarray":
+    """The features of images, (N, D)."""
+    import torch
+
+    from didgen.data.progress import track
+    from didgen.stages.fidelity_sets import read_batch
+
+    starts = track(range(0, len(paths), BATCH), label=f"features, {space.name}")
+    with torch.inference_mode():
+        parts = [space.embed(read_batch(paths[s : s + BATCH], space.side)) for s in starts]
+    return torch.cat(parts).double().numpy()
+
+
+def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> dict[str, Any]:
+    """Mean MS-SSIM and perceptual distance of pairs within and across the sets."""
+    from didgen.metrics.pair_means import draw_pairs, pair_mean_interval
+    from didgen.stages.fidelity_sets import pair_values
+
+    kinds = {
+        "synthetic": (synthetic, None),
+        "real": (real, None),
+        "real and synthetic": (real, synthetic),
+    }
+    found: dict[str, Any] = {
+        "side": config.pair_side,
+        "drawn": "pairs of one class, every class in turn; interval: bootstrap over images",
+        "measures": {},
+    }
+    for kind, (first, second) in kinds.items():
+        labels = [None if f is None else f["label"].to_numpy(str) for f in (first, second)]
+        pairs = draw_pairs(*labels, config.pairs, config.seed)
+        other = first if second is None else second
+        files = first["image"].to_numpy()[pairs.first], other["image"].to_numpy()[pairs.second]
+        for name, values in pair_values(*files, config).items():
+            mean, low, high = pair_mean_interval(values, pairs, config.confidence, seed=config.seed)
+            own = found["measures"].setdefault(name, {})
+            own[kind] = {"mean": mean, "interval": [low, high], "n_pairs": len(values)}
+    return found
+
+
+def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a set, space and measure."""
+    rows = []
+    for name, own in found.items():
+        base = {"set": name, "n_synthetic": own["n_synthetic"], "n_real": own["n_real"]}
+        for space, told in own["spaces"].items():
+            for measure, each in told["measures"].items():
+                low, high = each["interval"]
+                row = {"space": space, "measure": measure, "value": each["value"]}
+                row |= {"low": low, "high": high, "n_matched": each["matched"]["n"]}
+                row |= {kind: each["matched"][kind]["mean"] for kind in ("synthetic", "real")}
+                rows.append(base | row)
+        for measure, kinds in own["pairs"]["measures"].items():
+            for kind, each in kinds.items():
+                low, high = each["interval"]
+                row = {"space": kind, "measure": measure, "value": each["mean"]}
+                rows.append(base | row | {"low": low, "high": high})
+    return rows

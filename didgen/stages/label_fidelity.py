@@ -1,0 +1,207 @@
+"""Do synthetic images show the class that was asked for? Judged by classifiers of real images."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+from didgen.stages.classify import Settings as ClassifySettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from didgen.downstream.classifiers import Built
+
+LOGGER = logging.getLogger(__name__)
+REAL, SYNTHETIC = "real", "synthetic"
+
+
+class Settings(Section):
+    """How the judges are trained."""
+
+    folds: int = Field(
+        3,
+        ge=2,
+        le=20,
+        description="classifiers, each trained on the real images of all folds but one",
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
+    seed: int = Field(0, ge=0, description="seed of folds and trainings")
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    classifier: ClassifySettings = Field(
+        ClassifySettings(), description="the classifier and its training, as of `classify`"
+    )
+    synthetic: Path = Field(description="metadata.csv of the synthetic images")
+    train: Path = Field(description="manifest of the real training images")
+    val: Path = Field(description="manifest of the real validation images, for early stopping")
+    out: Path = Field(description="folder to write: label_fidelity.json, judgements.csv")
+
+
+def run(config: Config) -> None:
+    """Write `label_fidelity.json`, `judgements.csv` and `config.json`.
+
+    Each real image is judged by the one classifier that was not trained on it or on another of its
+    lesion; each synthetic image by all of them, and the mean counts. Raises: ValueError when no
+    synthetic image has a label, or a class has too few lesions to be left out and still learnt.
+    """
+    import pandas as pd
+
+    from didgen.data.files import write_csv, write_json
+
+    frames = _frames(config)
+    classes, folds = _folds(frames["real"], config)
+    parts, built = [], None
+    for fold in range(config.folds):
+        LOGGER.info("judge %d of %d", fold + 1, config.folds)
+        held_out = folds == fold
+        shown = {REAL: frames["real"][held_out], SYNTHETIC: frames["made"]}
+        built, seen = _judge(frames["real"][~held_out], frames["val"], shown, classes, config, fold)
+        for kind, frame in shown.items():
+            columns = {"id": frame["id"], "kind": kind, "fold": fold, "label": frame["label"]}
+            columns |= {"seen": seen[kind], "lesion": _lesions(frame)}
+            parts.append(pd.DataFrame(columns))
+    judgements = pd.concat(parts, ignore_index=True)
+    told = _summary(judgements, classes, config) | {
+        "model": built.describe(),
+        "folds": config.folds,
+        "confidence": config.confidence,
+        "note": "real: images of a fold by the classifier that was not trained on it; synthetic: "
+        "the mean over all classifiers; intervals: Wilson, over lesions or synthetic images",
+    }
+    LOGGER.info("seen as asked: %.3f; real images seen as diagnosed: %.3f",
+                told["mean"][SYNTHETIC], told["mean"][REAL])  # fmt: skip
+    write_csv(config.out / "judgements.csv", judgements)
+    write_json(config.out / "config.json", json.loads(config.model_dump_json()))
+    write_json(config.out / "label_fidelity.json", told)
+
+
+def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
+    """Real training and validation images with a label, and synthetic ones of their classes."""
+    from didgen.downstream.datasets import usable_rows
+
+    paths = {"real": config.train, "val": config.val, "made": config.synthetic}
+    frames = {name: usable_rows(path, "label")[0] for name, path in paths.items()}
+    known = frames["made"]["label"].isin(set(frames["real"]["label"]))
+    # A pair was asked for by its mask; where it has a label too, it counts like an image.
+    if not known.all():
+        LOGGER.info("%d of %d synthetic images left out: no real image of their class",
+                    int((~known).sum()), len(known))  # fmt: skip
+    if not known.any():
+        raise ValueError(
+            f"{config.synthetic}: none of {len(known)} synthetic images has a class of the real "
+            f"ones, {sorted(set(frames['real']['label']))}; make images of those classes"
+        )
+    frames["made"] = frames["made"][known].reset_index(drop=True)
+    # Classes that no judge learns cannot be seen.
+    frames["val"] = frames["val"][frames["val"]["label"].isin(set(frames["real"]["label"]))]
+    return frames
+
+
+def _lesions(frame: "pd.DataFrame") -> "pd.Series":
+    """Patients, where unknown lesions, where unknown images."""
+    names = frame["id"]
+    for column in ("lesion_id", "patient_id"):
+        own = frame[column].fillna("")
+        names = own.where(own != "", names)
+    return names
+
+
+def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray"]:
+    """The classes, and the fold of each real image: lesions whole, classes even."""
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    from didgen.data.splits import related_groups
+    from didgen.downstream.datasets import class_codes
+
+    keys = [real[column].fillna("").tolist() for column in ("lesion_id", "patient_id")]
+    groups = related_groups(*keys)
+    labels = real["label"].to_numpy(str)
+    few = [c for c in np.unique(labels) if len(np.unique(groups[labels == c])) < config.folds]
+    if few:
+        raise ValueError(
+            f"{config.train}: found fewer than {config.folds} lesions or patients of "
+            f"{', '.join(few)}, expected one in each fold; lower label_fidelity.folds"
+        )
+    folds = np.empty(len(real), int)
+    maker = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
+    for fold, (_, held_out) in enumerate(maker.split(labels, labels, groups)):
+        folds[held_out] = fold
+    return class_codes([real]), folds
+
+
+def _judge(
+    train_rows: "pd.DataFrame", val_rows: "pd.DataFrame", shown: dict[str, "pd.DataFrame"],
+    classes: list[str], config: Config, fold: int,
+) -> tuple["Built", dict[str, list[str]]]:  # fmt: skip
+    """Train one classifier; the class that it sees in each image shown."""
+    from didgen.backbone.precision import default_device
+    from didgen.downstream.classifiers import build_classifier, classification_loss
+    from didgen.downstream.datasets import build, keep_in_memory
+    from didgen.downstream.training import predict, seeded, train
+    from didgen.metrics.classification import balanced_accuracy
+
+    judge = config.classifier
+    frames = {"train": train_rows, "val": val_rows, **shown}
+    sets = {
+        name: build(frame.reset_index(drop=True), judge.image_size, classes)
+        for name, frame in frames.items()
+        if len(frame)
+    }
+    keep_in_memory(list(sets.values()), judge.memory_gb)
+    seed = config.seed + fold
+    with seeded(seed):
+        built = build_classifier(
+            judge.model, len(classes), sets["train"].image_size, judge.pretrained, judge.weights
+        )
+    outcome = train(
+        built.model, sets["train"], sets["val"], classification_loss,
+        lambda outputs, data: balanced_accuracy(data.labels, outputs.argmax(1)), judge, seed,
+    )  # fmt: skip
+    device = default_device()
+    return built, {
+        name: [classes[k] for k in predict(built.model, sets[name], device, outcome.precision)
+               .argmax(1)]
+        for name in shown
+    }  # fmt: skip
+
+
+def _summary(judgements: "pd.DataFrame", classes: list[str], config: Config) -> dict[str, Any]:
+    """Agreement of each class in synthetic and in real images, and what is seen instead."""
+    import dataclasses
+
+    import numpy as np
+
+    from didgen.metrics.agreement import class_agreement, seen_instead
+
+    found, shares = {}, {}
+    for kind, rows in judgements.groupby("kind"):
+        # A real image has one judge, a synthetic one a judge each fold.
+        n_judges = int(rows.groupby("id")["fold"].size().max())
+        rows = rows.sort_values(["fold", "id"], kind="stable") if n_judges > 1 else rows
+        seen = rows["seen"].to_numpy(str).reshape(n_judges, -1)
+        first = rows.iloc[: seen.shape[1]]
+        labels, lesions = first["label"].to_numpy(str), first["lesion"].to_numpy(str)
+        found[kind] = class_agreement(labels, seen, lesions, config.confidence)
+        shares[kind] = seen_instead(labels, seen, classes).tolist()
+    asked = [code for code in classes if code in found[SYNTHETIC]]
+    return {
+        "classes": {
+            code: {kind: dataclasses.asdict(found[kind][code]) for kind in (SYNTHETIC, REAL)}
+            for code in asked
+        },
+        # Both over the same classes.
+        "mean": {
+            kind: float(np.mean([found[kind][code].share for code in asked]))
+            for kind in (SYNTHETIC, REAL)
+        },
+        "seen": {"classes": classes, **shares},
+    }

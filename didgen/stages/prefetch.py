@@ -1,0 +1,105 @@
+"""Bring the published weights of a run into the local cache, for nodes without a network."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Settings(Section):
+    """Which weights; what lies on this machine's disks is only looked up."""
+
+    backbone: str = Field(
+        "tiny", description="`tiny`, a diffusers folder, a .safetensors checkpoint or a hub id"
+    )
+    revision: str | None = Field(None, description="hub revision (commit) of the backbone")
+    networks: tuple[str, ...] = Field(
+        (), description="timm names of downstream networks that start from the hub's weights"
+    )
+    captioner: str = Field(
+        "measure", description="as in `caption`; models are `model`, `mmproj` and `text_model`"
+    )
+    model: str | None = Field(None, description="as in `caption`")
+    model_revision: str | None = Field(None, description="as in `caption`")
+    mmproj: str | None = Field(None, description="as in `caption`")
+    text_model: str | None = Field(None, description="as in `caption`")
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    out: Path = Field(description="JSON to write: each model, where it lies and its size in bytes")
+
+
+def run(config: Config) -> None:
+    """Fetch what is missing and write the list of all.
+
+    Raises: ValueError that names every model that cannot be had, and why. The list is written only
+    where all are there.
+    """
+    from didgen.data.files import write_json
+
+    found, faults = [], []
+    for name, fetch in wanted(config):
+        try:
+            place = Path(fetch())
+        except (OSError, ValueError) as error:
+            faults.append(f"  {name}: {error}")
+            continue
+        size = bytes_of(place)
+        LOGGER.info("%s: %.1f MB in %s", name, size / 1e6, place)
+        found.append({"name": name, "path": str(place), "bytes": size})
+    if faults:
+        told = "\n".join(faults)
+        raise ValueError(
+            f"{len(faults)} of {len(faults) + len(found)} models cannot be had:\n{told}\n"
+            "run this where the network is, with the same HF_HOME as the nodes"
+        )
+    write_json(config.out, {"models": found, "bytes": sum(model["bytes"] for model in found)})
+
+
+def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
+    """Each model's name and the function that gives the place of its files."""
+    # By functions of the stages that use them, so that both look in the same places.
+    from didgen.backbone.loading import locate
+
+    models: list[tuple[str, Callable[[], Any]]] = [
+        (config.backbone, lambda: locate(config.backbone, config.revision))
+    ]
+    models += [(name, lambda name=name: _network(name)) for name in config.networks]
+    return list(dict([*models, *_captioners(config)]).items())
+
+
+def _captioners(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
+    from didgen.captions.model_files import local_file, local_folder
+
+    if config.captioner == "llama_cpp":
+        from didgen.captions.gguf_models import MODEL, PROJECTOR
+
+        named = (config.model or MODEL, config.mmproj or PROJECTOR, config.text_model)
+        return [(name, lambda name=name: local_file(name)) for name in named if name]
+    if config.captioner == "transformers":
+        from didgen.captions import mllama
+
+        name = config.model or mllama.MODEL
+        return [(name, lambda: local_folder(name, config.model_revision))]
+    return []
+
+
+def bytes_of(place: Path) -> int:
+    """Size of a file, or of all files below a folder, links followed; bytes."""
+    if place.is_file():
+        return place.stat().st_size
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+
+
+def _network(name: str) -> Path:
+    from didgen.downstream.weights import published
+
+    return published(name)[0]

@@ -1,0 +1,73 @@
+"""Fidelity: are synthetic images close to real ones, various, and of the class asked for?"""
+
+
+rule fidelity:
+    """Distances to real images and among synthetic ones, each with its floor and interval."""
+    input:
+        synthetic=rules.augment.output.metadata,
+        train=rules.prepare.output.train,
+        test=rules.prepare.output.test,
+    output:
+        fidelity=f"{RUN}/fidelity/fidelity.json",
+        measures=f"{RUN}/fidelity/measures.csv",
+        config=f"{RUN}/fidelity/config.json",
+    log:
+        f"{RUN}/logs/fidelity.log",
+    benchmark:
+        f"{RUN}/benchmarks/fidelity.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        code=revision("fidelity"),
+        settings=section("fidelity"),
+        out=lambda wildcards, output: folder(output.fidelity),
+    message:
+        "Comparing synthetic images with real ones"
+    shell:
+        "python -m didgen fidelity --settings {params.settings:q}"
+        " --synthetic {input.synthetic} --train {input.train} --test {input.test}"
+        " --out {params.out} 2>&1 | tee {log}"
+
+
+def label_fidelity_settings():
+    """The stage's section, and that of `classify`: its classifier is the same."""
+    told = config["label_fidelity"] | {"classifier": config["classify"]}
+    return json.dumps(told, sort_keys=True)
+
+
+rule label_fidelity:
+    """How often classifiers of real images see the class that was asked for."""
+    input:
+        synthetic=rules.augment.output.metadata,
+        train=rules.prepare.output.train,
+        val=rules.prepare.output.val,
+    output:
+        summary=f"{RUN}/label_fidelity/label_fidelity.json",
+        judgements=f"{RUN}/label_fidelity/judgements.csv",
+        config=f"{RUN}/label_fidelity/config.json",
+    log:
+        f"{RUN}/logs/label_fidelity.log",
+    benchmark:
+        f"{RUN}/benchmarks/label_fidelity.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 960 * attempt,
+    params:
+        code=revision("label_fidelity"),
+        settings=label_fidelity_settings(),
+        out=lambda wildcards, output: folder(output.summary),
+    message:
+        "Judging the classes of synthetic images"
+    shell:
+        "python -m didgen label_fidelity --settings {params.settings:q}"
+        " --synthetic {input.synthetic} --train {input.train} --val {input.val}"
+        " --out {params.out} 2>&1 | tee {log}"

@@ -1,0 +1,71 @@
+"""Prefetch: what a run takes from the network, brought beforehand, for nodes without one."""
+
+
+def published_networks():
+    """The downstream networks that start from weights of the hub."""
+    sections = [config["classify"], config["segment"]]
+    return sorted({part["model"] for part in sections if part.get("weights") == "hub"})
+
+
+def published_models():
+    """Where models come from, as JSON for the stage `prefetch`."""
+    keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
+    caption = {key: config["caption"][key] for key in keys if key in config["caption"]}
+    backbone = {key: config["finetune"][key] for key in ("backbone", "revision")}
+    return json.dumps(caption | backbone | {"networks": published_networks()}, sort_keys=True)
+
+
+rule weights:
+    """All published weights of the run, in the Hugging Face cache."""
+    output:
+        listing=f"{RUN}/prefetch/weights.json",
+    log:
+        f"{RUN}/logs/weights.log",
+    benchmark:
+        f"{RUN}/benchmarks/weights.tsv"
+    # Downloads fail for a while, not for good; what was fetched before is kept.
+    retries: 2
+    conda:
+        "../envs/generation.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        code=revision("prefetch"),
+        settings=published_models(),
+    message:
+        "Fetching published weights"
+    shell:
+        "python -m didgen prefetch --settings {params.settings:q} --out {output.listing}"
+        " 2>&1 | tee {log}"
+
+
+rule prefetch:
+    """Everything that needs a network: data, weights and, with --sdm conda, environments."""
+    input:
+        weights=rules.weights.output.listing,
+        data=rules.fetch.output.listing if config["data"]["source"] == "isic2018" else [],
+    output:
+        listing=f"{RUN}/prefetch/all.json",
+    log:
+        f"{RUN}/logs/prefetch.log",
+    benchmark:
+        f"{RUN}/benchmarks/prefetch.tsv"
+    # The other environment, built because a rule needs it; a run with phantoms fetches no data.
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "All that needs a network is here; the nodes can do without: export HF_HUB_OFFLINE=1"
+    shell:
+        "cp {input.weights} {output.listing} 2>&1 | tee {log}"
+
+
+# Where Snakemake itself runs, the login node, is where the network is.
+localrules:
+    weights,
+    prefetch,

@@ -1,0 +1,153 @@
+"""Condensing: always within the limit, never silently."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from didgen.captions.attributes import Attributes
+from didgen.captions.condense import clean, condense, condense_statistics, reword
+from didgen.captions.prompts import (
+    PREFIX,
+    PrefixTooLong,
+    ReservedWord,
+    build_prompt,
+    count_tokens,
+    placeholder_positions,
+)
+from didgen.captions.sentence import write_sentence
+from tests.captions.made_up import Words, any_attributes
+
+SLOW_START = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=SLOW_START)
+# Free text with what may go wrong: reserved words, tags, a chat model's marks, any letters.
+FRAGMENTS = ["lesion", "Lesions", "SKIN", "<lesion>", "<skin>", "<|endoftext|>", "<|eot_id|>", ". "]
+FRAGMENTS += [", ", "perilesional skin", "dark brown nevus", "\n", "\u200b", '"', "<", ">", "  "]
+texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=12), max_size=40).map("".join)
+
+
+@pytest.fixture(scope="module", params=["clip", "tiny"])
+def tokenizer(request, clip_tokenizer, tmp_path_factory):
+    """The real CLIP vocabulary and that of the tiny backbone, each with the placeholder tokens."""
+    if request.param == "clip":
+        return clip_tokenizer
+    from transformers import AddedToken
+
+    from didgen.backbone.tiny_tokenizer import build_tokenizer
+
+    tiny = build_tokenizer(tmp_path_factory.mktemp("tiny"))
+    tiny.add_tokens([AddedToken(tag, normalized=False) for tag in ("<lesion>", "<skin>")])
+    return tiny
+
+
+def check(found, tokenizer):
+    """What must hold of every condensed caption; gives its prompt."""
+    prompt = build_prompt(found.caption, tokenizer)
+    assert prompt == f"{PREFIX} {found.caption}".strip()
+    ids = tokenizer(prompt)["input_ids"]
+    assert len(ids) == found.tokens == count_tokens(prompt, tokenizer)
+    assert found.tokens <= tokenizer.model_max_length
+    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.bos_token_id not in ids[1:]
+    assert tokenizer.eos_token_id not in ids[:-1]
+    return prompt
+
+
+@PROPERTY
+@given(attributes=any_attributes())
+def test_any_attributes_fit_with_the_prefix(tokenizer, attributes):
+    found = condense(attributes, tokenizer)
+    prompt = check(found, tokenizer)
+    assert placeholder_positions(prompt, tokenizer) == {"<lesion>": [4], "<skin>": [6]}
+    whole = write_sentence(attributes)
+    if found.trimmed:
+        assert whole.startswith(found.caption.removesuffix("."))
+        assert count_tokens(f"{PREFIX} {whole}", tokenizer) > tokenizer.model_max_length
+    else:
+        assert found.caption == whole
+
+
+@PROPERTY
+@given(text=texts)
+def test_any_text_fits_and_leaves_the_placeholders_where_they_are(tokenizer, text):
+    prompt = check(condense(text, tokenizer), tokenizer)
+    assert placeholder_positions(prompt, tokenizer) == {"<lesion>": [4], "<skin>": [6]}
+
+
+@PROPERTY
+@given(text=texts)
+def test_tagged_texts_fit_and_all_their_tags_are_found(tokenizer, text):
+    prompt = check(condense(text, tokenizer, reserved="tag"), tokenizer)
+    found = placeholder_positions(prompt, tokenizer)
+    assert found["<lesion>"][0] == 4 and found["<skin>"][0] == 6
+    for tag, positions in found.items():
+        assert len(positions) == prompt.count(tag)
+
+
+def test_reserved_words_are_replaced_or_tagged_or_refused():
+    text = "A dark skin lesion. Lesions on perilesional skin, light skin tone"
+    assert reword(text) == ("A dark spot; Spots on surroundings, light tone.", True)
+    tagged = "A dark <skin> <lesion>; <lesion>s on peri<lesion>al <skin>, light <skin> tone."
+    assert reword(text, "tag") == (tagged, True)
+    assert reword("A nevus.") == ("A nevus.", False)
+    with pytest.raises(ReservedWord):
+        reword(text, "refuse")
+    assert condense("A nevus.", Words(20), reserved="refuse").caption == "A nevus."
+
+
+def test_a_models_marks_are_removed():
+    assert clean('"A nevus,\n dark."<|eot_id|>') == "A nevus, dark."
+    assert clean("a < b and c > d") == "a < b and c > d"
+
+
+def test_a_long_text_is_asked_for_again_and_then_trimmed():
+    told = []
+
+    def ask_again(text, fault):
+        told.append((text, fault))
+        return "A large dark nevus, brown, blurred."
+
+    # Prefix 6, start and end 2: ten words of a caption fit into 18.
+    long = "A very large nevus, which is dark brown and black, with a blurred border."
+    found = condense(long, Words(18), ask_again)
+    assert told == [(long, "it is too long: 4 tokens over; use at most 10 tokens")]
+    assert (found.caption, found.asked_again, found.trimmed) == (
+        "A large dark nevus, brown, blurred.", 1, False,
+    )  # fmt: skip
+    found = condense(long, Words(13), ask_again, retries=2)
+    assert (found.asked_again, found.trimmed) == (2, True)
+    assert found.caption == "A large dark nevus, brown."
+    found = condense(long, Words(18), lambda text, fault: None)
+    assert (found.asked_again, found.trimmed) == (1, True)
+    assert found.caption == "A very large nevus, which is dark brown and black."
+
+
+def test_several_sentences_and_an_empty_text_are_faults():
+    told = []
+
+    def ask_again(text, fault):
+        told.append(fault)
+        return "A nevus. It is dark." if text == "" else "A nevus."
+
+    assert condense("", Words(30), ask_again).caption == "A nevus."
+    assert told == ["it is empty", "it has 2 sentences; write one"]
+    joined = condense("A nevus. It is dark.", Words(30))
+    assert joined.caption == "A nevus; It is dark." and not joined.trimmed
+    assert condense("", Words(30)).caption == ""
+
+
+def test_statistics_count_all_that_was_done():
+    results = [
+        condense("A nevus.", Words(12)),
+        condense("A lesion, dark, on light, pale skin.", Words(12), lambda t, f: t, retries=3),
+    ]
+    found = condense_statistics(results, Words(12))
+    assert (found.count, found.limit, found.max_tokens) == (2, 12, 11)
+    assert (found.asked_again, found.questions, found.trimmed, found.reworded) == (1, 3, 1, 1)
+    assert found.truncation_rate == 0.5
+    assert found.as_json()["truncation_rate"] == 0.5
+    assert condense_statistics([], Words(12)).truncation_rate == 0
+
+
+def test_a_limit_below_the_prefix_is_refused():
+    with pytest.raises(PrefixTooLong):
+        condense(Attributes(), Words(7))

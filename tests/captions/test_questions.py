@@ -1,0 +1,135 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from didgen.captions.attributes import Attributes
+from didgen.captions.captioner import CAPTIONERS, ModelError, load_attribute, load_captioner
+from didgen.captions.image_file import ImageFile
+from didgen.captions.questions import (
+    ClaimError,
+    ask_again,
+    claim_schema,
+    describe_question,
+    read_claims,
+    read_sentence,
+    sentence_question,
+    shorter_question,
+)
+
+IMAGE = ImageFile(None, "0" * 64, 512)
+NOTHING = {
+    name: [] if node.get("type") == "array" else None
+    for name, node in claim_schema()["properties"].items()
+} | {"hair": "none"}
+
+
+def claims(**changes):
+    """An answer that knows nothing, but for the changes."""
+    return json.dumps(NOTHING | changes)
+
+
+def test_every_attribute_but_the_diagnosis_is_asked_for():
+    schema = claim_schema()
+    assert set(schema["properties"]) == set(Attributes.model_fields) - {"diagnosis"}
+    assert schema["required"] == list(schema["properties"])
+    text = describe_question(IMAGE).text
+    for name, node in schema["properties"].items():
+        assert f'"{name}"' in text
+        for option in node.get("anyOf", [node]):
+            for word in option.get("enum", option.get("items", {}).get("enum", [])):
+                assert f'"{word}"' in text
+
+
+def test_the_question_says_nothing_of_the_label():
+    question = describe_question(IMAGE)
+    told = (question.system + question.text + json.dumps(question.schema)).lower()
+    for phrase in ("melanoma", "nevus", "carcinoma", "keratosis", "angioma"):
+        assert phrase not in told
+
+
+def test_claims_are_read_with_the_label_as_diagnosis():
+    found = read_claims(claims(size="small", colors=["tan", "red"]), "MEL")
+    assert found == Attributes(diagnosis="MEL", size="small", colors=("tan", "red"))
+    assert read_claims(claims(), None) == Attributes()
+
+
+def test_text_around_the_object_and_repeats_do_not_matter():
+    text = f"Here it is:\n```json\n{claims(colors=['tan', 'tan', 'red', 'tan'])}\n```"
+    assert read_claims(text, None).colors == ("tan", "red")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("A small spot.", "no JSON object"),
+        ("{'size': 1}", "no valid JSON"),
+        (claims(extra=1), "unknown keys: \\['extra'\\]"),
+        ('{"size": null}', "missing keys: \\['artifacts', 'blotches'"),
+        (claims(size="huge"), "size: Input should be 'small', 'medium' or 'large'"),
+        (claims(colors=["tan", "red", "pink", "black"]), "colors: .*at most 3"),
+        (claims(hair=None), "hair"),
+    ],
+)
+def test_what_departs_from_the_schema_is_named(text, fault):
+    with pytest.raises(ClaimError, match=fault):
+        read_claims(text, None)
+
+
+def test_asking_again_is_another_question_about_the_same_image():
+    first = describe_question(IMAGE)
+    again = ask_again(first, "it is no valid JSON")
+    assert "it is no valid JSON" in again.text
+    assert again.image == first.image
+    assert again.digest() != first.digest()
+
+
+def test_the_digest_knows_contents_not_names(tmp_path):
+    pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    first, same = (
+        describe_question(ImageFile.of(tmp_path / name, 512)) for name in ("a.png", "b.png")
+    )
+    smaller = describe_question(ImageFile.of(tmp_path / "a.png", 256))
+    Image.fromarray(255 - pixels).save(tmp_path / "a.png")
+    other = describe_question(ImageFile.of(tmp_path / "a.png", 512))
+    assert first.digest() == same.digest()
+    assert len({one.digest() for one in (first, smaller, other)}) == 3
+
+
+def test_images_are_shrunk_never_enlarged_and_lose_their_metadata(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "patient Smith"
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert b"Smith" in (tmp_path / "a.png").read_bytes()
+    assert ImageFile.of(tmp_path / "a.png", 40).pixels().shape == (20, 40, 3)
+    large = ImageFile.of(tmp_path / "a.png", 500)
+    assert np.array_equal(large.pixels(), pixels)
+    assert b"Smith" not in large.png()
+    assert large.png().startswith(b"\x89PNG")
+
+
+def test_sentences_are_asked_for_and_read():
+    question = sentence_question(Attributes(diagnosis="NV", size="large", colors=("black",)))
+    assert "A large melanocytic nevus; black" in question.text
+    assert question.image is None
+    assert "too long" in shorter_question(question, "A b.", "it is too long").text
+    assert read_sentence('{"sentence": "A large nevus."}') == "A large nevus."
+    for text in ("A large nevus.", "{}", '{"sentence": 1}', "[]"):
+        with pytest.raises(ClaimError):
+            read_sentence(text)
+
+
+@pytest.mark.parametrize("name", ["measure", "gpt"])
+def test_unknown_captioners_are_refused(name):
+    with pytest.raises(ModelError, match="known are llama_cpp, transformers, openai"):
+        load_captioner(name)
+
+
+@pytest.mark.parametrize("name", CAPTIONERS)
+def test_known_captioners_answer_identify_and_close(name):
+    kind = load_attribute(CAPTIONERS[name])
+    assert all(callable(getattr(kind, verb)) for verb in ("answer", "close", "identify"))

@@ -1,0 +1,144 @@
+import logging
+
+import pandas as pd
+import pytest
+
+from didgen.data.duplicates import Pair
+from didgen.data.leaks import ACCEPTED, LeakError
+from didgen.data.manifest import ManifestError
+from didgen.data.partition import Basis, SplitRule, basis, check_before_pixels, partition
+from didgen.data.sources.records import SourceError
+from didgen.data.splits import SplitError
+
+
+def table(splits, **columns):
+    n = len(splits)
+    frame = pd.DataFrame({"id": [f"i{k:02d}" for k in range(n)], "split": splits})
+    frame = frame.assign(label=(["MEL", "NV"] * n)[:n], lesion_id="", patient_id="", mask=True)
+    return frame.assign(**columns)
+
+
+def rule(asked="auto", on_leak="drop", val=0.15, test=0.25, **more):
+    return SplitRule(asked, on_leak, val, test, seed=0, **more)
+
+
+STATED = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("splits", "asked", "used", "carve", "said"),
+    [
+        (STATED, "auto", "official", False, "the source's own .* states train 4, val 2, test 2"),
+        (STATED, "official", "official", False, "data.splits: official, and the source states"),
+        (STATED, "grouped", "grouped", False, r"own \(train 4, val 2, test 2\) are not used"),
+        ([""] * 8, "auto", "grouped", False, "new ones.*auto, and no image states a split"),
+        ([""] * 8, "grouped", "grouped", False, r"new ones, .* \(data.splits: grouped\)"),
+        (["train"] * 8, "auto", "grouped", False, "the source states train alone"),
+        (["train"] * 6 + ["test"] * 2, "auto", "official", True, "no val; it is taken out of tra"),
+        (["train"] * 6 + ["test"] * 2, "official", "official", True, "no val; it is taken out"),
+    ],
+)
+def test_the_basis_of_the_splits_is_chosen_and_said(caplog, splits, asked, used, carve, said):
+    with caplog.at_level(logging.INFO):
+        found = basis(table(splits), asked)
+    assert (found.used, found.carve) == (used, carve)
+    assert pd.Series(" ".join(caplog.messages)).str.contains(said).all(), caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("splits", "asked", "message"),
+    [
+        (["train"] * 4 + [""] * 4, "auto", r"auto, but 4 of 8 images have no split \(i04, i05, "),
+        ([""] * 8, "official", r"official, but 8 of 8 images have no split .*others state none"),
+        (["train"] * 6 + ["val"] * 2, "auto", r"of 8 images none is for test .*train 6, val 2"),
+    ],
+)
+def test_splits_that_are_stated_in_part_are_refused(splits, asked, message):
+    with pytest.raises(SourceError, match=message):
+        basis(table(splits), asked)
+
+
+@pytest.mark.parametrize(
+    ("frame", "asked", "error", "message"),
+    [
+        (table(["train"] * 8), rule("official"), SplitError, "no image for val and test"),
+        (table(["train"] * 6 + ["val"] * 2), rule("official"), SplitError, "no image for test"),
+        (table(STATED, mask=False), rule(), SplitError, r"data.tasks: \[classification\]"),
+        (table(STATED, patient_id=["p"] + [""] * 6 + ["p"]), rule(on_leak="error"), LeakError,
+         r"1 patient \(i00 \(train\) and i07 \(test\)\)"),
+        (table(STATED, id="x"), rule(), ManifestError, "here: duplicate ids: 7"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_pixels_is_refused_before(frame, asked, error, message):
+    with pytest.raises(error, match=message):
+        check_before_pixels(frame, frame, asked, "here")
+
+
+def test_val_comes_out_of_train_in_whole_groups_and_test_stays():
+    frame = table(["train"] * 40 + ["test"] * 10)
+    frame["lesion_id"] = [f"L{k // 2}" for k in range(50)]
+    asked = rule(val=0.2)
+    found = check_before_pixels(frame, frame, asked, "here")
+    assert found.carve
+    done = partition(frame, frame, [], found, asked, "")
+    split = done.frame["split"]
+    assert (split[40:] == "test").all() and split[:40].value_counts().to_dict() == {
+        "train": 32, "val": 8,
+    }  # fmt: skip
+    assert (split.groupby(frame["lesion_id"]).nunique() == 1).all()
+    assert done.told["val_from_train"] and done.told["used"] == "official"
+    assert done.told["shares"]["val"] == {"asked": 0.2, "found": 0.2}
+    assert done.told["shares"]["test"] == {"asked": None, "found": 0.2}
+
+
+def chained():
+    """Kept i00 .. i39 and, left out, i40 and i41; i40 is a near-duplicate of i00 and of i39, and
+    i41 of the lesion of i01 and of the patient of i38.
+    """
+    frame = table([""] * 42, label=["MEL", "NV"] * 21)
+    frame.loc[[1, 41], "lesion_id"] = "L"
+    frame.loc[[38, 41], "patient_id"] = "P"
+    return frame, [Pair(0, 40, "near", 0.1), Pair(39, 40, "near", 0.1)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_left_out_image_relates_stays_together(seed):
+    everyone, pairs = chained()
+    asked = SplitRule("grouped", "drop", 0.25, 0.25, seed)
+    done = partition(everyone[:40], everyone, pairs, Basis("grouped", ""), asked, "")
+    split = done.frame["split"].tolist()
+    assert len(split) == 40 and split[0] == split[39] and split[1] == split[38]
+    # The left-out image's own cluster is told by two kept ones, and no pair names it.
+    assert done.frame["cluster"].tolist() == ["i00", *[""] * 38, "i00"]
+    assert done.leaks["n_pairs"] == 0 and done.leaks["n_groups"] == 38
+
+
+def test_official_splits_are_audited_through_left_out_images_too():
+    everyone, pairs = chained()
+    everyone["split"] = ["train"] * 20 + ["val"] * 10 + ["test"] * 12
+    for policy in ("drop", "warn", "error"):
+        asked = rule("official", policy)
+        found = Basis("official", "")
+        if policy == "error":
+            with pytest.raises(LeakError, match="2 through images left out"):
+                partition(everyone[:40], everyone, pairs, found, asked, "")
+            continue
+        done = partition(everyone[:40], everyone, pairs, found, asked, "")
+        dropped = ["i00", "i01"] if policy == "drop" else []
+        assert done.leaks["dropped"] == dropped and done.keep.sum() == 40 - len(dropped)
+        marked = done.frame.get("leak", pd.Series("", index=done.frame.index)) == ACCEPTED
+        expected = [] if policy == "drop" else ["i00", "i01", "i38", "i39"]
+        assert done.frame.loc[marked, "id"].tolist() == expected
+
+
+def test_shares_that_are_missed_by_far_are_told_loudly(caplog):
+    frame = table([""] * 24)
+    frame["patient_id"] = ["p"] * 12 + [f"q{k}" for k in range(12)]
+    with caplog.at_level(logging.INFO):
+        done = partition(frame, frame, [], Basis("grouped", ""), rule(val=0.1, test=0.1), "")
+    shares = done.told["shares"]
+    assert sum(share["found"] for share in shares.values()) == pytest.approx(1, abs=1e-3)
+    for name, share in shares.items():
+        level = "WARNING" if abs(share["asked"] - share["found"]) > 0.05 else "INFO"
+        lines = [r for r in caplog.records if r.getMessage().startswith(f"{name}: ")]
+        assert [r.levelname for r in lines] == [level]

@@ -1,0 +1,68 @@
+"""Feature spaces: sizes, names, what weights are asked for, and that a batch changes nothing."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from didgen.downstream.feature_spaces import open_lpips, open_space
+from didgen.downstream.weights import WeightsError
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 3, 96, 96), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
+
+
+def test_lite0_gives_one_vector_an_image_whatever_the_batch(images):
+    space = open_space("efficientnet-lite0")
+    together = space.embed(images)
+    assert together.shape == (3, space.dims) == (3, 1280)
+    alone = torch.cat([space.embed(images[k : k + 1]) for k in range(3)])
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert "FID" not in space.distance
+    assert "ImageNet" in space.weights
+
+
+def test_inception_takes_a_safetensors_file_and_nothing_else(images, tmp_path, monkeypatch):
+    import torch_fidelity.feature_extractor_inceptionv3 as inception
+
+    # Random weights of the right shapes: those that the network has before it loads any.
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *args, **more: None)
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *args, **more: {})
+    state = inception.FeatureExtractorInceptionV3("random", ["2048"]).state_dict()
+    monkeypatch.undo()
+    path = tmp_path / "inception.safetensors"
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    space = open_space("inception", str(path))
+    assert (space.distance, space.kernel, space.side) == ("FID", "KID", 299)
+    assert space.embed(images[:1]).shape == (1, space.dims) == (1, 2048)
+    assert "inception.safetensors" in space.weights
+    save_file({"fc.bias": torch.zeros(1008)}, path)
+    with pytest.raises(WeightsError, match="do not fit"):
+        open_space("inception", str(path))
+    with pytest.raises(WeightsError, match="pickle"):
+        open_space("inception", str(tmp_path / "weights.pth"))
+
+
+def test_lpips_is_zero_for_equal_images_and_positive_for_others(images, tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    state = torchvision.models.alexnet(weights=None).state_dict()
+    path = tmp_path / "alexnet.safetensors"
+    save_file({key: value for key, value in state.items() if key.startswith("features")}, path)
+    distance = open_lpips(str(path))
+    a = images.float() / 127.5 - 1
+    assert distance(a, a).flatten().tolist() == [0, 0, 0]
+    assert (distance(a, a.flip(0))[[0, 2]] > 0).all()
+    loaded = distance.net.state_dict()["slice2.3.weight"]
+    assert torch.equal(loaded, state["features.3.weight"])
+
+
+def test_unknown_spaces_and_missing_weights_are_refused():
+    with pytest.raises(ValueError, match="found the feature space 'vgg'"):
+        open_space("vgg")
+    for name in ("inception", "dinov2"):
+        with pytest.raises(WeightsError, match=f"{name}: found no weights"):
+            open_space(name)

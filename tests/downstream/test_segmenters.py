@@ -1,0 +1,48 @@
+"""Segmenters by name: each gives one logit a pixel, and unknown ones are refused."""
+
+import pytest
+import torch
+
+from didgen.downstream.networks.xbound_former import XBoundOutput
+from didgen.downstream.segmenters import build_segmenter
+from didgen.downstream.weights import WeightsError
+
+DECODER = (32, 16, 16, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "title"),
+    [
+        ("unet", "resnet10t", "U-Net over resnet10t"),
+        ("unet++", "efficientnet_lite0", "U-Net++ over efficientnet_lite0"),
+        ("deeplabv3+", "efficientnet_lite0", "DeepLabV3+ over efficientnet_lite0"),
+        ("segformer", "mit_b0", "SegFormer over mit_b0"),
+        ("dcsau-net", "", "DCSAU-Net"),
+        ("xbound-former", "", "XBound-Former"),
+    ],
+)
+def test_each_gives_one_logit_a_pixel(model, encoder, title):
+    built = build_segmenter(encoder, 64, DECODER, model=model)
+    assert built.name == title
+    assert ("ImageNet" in built.weights) == (encoder == "efficientnet_lite0")
+    with torch.inference_mode():
+        assert built.model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_the_loss_of_xbound_former_serves_training_and_evaluation():
+    loss = build_segmenter("", 64, DECODER, model="xbound-former").loss
+    logits, masks = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    masks[:, :, 8:16] = 1
+    training = loss(XBoundOutput([logits] * 4, [[torch.zeros(1, 1, 4, 4)]]), masks)
+    assert torch.isfinite(training) and torch.isfinite(loss(logits, masks))
+
+
+def test_wrong_requests_are_named():
+    with pytest.raises(ValueError, match="found segmenter 'unet3', expected one of unet"):
+        build_segmenter("resnet10t", 64, DECODER, model="unet3")
+    with pytest.raises(ValueError, match="no model 'mit_b9'"):
+        build_segmenter("mit_b9", 64, DECODER)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        build_segmenter("", 100, DECODER, model="xbound-former")
+    with pytest.raises(WeightsError, match="no pretrained weights"):
+        build_segmenter("", 64, DECODER, model="dcsau-net", weights="hub")

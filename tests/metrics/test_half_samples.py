@@ -1,0 +1,79 @@
+"""Intervals from halves and the floor of real images: known errors, lesions, coverage."""
+
+import numpy as np
+import pytest
+
+from didgen.metrics.half_samples import half, half_sample_intervals, matched_with_floor
+from didgen.metrics.kernel_distance import kernel_distance
+
+
+def shift(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    return {"shift": float(synthetic.mean() - real.mean())}
+
+
+def kernel(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    return {"kernel": kernel_distance(real, synthetic)}
+
+
+def test_halves_hold_whole_lesions():
+    clusters = np.repeat(np.arange(21), 3)
+    rng = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(20):
+        chosen = half(clusters, rng).reshape(21, 3)
+        assert (chosen.all(1) | ~chosen.any(1)).all()
+        sizes.add(int(chosen[:, 0].sum()))
+    assert sizes == {10, 11}
+
+
+def test_the_width_is_that_of_the_known_error():
+    rng = np.random.default_rng(0)
+    real, synthetic = rng.normal(size=(300, 1)), rng.normal(0.5, 1, size=(200, 1))
+    found = half_sample_intervals(shift, real, synthetic, np.arange(300), repeats=2000)
+    value, low, high = found["shift"]
+    assert value == pytest.approx(synthetic.mean() - real.mean())
+    error = np.sqrt(real.var(ddof=1) / 300 + synthetic.var(ddof=1) / 200)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+
+
+def test_images_of_one_lesion_widen_the_interval():
+    rng = np.random.default_rng(0)
+    lesions = np.repeat(np.arange(30), 10)
+    real = rng.normal(size=30)[lesions][:, None]
+    synthetic = rng.normal(size=(300, 1))
+    widths = [
+        np.ptp(half_sample_intervals(shift, real, synthetic, each, repeats=300)["shift"][1:])
+        for each in (np.arange(300), lesions)
+    ]
+    assert widths[1] > 1.8 * widths[0]
+
+
+def test_the_floor_is_zero_for_real_images_and_not_for_others():
+    rng = np.random.default_rng(0)
+    real, synthetic = rng.normal(size=(201, 4)), rng.normal(0.6, 1, size=(80, 4))
+    n, told = matched_with_floor(kernel, real, synthetic, np.arange(201))
+    assert n == 80
+    mean, spread = told["real"]["kernel"]
+    assert abs(mean) < 2 * spread
+    assert told["synthetic"]["kernel"][0] > 10 * abs(mean)
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="found 3 real lesions and 9 synthetic"):
+        half_sample_intervals(shift, np.zeros((9, 1)), np.zeros((9, 1)), np.repeat(range(3), 3))
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_kernel_distance_covers_the_truth():
+    trials, dims, shifted = 400, 4, 0.5
+    rng = np.random.default_rng(1)
+    truth = kernel_distance(rng.normal(size=(6000, dims)), rng.normal(shifted, 1, (6000, dims)))
+    covered = 0
+    for trial in range(trials):
+        own = np.random.default_rng([trial, 3])
+        real, synthetic = own.normal(size=(120, dims)), own.normal(shifted, 1, (120, dims))
+        found = half_sample_intervals(
+            kernel, real, synthetic, np.arange(120), repeats=60, seed=trial
+        )
+        covered += found["kernel"][1] <= truth <= found["kernel"][2]
+    assert 0.91 <= covered / trials <= 0.99
