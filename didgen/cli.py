@@ -27,10 +27,12 @@ STAGES = (
     "maps",
     "classify",
     "segment",
+    "fidelity",
+    "label_fidelity",
     "verdict",
     "report",
 )
-TOOLS = ("prefetch", "pretrain-tiny", "schema")
+TOOLS = ("prompts", "prefetch", "pretrain-tiny", "schema")
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 LOGGER = logging.getLogger("didgen")

@@ -9,9 +9,11 @@ from didgen.downstream.arms import DEFAULT_ARMS, parse_arm
 from didgen.stages.augment import Settings as AugmentSettings
 from didgen.stages.caption import Settings as CaptionSettings
 from didgen.stages.classify import Settings as ClassifySettings
+from didgen.stages.fidelity import Settings as FidelitySettings
 from didgen.stages.filter import Settings as FilterSettings
 from didgen.stages.finetune import Settings as FinetuneSettings
 from didgen.stages.images import Settings as ImagesSettings
+from didgen.stages.label_fidelity import Settings as LabelFidelitySettings
 from didgen.stages.maps import Settings as MapsSettings
 from didgen.stages.pairs import Settings as PairsSettings
 from didgen.stages.prepare import Settings as PrepareSettings
@@ -50,6 +52,12 @@ class RunConfig(Section):
     maps: MapsSettings = Field(MapsSettings(), description="attention maps of held-out images")
     classify: ClassifySettings = Field(ClassifySettings(), description="the classifier")
     segment: SegmentSettings = Field(SegmentSettings(), description="the segmenter")
+    fidelity: FidelitySettings = Field(
+        FidelitySettings(), description="how close synthetic images are to real ones"
+    )
+    label_fidelity: LabelFidelitySettings = Field(
+        LabelFidelitySettings(), description="do synthetic images show the class asked for"
+    )
     verdict: VerdictSettings = Field(VerdictSettings(), description="statistics and thresholds")
     report: ReportSettings = Field(ReportSettings(), description="the report page")
 

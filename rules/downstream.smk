@@ -100,9 +100,15 @@ rule train_segmenter:
 rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
-        classify=expand(f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
-        segment=expand(
-            f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=SEGMENT_ARMS, seed=SEEDS
+        classify=for_task(
+            "classification",
+            expand(f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
+        ),
+        segment=for_task(
+            "segmentation",
+            expand(
+                f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=SEGMENT_ARMS, seed=SEEDS
+            ),
         ),
     output:
         verdict=report(
@@ -140,13 +146,13 @@ rule verdict:
         run=config["run"],
         arms=ARMS,
         seeds=SEEDS,
-        classify=lambda wildcards, input: folder(folder(folder(input.classify[0]))),
-        segment=lambda wildcards, input: folder(folder(folder(input.segment[0]))),
+        classify=flag("--classify", for_task("classification", f"{RUN}/classify")),
+        segment=flag("--segment", for_task("segmentation", f"{RUN}/segment")),
         tables=lambda wildcards, output: folder(output.config),
     message:
         "Comparing the arms"
     shell:
         "python -m didgen verdict --settings {params.settings:q} --run {params.run:q}"
-        " --classify {params.classify} --segment {params.segment}"
+        " {params.classify} {params.segment}"
         " --arms {params.arms} --seeds {params.seeds}"
         " --out {output.verdict} --tables {params.tables} 2>&1 | tee {log}"

@@ -166,9 +166,11 @@ rule filter:
 rule augment:
     """The augmented data set: synthetic images and pairs in one image folder."""
     input:
-        images=gather.images(f"{RUN}/images/{{scatteritem}}/metadata.csv"),
-        pairs=gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv"),
-        scores=rules.filter.output.scores,
+        images=for_task(
+            "classification", gather.images(f"{RUN}/images/{{scatteritem}}/metadata.csv")
+        ),
+        pairs=for_task("segmentation", gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv")),
+        scores=for_task("segmentation", rules.filter.output.scores),
     output:
         metadata=f"{RUN}/augmented/metadata.csv",
         config=f"{RUN}/augmented/config.json",
@@ -185,14 +187,15 @@ rule augment:
     params:
         code=revision("augment"),
         settings=section("augment"),
-        images=lambda wildcards, input: [folder(path) for path in input.images],
-        pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
+        images=lambda wildcards, input: flag("--images", [folder(path) for path in input.images]),
+        pairs=lambda wildcards, input: flag("--pairs", [folder(path) for path in input.pairs]),
+        scores=lambda wildcards, input: flag("--scores", input.scores),
         out=lambda wildcards, output: folder(output.metadata),
     message:
         "Joining the synthetic images and pairs"
     shell:
         "python -m didgen augment --settings {params.settings:q}"
-        " --images {params.images} --pairs {params.pairs} --scores {input.scores}"
+        " {params.images} {params.pairs} {params.scores}"
         " --out {params.out} 2>&1 | tee {log}"
 
 

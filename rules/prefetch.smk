@@ -1,20 +1,6 @@
 """Prefetch: what a run takes from the network, brought beforehand, for nodes without one."""
 
 
-def published_networks():
-    """The downstream networks that start from weights of the hub."""
-    sections = [config["classify"], config["segment"]]
-    return sorted({part["model"] for part in sections if part.get("weights") == "hub"})
-
-
-def published_models():
-    """Where models come from, as JSON for the stage `prefetch`."""
-    keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
-    caption = {key: config["caption"][key] for key in keys if key in config["caption"]}
-    backbone = {key: config["finetune"][key] for key in ("backbone", "revision")}
-    return json.dumps(caption | backbone | {"networks": published_networks()}, sort_keys=True)
-
-
 rule weights:
     """All published weights of the run, in the Hugging Face cache."""
     output:

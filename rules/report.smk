@@ -7,9 +7,11 @@ rule report:
         summary=rules.prepare.output.summary,
         captions=rules.caption.output.captions,
         training=rules.finetune.output.training,
-        filter=rules.filter.output.summary,
+        filter=for_task("segmentation", rules.filter.output.summary),
         augmented=rules.augment.output.metadata,
         maps=rules.maps.output.maps,
+        fidelity=rules.fidelity.output.fidelity,
+        judged=for_task("classification", rules.label_fidelity.output.summary),
         verdict=rules.verdict.output.verdict,
     output:
         page=report(

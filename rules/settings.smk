@@ -119,6 +119,21 @@ def mirror_files(wildcards):
     return [str(path) for path in paths if path.is_file()]
 
 
+def for_task(task, files):
+    """The files where the run is judged on that task, else none: their rules then have no job."""
+    return files if task in config["data"]["tasks"] else []
+
+
+def published_models():
+    """Where the run's models come from, as JSON for the stage `prefetch`."""
+    keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
+    models = {key: config["caption"][key] for key in keys if key in config["caption"]}
+    models |= {key: config["finetune"][key] for key in ("backbone", "revision")}
+    downstream = (config["classify"], config["segment"])
+    published = {part["model"] for part in downstream if part.get("weights") == "hub"}
+    return json.dumps(models | {"networks": sorted(published)}, sort_keys=True)
+
+
 def synthetic_data(wildcards):
     """The synthetic images that an arm adds, or whose number its copies of real ones match."""
     return rules.augment.output.metadata if parse_arm(wildcards.arm).needs_synthetic else []

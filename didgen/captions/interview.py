@@ -44,7 +44,8 @@ class Description:
 class Tally:
     """What the questions cost: those asked now, those found in the journal, tokens, seconds.
 
-    `deaths` counts how often the model's process died. `seconds` is the model's time, summed up; `wall` the time in which it was asked.
+    `deaths` counts how often the model's process died. `seconds` is the model's time, summed up;
+    `wall` the time in which it was asked.
     """
 
     asked: int = 0

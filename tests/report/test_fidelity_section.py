@@ -159,7 +159,7 @@ def test_every_comparison_is_printed_whatever_it_says(many_arms):
 
 def test_a_verdict_without_comparisons_is_still_drawn(own_run):
     page = page_of(own_run, verdict)
-    assert "All comparisons" not in page
+    assert "against original" not in page
     assert "how much is added" not in page
 
 

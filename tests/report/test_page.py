@@ -245,7 +245,7 @@ def test_a_missing_part_is_said_and_the_rest_stays(own_run: Path, gone: str, wor
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     reader = Reader(build(own_run, Settings()))
     assert words in reader.text
-    assert len(reader.all("section")) == 9
+    assert len(reader.all("section")) == 10
 
 
 def test_sets_without_rows_and_failures_are_said(own_run: Path) -> None:

@@ -13,7 +13,7 @@ from didgen.cli import _stage_parser, read_config
 
 FILES = {
     "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
-    "caption": ("captions.csv", "statistics.json", "config.json"),
+    "caption": ("captions.csv", "statistics.json", "measured.csv", "audit.json", "config.json"),
     "finetune": ("model_index.json", "training.csv", "config.json"),
     "images": ("metadata.csv", "config.json"),
     "pairs": ("metadata.csv", "config.json"),
@@ -27,6 +27,8 @@ FILES = {
     ),
     "augment": ("metadata.csv", "config.json"),
     "maps": ("maps.json", "config.json"),
+    "fidelity": ("fidelity.json", "measures.csv", "config.json"),
+    "label_fidelity": ("label_fidelity.json", "judgements.csv", "config.json"),
     "classify": ("metrics.json", "predictions.csv", "curves.csv", "config.json"),
     "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),
 }

@@ -122,6 +122,11 @@ def test_accounts_are_optional_and_any_word(commands, tmp_path: Path) -> None:
     assert "slurm_partition='all'" in found["default-resources"]
 
 
+def test_arrays_are_off_unless_the_site_wants_them(commands, tmp_path: Path) -> None:
+    assert "slurm-array-jobs" not in profile("slurm")
+    assert profile("slurm", tmp_path, array_rules="pair_shard")["slurm-array-jobs"] == "pair_shard"
+
+
 def test_every_rule_on_a_gpu_has_its_time_in_the_site() -> None:
     """A rule that asks for a GPU and is not in `gpu_minutes` would go where there is none."""
     with_gpu = set()

@@ -46,7 +46,9 @@ def test_a_second_run_has_nothing_to_do(finished: Path, snakemake) -> None:
         (
             "pairs",
             "steps",
-            {"pair_shard", "filter", "augment", "train_classifier", "train_segmenter"} | DOWNSTREAM,
+            {"pair_shard", "filter", "augment", "train_classifier", "train_segmenter"}
+            | {"fidelity", "label_fidelity"}
+            | DOWNSTREAM,
         ),
         pytest.param("maps", "images", {"maps", "report", "all"}, marks=pytest.mark.slow),
     ],

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from didgen.config import RunConfig
+from didgen.downstream.arms import of_task
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 STAGES = {
@@ -18,6 +21,8 @@ STAGES = {
     "maps",
     "train_classifier",
     "train_segmenter",
+    "fidelity",
+    "label_fidelity",
     "verdict",
     "report",
     "all",
@@ -48,7 +53,10 @@ def test_every_configuration_builds_every_stage(tmp_path: Path, snakemake, jobs,
     config = yaml.safe_load((CONFIG / name).read_text())
     assert set(counts) == STAGES | ({"fetch"} if "isic" in name else set())
     assert counts["image_shard"] == counts["pair_shard"] == config.get("shards", 1)
-    assert counts["train_classifier"] == counts["train_segmenter"] == 2 * len(config["seeds"])
+    arms = RunConfig.model_validate(config).arms
+    assert counts["train_classifier"] == len(arms) * len(config["seeds"])
+    masked = of_task(arms, "segmentation")
+    assert counts["train_segmenter"] == len(masked) * len(config["seeds"])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def comparison_tables(path: Path, metric: str, told: Any, level: str) -> list[Ta
         # With one control all families say the same.
         if not found or (family != "best control" and _same(found, told.get("best control"))):
             continue
-        rows = tuple(_row(path, each, first=k == 0) for k, each in enumerate(found))
+        decides = family == "best control"
+        rows = tuple(_row(path, each, decides and k == 0) for k, each in enumerate(found))
         others = list(dict.fromkeys(name for each in found for name in each.get("other_tests", {})))
         columns = (
             f"difference in {metric} [{level} %]",
@@ -48,7 +49,7 @@ def comparison_tables(path: Path, metric: str, told: Any, level: str) -> list[Ta
         note = f"Effect size: {effect.get('name', 'not named')}. "
         note += (
             "The first row decides; the other rows of this table are held to the same correction."
-            if family == "best control"
+            if decides
             else "Corrected among themselves; they decide nothing."
         )
         tables.append(Table(caption, "arm, control", columns, rows, note))
@@ -60,7 +61,7 @@ def _same(found: list[dict[str, Any]], other: Any) -> bool:
     return names[0] == names[1]
 
 
-def _row(path: Path, each: dict[str, Any], first: bool) -> Row:
+def _row(path: Path, each: dict[str, Any], leading: bool) -> Row:
     ends = each.get("interval")
     if not isinstance(ends, list) or len(ends) != 2 or each.get("verdict") not in ANSWERS:
         raise broken(path, "a comparison without its interval or verdict", "both")
@@ -76,7 +77,7 @@ def _row(path: Path, each: dict[str, Any], first: bool) -> Row:
         Cell(text=str(each["verdict"])),
     )
     return Row(
-        f"{each.get('arm')} against {each.get('control')}", cells, "leading" if first else ""
+        f"{each.get('arm')} against {each.get('control')}", cells, "leading" if leading else ""
     )
 
 

@@ -112,6 +112,14 @@ def _space_table(path: Path, space: dict[str, Any], level: str) -> Table:
     return Table("Distance to real images", "measure", columns, tuple(rows), note)
 
 
+def _ends(path: Path, each: dict[str, Any]) -> tuple[float, float]:
+    ends = each.get("interval")
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise broken(path, f"{ends!r} under 'interval'", "two numbers")
+    low, high = (finite(path, {"interval": end}, "interval") for end in ends)
+    return low, high
+
+
 def _diversity(path: Path, pairs: Any, level: str) -> Table | None:
     if not isinstance(pairs, dict) or not pairs.get("measures"):
         return None
