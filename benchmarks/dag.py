@@ -73,17 +73,11 @@ def working_copy(folder: Path, shards: int | None, seeds: int | None, arm_count:
     left_out = shutil.ignore_patterns("__pycache__", "tiny_weights")
     for name in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / name, folder / name, ignore=left_out)
-    settings = folder / "rules" / "settings.smk"
-    text, replaced = re.subn(
-        r"^ARMS = .*$", f"ARMS = {arms(arm_count)!r}", settings.read_text(), flags=re.MULTILINE
-    )
-    if replaced != 1:
-        raise RuntimeError(f"{settings}: expected one line `ARMS = ...`, found {replaced}")
-    if arm_count:
-        settings.write_text(text)
     config = yaml.safe_load((ROOT / "config" / "isic2018.yaml").read_text())
     config |= {"shards": shards or config["shards"]}
     config |= {"seeds": list(range(seeds)) if seeds else config["seeds"]}
+    if arm_count:
+        config["arms"] = list(arms(arm_count))
     (folder / "paper.yaml").write_text(yaml.safe_dump(config))
     snakemake = ["--snakefile", "workflow/Snakefile", "--cores", "2", "--configfile", "paper.yaml"]
     return [sys.executable, "-m", "snakemake", *snakemake]

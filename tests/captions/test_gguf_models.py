@@ -241,6 +241,7 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     pytest.fail("the server did not start within two minutes")
 
 
+@pytest.mark.slow
 def test_through_llama_cpp_pythons_own_server(server, files):
     model = ServerModel(server, "tiny", answer_format="json_object", concurrency=2, timeout=120)
     questions = [describe_question(image(files, k)) for k in (0, 1, 0)]

@@ -16,6 +16,7 @@ pytest.importorskip("llguidance", reason="llguidance is not installed")
 from didgen.captions.mllama import TransformersModel
 from tests.captions.tiny_mllama import write_mllama
 
+pytestmark = pytest.mark.slow
 CHOICE = {
     "type": "object",
     "properties": {"seen": {"enum": ["a", "b", "c", "d"]}, "more": {"enum": ["e", "f", "g"]}},

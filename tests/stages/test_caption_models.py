@@ -302,6 +302,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_no_caption_is_lost_and_none_asked_twice(configure, tmp_path):
     def reply(body, earlier):
         time.sleep(0.3)

@@ -1,0 +1,259 @@
+"""Is the verdict honest? Arms whose truth is built in: two that cannot help and one that must.
+
+Every repetition draws new phantoms: few real training images, validation and test images, and a
+pool of others. Three "synthetic" sets are made from them: `copies` (exact duplicates of the real
+images under new names), `relabelled` (pool images, their labels or masks dealt out at random) and
+`informative` (pool images as they are). Each is as large as the others. The classifier or segmenter
+is trained on each, on the real images alone and on count-matched duplicates, with the same seeds,
+and the verdict stage compares them as in a run.
+
+Asked: neither null arm is called helpful in at least 19 of 20 repetitions, and the informative one
+is found. Repetitions are kept in --out and not repeated.
+
+Run: python benchmarks/null_arms.py --repetitions 20 --jobs 2
+     python benchmarks/null_arms.py --repetitions 20 --jobs 2 --task segmentation
+"""
+
+import argparse
+import logging
+import os
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+# Before numpy: each job has one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from didgen.data.files import read_json, write_csv, write_json, write_png  # noqa: E402
+from didgen.data.manifest import write_manifest  # noqa: E402
+from didgen.data.phantoms import cohort, render  # noqa: E402
+
+CLASSES = ("NV", "BCC", "VASC")
+NULL = ("copies", "relabelled")
+SETS = (*NULL, "informative")
+CONTROLS = ("original", "duplicates")
+# Far from the seeds of the cohorts that the tiny backbone or a run's data are drawn from.
+FIRST_SEED = 2 * 10**9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is drawn and trained; `real` and `added` count images of all classes together."""
+
+    task: str
+    real: int
+    added: int
+    val: int
+    test: int
+    side: int
+    seeds: int
+    steps: int
+    out: Path
+
+    @property
+    def stage(self) -> str:
+        """The stage that trains."""
+        return "classify" if self.task == "classification" else "segment"
+
+
+def draw(plan: Plan, repetition: int, folder: Path) -> dict[str, Path]:
+    """Write the manifests of one repetition: train, val, test and the three sets."""
+    sizes = {"train": plan.real, "pool": plan.added, "val": plan.val, "test": plan.test}
+    paths, frames = {}, {}
+    for offset, (name, count) in enumerate(sizes.items()):
+        specs = cohort(count, CLASSES, FIRST_SEED + 10 * repetition + offset)
+        rows = []
+        for spec in specs:
+            own = f"{name}_{spec.id}"
+            drawn = render(spec, size=plan.side)
+            write_png(folder / "images" / f"{own}.png", drawn.image)
+            write_png(folder / "masks" / f"{own}.png", drawn.mask)
+            rows.append({
+                "id": own, "image": f"images/{own}.png", "mask": f"masks/{own}.png",
+                "label": spec.label, "split": name if name != "pool" else "train",
+                "lesion_id": f"{name}_{spec.lesion_id}", "patient_id": f"{name}_{spec.patient_id}",
+                "source": "phantom", "width": plan.side, "height": plan.side, "sha256": "",
+            })  # fmt: skip
+        frames[name] = pd.DataFrame(rows)
+    rng = np.random.default_rng([repetition, 11])
+    frames |= synthetic_sets(frames["train"], frames.pop("pool"), rng)
+    for name, frame in frames.items():
+        paths[name] = folder / f"{name}.csv"
+        write_manifest(frame, paths[name])
+    return paths
+
+
+def synthetic_sets(
+    train: pd.DataFrame, pool: pd.DataFrame, rng: np.random.Generator
+) -> dict[str, pd.DataFrame]:
+    """The three sets, each with as many rows as the pool and new ids, lesions and patients."""
+    again = np.resize(rng.permutation(len(train)), len(pool))
+    copies = train.iloc[again].reset_index(drop=True)
+    copies["id"] = [f"copy_{k}" for k in range(len(copies))]
+    # Images of one lesion stay together: another id alone would say that copies are independent.
+    dealt = rng.permutation(len(pool))
+    relabelled = pool.assign(
+        id=[f"relabelled_{k}" for k in range(len(pool))],
+        label=pool["label"].to_numpy()[dealt],
+        mask=pool["mask"].to_numpy()[dealt],
+    )
+    informative = pool.assign(id=[f"informative_{k}" for k in range(len(pool))])
+    made = {"copies": copies, "relabelled": relabelled, "informative": informative}
+    return {
+        name: frame.assign(
+            lesion_id="",
+            patient_id="",
+            source="synthetic",
+            split="train",
+            method=name,
+            seed="0",
+            caption="",
+            parent_ids="",
+            checkpoint="",
+        )  # fmt: skip
+        for name, frame in made.items()
+    }
+
+
+def repeat(plan: Plan, repetition: int) -> dict[str, Any]:
+    """One repetition: draw, train every arm with every seed, compare; what the verdict says."""
+    import torch
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    folder = plan.out / f"{plan.task}-{repetition:03d}"
+    done = folder / "result.json"
+    if done.is_file():
+        return read_json(done)
+    started = time.perf_counter()
+    data = draw(plan, repetition, folder / "data")
+    for arm in (*CONTROLS, *SETS):
+        for seed in range(plan.seeds):
+            fit(plan, data, arm, seed, folder / plan.stage / arm / f"seed{seed}")
+    from didgen.stages import verdict
+
+    verdict.run(
+        verdict.Config(
+            run=f"null-{repetition}",
+            treatment="informative",
+            resamples=2000,
+            out=folder / "verdict.json",
+            tables=folder / "verdict",
+            **{plan.stage: folder / plan.stage},
+        )  # fmt: skip
+    )
+    task = read_json(folder / "verdict.json")["tasks"][plan.task]
+    found = {
+        "repetition": repetition,
+        "seconds": round(time.perf_counter() - started, 1),
+        "best_control": task["best_control"],
+        "metric": task["metric"],
+        "arms": {arm: own["mean"] for arm, own in task["arms"].items()},
+        "verdicts": {
+            each["arm"]: {
+                "verdict": each["verdict"],
+                "difference": each["difference"],
+                "low": each["interval"][0],
+                "high": each["interval"][1],
+                "p": each["p"],
+            }
+            for each in task["comparisons"]["best control"]
+        },
+    }
+    write_json(done, found)
+    return found
+
+
+def fit(plan: Plan, data: dict[str, Path], arm: str, seed: int, out: Path) -> None:
+    """Train and test one arm; duplicates repeat the real images as often as a set has images."""
+    from didgen.stages import classify, segment
+
+    shared = dict(
+        train=data["train"], val=data["val"], test=data["test"], arm=arm, seed=seed, out=out,
+        steps=plan.steps, eval_every=max(10, plan.steps // 6), precision="float32",
+        synthetic=None if arm == "original" else data.get(arm, data["informative"]),
+    )  # fmt: skip
+    if plan.task == "classification":
+        classify.run(classify.Config(model="resnet10t", learning_rate=2e-3, **shared))
+    else:
+        segment.run(segment.Config(decoder_channels=(32, 16, 16, 8, 8), **shared))
+
+
+def main() -> None:
+    """Run the repetitions and print how often each arm is called what."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repetition")
+    parser.add_argument("--jobs", type=int, default=2, help="repetitions at a time, a core each")
+    parser.add_argument("--task", choices=("classification", "segmentation"),
+                        default="classification")  # fmt: skip
+    parser.add_argument("--real", type=int, default=24)
+    parser.add_argument("--added", type=int, default=240)
+    parser.add_argument("--val", type=int, default=60)
+    parser.add_argument("--test", type=int, default=240)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("results/null-arms"))
+    given = vars(parser.parse_args())
+    first, count, jobs = (given.pop(key) for key in ("first", "repetitions", "jobs"))
+    plan = Plan(**given)
+    started = time.perf_counter()
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        waiting = [pool.submit(repeat, plan, k) for k in range(first, first + count)]
+        results = []
+        for future in waiting:
+            results.append(future.result())
+            print(line(results[-1]), flush=True)
+    print(f"\n{count} repetitions in {(time.perf_counter() - started) / 60:.1f} min")
+    print(summary(results))
+    rows = [
+        {"repetition": each["repetition"], "best_control": each["best_control"], "arm": arm} | own
+        for each in results
+        for arm, own in each["verdicts"].items()
+    ]
+    write_csv(plan.out / f"{plan.task}.csv", pd.DataFrame(rows))
+
+
+def line(result: dict[str, Any]) -> str:
+    """One repetition in a line."""
+    told = ", ".join(
+        f"{arm}: {own['verdict']} ({own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}])"
+        for arm, own in result["verdicts"].items()
+    )
+    return (
+        f"{result['repetition']:3d} ({result['seconds']:.0f} s) against {result['best_control']}: "
+        f"{told}"
+    )
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """How often each arm is called what, and whether that is what was asked."""
+    lines = []
+    for arm in SETS:
+        counts = Counter(each["verdicts"][arm]["verdict"] for each in results)
+        told = ", ".join(
+            f"{counts[answer]} {answer}" for answer in ("helps", "no evidence", "hurts")
+        )
+        lines.append(f"{arm}: {told}")
+    false = max(sum(r["verdicts"][a]["verdict"] == "helps" for r in results) for a in NULL)
+    found = sum(each["verdicts"]["informative"]["verdict"] == "helps" for each in results)
+    allowed = len(results) // 20
+    lines.append(
+        f"null arms called helpful at most {false} times of {len(results)} (allowed: {allowed}): "
+        f"{'met' if false <= allowed else 'NOT met'}; informative arm found {found} times"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
