@@ -30,8 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+from PIL import Image  # noqa: E402
 
-from didgen.data.files import read_json, write_csv, write_json, write_png  # noqa: E402
+from didgen.data.files import read_json, write_csv, write_json  # noqa: E402
 from didgen.data.manifest import write_manifest  # noqa: E402
 from didgen.data.phantoms import cohort, render  # noqa: E402
 
@@ -73,8 +74,13 @@ def draw(plan: Plan, repetition: int, folder: Path) -> dict[str, Path]:
         for spec in specs:
             own = f"{name}_{spec.id}"
             drawn = render(spec, size=plan.side)
-            write_png(folder / "images" / f"{own}.png", drawn.image)
-            write_png(folder / "masks" / f"{own}.png", drawn.mask)
+            for kind, pixels in (("images", drawn.image), ("masks", drawn.mask)):
+                path = folder / kind / f"{own}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Thousands of small files: flushing each to the disk would take longest of all.
+                Image.fromarray(pixels.astype(np.uint8) * (255 if kind == "masks" else 1)).save(
+                    path
+                )
             rows.append({
                 "id": own, "image": f"images/{own}.png", "mask": f"masks/{own}.png",
                 "label": spec.label, "split": name if name != "pool" else "train",
@@ -181,7 +187,7 @@ def fit(plan: Plan, data: dict[str, Path], arm: str, seed: int, out: Path) -> No
         synthetic=None if arm == "original" else data.get(arm, data["informative"]),
     )  # fmt: skip
     if plan.task == "classification":
-        classify.run(classify.Config(model="resnet10t", learning_rate=2e-3, **shared))
+        classify.run(classify.Config(model="test_resnet", learning_rate=2e-3, **shared))
     else:
         segment.run(segment.Config(decoder_channels=(32, 16, 16, 8, 8), **shared))
 
@@ -200,7 +206,7 @@ def main() -> None:
     parser.add_argument("--added", type=int, default=240)
     parser.add_argument("--val", type=int, default=60)
     parser.add_argument("--test", type=int, default=240)
-    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("results/null-arms"))

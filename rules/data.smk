@@ -19,6 +19,8 @@ rule fetch:
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
+        # No parameter: going offline changes no archive, and must rerun nothing.
+        offline=int(config["data"]["offline"]),
     params:
         code=revision("fetch"),
         mirror=flag("--mirror", config["data"]["mirror"] and shlex.quote(config["data"]["mirror"])),
@@ -28,7 +30,7 @@ rule fetch:
         "Fetching and verifying the archives of ISIC 2018"
     shell:
         "python -m didgen fetch {params.mirror} --archives {params.archives:q}"
-        " --splits {params.splits} --offline {config[data][offline]} --workers {threads}"
+        " --splits {params.splits} --offline {resources.offline} --workers {threads}"
         " --out {output.listing} 2>&1 | tee {log}"
 
 

@@ -34,12 +34,6 @@ rule fidelity:
         " --out {params.out} 2>&1 | tee {log}"
 
 
-def label_fidelity_settings():
-    """The stage's section, and that of `classify`: its classifier is the same."""
-    told = config["label_fidelity"] | {"classifier": config["classify"]}
-    return json.dumps(told, sort_keys=True)
-
-
 rule label_fidelity:
     """How often classifiers of real images see the class that was asked for."""
     input:
@@ -63,7 +57,7 @@ rule label_fidelity:
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
         code=revision("label_fidelity"),
-        settings=label_fidelity_settings(),
+        settings=section("label_fidelity", classifier="classify"),
         out=lambda wildcards, output: folder(output.summary),
     message:
         "Judging the classes of synthetic images"

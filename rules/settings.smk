@@ -39,9 +39,14 @@ def check_config():
         config["data"]["mirror"] = config["mirror"]
 
 
-def section(stage):
-    """One stage's settings as JSON: editing them reruns that stage and what follows it."""
-    return json.dumps(config[stage], sort_keys=True)
+def section(stage, **others):
+    """One stage's settings as JSON: editing them reruns that stage and what follows it.
+
+    `others`: sections of other stages that it takes as well, each under a key of its own.
+    """
+    return json.dumps(
+        config[stage] | {key: config[name] for key, name in others.items()}, sort_keys=True
+    )
 
 
 def gpus(wildcards):

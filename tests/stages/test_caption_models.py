@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,23 +67,31 @@ def says(**changes):
     return Answer(json.dumps({**NOTHING, **changes}), 100, 50, 0.5)
 
 
-@pytest.fixture
-def manifests(tmp_path):
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory):
     """Nine phantoms in three manifests."""
+    folder = tmp_path_factory.mktemp("drawn")
     for split, specs in zip(
         ("train", "val", "test"), np.array_split(cohort(9, seed=3), 3), strict=True
     ):
         rows = []
         for spec in specs:
             drawn = render(spec, 64)
-            write_png(tmp_path / "images" / f"{spec.id}.png", drawn.image)
-            write_png(tmp_path / "masks" / f"{spec.id}.png", drawn.mask)
+            write_png(folder / "images" / f"{spec.id}.png", drawn.image)
+            write_png(folder / "masks" / f"{spec.id}.png", drawn.mask)
             rows.append(
                 dict.fromkeys(COLUMNS, "")
                 | {"id": spec.id, "image": f"images/{spec.id}.png", "split": split}
                 | {"mask": f"masks/{spec.id}.png", "label": spec.label, "width": 64, "height": 64}
             )
-        write_manifest(pd.DataFrame(rows), tmp_path / f"{split}.csv")
+        write_manifest(pd.DataFrame(rows), folder / f"{split}.csv")
+    return folder
+
+
+@pytest.fixture
+def manifests(drawn_once, tmp_path):
+    """The phantoms' manifests, in a folder of the test's own."""
+    shutil.copytree(drawn_once, tmp_path, dirs_exist_ok=True)
     return {split: tmp_path / f"{split}.csv" for split in ("train", "val", "test")}
 
 
