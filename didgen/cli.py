@@ -20,6 +20,7 @@ STAGES = (
     "prepare",
     "caption",
     "finetune",
+    "prompts",
     "images",
     "pairs",
     "filter",
@@ -32,7 +33,7 @@ STAGES = (
     "verdict",
     "report",
 )
-TOOLS = ("prompts", "prefetch", "pretrain-tiny", "schema")
+TOOLS = ("prefetch", "pretrain-tiny", "schema")
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 LOGGER = logging.getLogger("didgen")

@@ -17,6 +17,7 @@ from didgen.stages.label_fidelity import Settings as LabelFidelitySettings
 from didgen.stages.maps import Settings as MapsSettings
 from didgen.stages.pairs import Settings as PairsSettings
 from didgen.stages.prepare import Settings as PrepareSettings
+from didgen.stages.prompts import Settings as PromptsSettings
 from didgen.stages.report import Settings as ReportSettings
 from didgen.stages.segment import Settings as SegmentSettings
 from didgen.stages.verdict import Settings as VerdictSettings
@@ -45,6 +46,9 @@ class RunConfig(Section):
     data: PrepareSettings = Field(PrepareSettings(), description="source, size and splits")
     caption: CaptionSettings = Field(CaptionSettings(), description="DermPrompt captions")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="the one fine-tuning")
+    prompts: PromptsSettings = Field(
+        PromptsSettings(), description="new prompts by a language model, for images.prompts: llm"
+    )
     images: ImagesSettings = Field(ImagesSettings(), description="class-conditional images")
     pairs: PairsSettings = Field(PairsSettings(), description="lesion-mask pairs")
     filter: FilterSettings = Field(FilterSettings(), description="which pairs are kept")
@@ -84,6 +88,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"images.classes: found {sorted(untrained)}, which finetune.classes leaves out; "
                 "the backbone would be asked for diagnoses that it never saw"
+            )
+        if self.images.prompts == "llm" and self.caption.captioner == "measure":
+            raise ValueError(
+                "images.prompts: found llm, but caption.captioner: measure has no model to ask; "
+                "choose another captioner, or images.prompts: recombined"
             )
         if self.finetune.backbone == "tiny" and self.data.size != 128:
             raise ValueError(

@@ -48,12 +48,54 @@ rule finetune:
         " --state {params.state} --out {params.out} 2>&1 | tee {log}"
 
 
+rule prompts:
+    """New prompts for sampling, by the language model that wrote the captions."""
+    input:
+        train=rules.prepare.output.train,
+        captions=rules.caption.output.captions,
+        captioner=rules.caption.output.config,
+        backbone=rules.finetune.output.backbone,
+    output:
+        prompts=f"{RUN}/prompts/prompts.csv",
+        statistics=f"{RUN}/prompts/statistics.json",
+        config=f"{RUN}/prompts/config.json",
+    log:
+        f"{RUN}/logs/prompts.log",
+    benchmark:
+        f"{RUN}/benchmarks/prompts.tsv"
+    conda:
+        "../envs/llm.yaml"
+    threads: 8
+    resources:
+        gpu=lambda wildcards: gpus(wildcards) * config["caption"]["gpus"] if OWN_MODEL else 0,
+        mem_mb=lambda wildcards, attempt: (32000 if OWN_MODEL else 8000) * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        code=revision("prompts"),
+        settings=section("prompts"),
+        seed=config["seed"],
+        per_class=config["images"]["per_class"],
+        classes=flag("--classes", config["images"]["classes"]),
+        backbone=lambda wildcards, input: folder(input.backbone),
+        out=lambda wildcards, output: folder(output.prompts),
+        # Snakemake deletes declared outputs before a rerun; the model's answers lie apart.
+        state=f"{RUN}/.state/caption",
+    message:
+        "Writing new prompts"
+    shell:
+        "python -m didgen prompts --settings {params.settings:q} --seed {params.seed}"
+        " --train {input.train} --captions {input.captions} --captioner {input.captioner}"
+        " --backbone {params.backbone} --per-class {params.per_class} {params.classes}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+
+
 rule image_shard:
     """One shard of the images made from text alone."""
     input:
         train=rules.prepare.output.train,
         captions=rules.caption.output.captions,
         backbone=rules.finetune.output.backbone,
+        prompts=rules.prompts.output.prompts if config["images"]["prompts"] == "llm" else [],
     output:
         metadata=f"{RUN}/images/{{scatteritem}}/metadata.csv",
         config=f"{RUN}/images/{{scatteritem}}/config.json",
@@ -75,13 +117,14 @@ rule image_shard:
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+        prompts=lambda wildcards, input: flag("--prompts-file", input.prompts),
     message:
         "Synthesizing images, shard {params.shard}"
     shell:
         "python -m didgen images --settings {params.settings:q} --seed {params.seed}"
         " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --shard {params.shard} {params.prompts} --workers {threads}"
+        " --memory-mb {resources.mem_mb} --out {params.out} 2>&1 | tee {log}"
 
 
 rule pair_shard:

@@ -15,6 +15,7 @@ FILES = {
     "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
     "caption": ("captions.csv", "statistics.json", "measured.csv", "audit.json", "config.json"),
     "finetune": ("model_index.json", "training.csv", "config.json"),
+    "prompts": ("prompts.csv", "statistics.json", "config.json"),
     "images": ("metadata.csv", "config.json"),
     "pairs": ("metadata.csv", "config.json"),
     "filter": (
