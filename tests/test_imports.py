@@ -161,7 +161,8 @@ def test_every_import_is_a_declared_dependency() -> None:
     undeclared = {
         name
         for name in used
-        if not declared & {canonicalize_name(home) for home in homes.get(name, [name])}
+        if not declared
+        & {canonicalize_name(home) for home in homes.get(name, [name, f"{name}-python"])}
     }
     assert not undeclared
 

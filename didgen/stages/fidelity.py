@@ -62,6 +62,12 @@ class Settings(Section):
     seed: int = Field(0, ge=0, description="seed of all drawing")
 
 
+COLUMNS = (
+    *("set", "n_synthetic", "n_real", "space", "measure", "value"),
+    *("low", "high", "n_matched", "synthetic", "real"),
+)
+
+
 class Config(Settings):
     """Settings and paths of the stage."""
 
@@ -75,8 +81,8 @@ def run(config: Config) -> None:
     """Write `fidelity.json`, `measures.csv` and `config.json`.
 
     Images made from a class and lesion-mask pairs are two sets, compared apart. A measure for which
-    a set is too small is refused by name, with what would do. Raises: ValueError for missing
-    weights, or when no set can be compared at all.
+    a set is too small is refused by name, with what would do; a set too small for any is left out
+    with a warning. Raises: ValueError for missing weights.
     """
     import pandas as pd
 
@@ -92,7 +98,7 @@ def run(config: Config) -> None:
             "spaces": {s.name: _in_space(s, real, synthetic, config) for s in spaces},
             "pairs": _pairs(real, synthetic, config),
         }
-    write_csv(config.out / "measures.csv", pd.DataFrame(_rows(found)))
+    write_csv(config.out / "measures.csv", pd.DataFrame(_rows(found), columns=COLUMNS))
     write_json(config.out / "config.json", json.loads(config.model_dump_json()))
     write_json(
         config.out / "fidelity.json",

@@ -51,11 +51,14 @@ def load_sets(config: "Config") -> Loaded:
         limited = [_limited(part, config.max_images, config.seed) for part in (ours, theirs)]
         if name == "pairs":
             limited = [part.assign(label="") for part in limited]
-        if min(map(len, limited)) < 4:
+        lesions = len(set(cluster_names(limited[0])))
+        if min(lesions, len(limited[1])) < 4:
             LOGGER.warning(
-                "%s left out: found %d real and %d synthetic images, expected at least 4 of each",
+                "%s left out: found %d real lesions and %d synthetic images, expected at least 4 "
+                "of each to compare; make more",
                 name,
-                *map(len, limited),
+                lesions,
+                len(limited[1]),
             )
             continue
         counts = {key: int(n) for key, n in limited[1]["label"].value_counts().items() if key}
@@ -66,11 +69,6 @@ def load_sets(config: "Config") -> Loaded:
             "n_synthetic_there": len(chosen[name][1]),
             "classes": counts if matched else {},
         })  # fmt: skip
-    if not found:
-        raise ValueError(
-            f"{config.synthetic}: found {len(made)} synthetic images and {len(real)} real ones in "
-            f"{config.reference}, expected at least 4 of one kind in both; make more"
-        )
     return found
 
 

@@ -28,8 +28,8 @@ class Words:
         return {"input_ids": [0, *range(len(text.split())), 0]}
 
 
-@pytest.fixture(scope="module")
-def drawn_once(tmp_path_factory):
+@pytest.fixture(scope="module", name="drawn_once")
+def phantoms_drawn_once(tmp_path_factory):
     """Nine phantoms in three manifests."""
     folder = tmp_path_factory.mktemp("drawn")
     for split, specs in zip(
@@ -49,15 +49,15 @@ def drawn_once(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def manifests(drawn_once, tmp_path):
+@pytest.fixture(name="manifests")
+def phantom_manifests(drawn_once, tmp_path):
     """The phantoms' manifests, in a folder of the test's own."""
     shutil.copytree(drawn_once, tmp_path, dirs_exist_ok=True)
     return {split: tmp_path / f"{split}.csv" for split in ("train", "val", "test")}
 
 
-@pytest.fixture
-def configure(manifests, tmp_path, monkeypatch):
+@pytest.fixture(name="configure")
+def caption_config(manifests, tmp_path, monkeypatch):
     """Make the stage's config; the tokenizer counts words."""
     monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words())
 

@@ -19,10 +19,10 @@ from tests.captions.test_openai_server import Server, completion, text_of
 from tests.stages.captioned_phantoms import (  # noqa: F401
     NODES,
     NOTHING,
-    configure,
-    drawn_once,
-    manifests,
+    caption_config,
     outputs,
+    phantom_manifests,
+    phantoms_drawn_once,
 )
 
 ROOT = Path(__file__).parents[2]

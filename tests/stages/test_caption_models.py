@@ -10,10 +10,10 @@ from didgen.captions.captioner import Answer, Failure, ModelError
 from didgen.stages import asking, caption
 from tests.stages.captioned_phantoms import (  # noqa: F401
     NOTHING,
-    configure,
-    drawn_once,
-    manifests,
+    caption_config,
     outputs,
+    phantom_manifests,
+    phantoms_drawn_once,
 )
 
 

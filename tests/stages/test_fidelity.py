@@ -95,14 +95,20 @@ def test_offline_numbers_are_not_called_fid_and_small_sets_are_refused(sets, tmp
     assert {"set", "space", "measure", "value", "low", "high", "n_synthetic"} <= set(table)
 
 
-def test_classes_are_matched_and_pairs_stand_apart(sets, tmp_path):
+def test_classes_are_matched_and_pairs_stand_apart(sets, tmp_path, caplog):
     real, made, told = load_sets(config(sets, "few", tmp_path))["images"]
     assert set(real["label"]) == set(made["label"]) == {"MEL"}
     assert (len(real), len(made), told["n_synthetic_there"]) == (6, 6, 10)
     found = load_sets(config(sets, "pairs", tmp_path, reference="train"))
     assert list(found) == ["pairs"]
-    with pytest.raises(ValueError, match="expected at least 4"):
-        load_sets(config(sets, "pairs", tmp_path))
+    assert load_sets(config(sets, "pairs", tmp_path)) == {}
+    assert "expected at least 4 of each" in caplog.text
+
+
+def test_sets_too_small_to_compare_end_no_run(sets, tmp_path):
+    run(config(sets, "pairs", tmp_path))
+    assert read_json(tmp_path / "fidelity.json")["sets"] == {}
+    assert pd.read_csv(tmp_path / "measures.csv").empty
 
 
 def test_matching_takes_what_the_smaller_set_has():

@@ -5,6 +5,7 @@ The daemons are those of Debian's packages `slurm-wlm` and `munge`. They read
 see; so a site can stand only where there is none, and only for root.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+# Held while a site stands: two of them would write over each other's settings.
+LOCK = Path("/tmp/didgen-slurm.lock")
 MARK = "# Written by DiDGen's tests; it goes when they end."
 # More cores, memory and GPUs than there are: rules ask for what a real node has, and SLURM only
 # counts. `gpu` is a resource of this kind too, without devices behind it.
@@ -61,6 +64,11 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "only root can start SLURM's daemons"
     settings = Path("/etc/slurm/slurm.conf")
+    with LOCK.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"another site of these tests stands on this machine ({LOCK})"
     if settings.exists() and MARK not in settings.read_text():
         return f"{settings} exists: this machine belongs to a SLURM site"
     return None
@@ -77,6 +85,8 @@ class Site:
         self._munge = Path("/run/munge/munge.socket.2")
 
     def __enter__(self) -> "Site":
+        self._lock = LOCK.open("a")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True)
         ports = [_free_port(), _free_port()]
@@ -116,6 +126,7 @@ class Site:
         for file in self._files:
             if file.exists() and MARK in file.read_text():
                 file.unlink()
+        self._lock.close()
 
     def ask(self, *command: str) -> str:
         """What one of SLURM's commands prints."""

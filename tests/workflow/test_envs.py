@@ -129,7 +129,10 @@ def test_an_environment_has_what_its_stages_import(name: str) -> None:
     lacking = {}
     for stage in sorted(stages()[name]):
         for module in reachable(stage):
-            names = {canonicalize_name(owner) for owner in owners.get(module, [module])}
+            names = {
+                canonicalize_name(owner)
+                for owner in owners.get(module, [module, f"{module}-python"])
+            }
             if not names & (there | OPTIONAL):
                 lacking.setdefault(module, []).append(stage)
     assert not lacking, f"{name} lacks what these stages import: {lacking}"

@@ -28,6 +28,8 @@ def section(run_dir: Path, options: Options) -> Section:
     told = json_file(path)
     if told is None:
         missing.append("Synthetic and real images were not compared: there is no fidelity.json.")
+    elif not told.get("sets"):
+        missing.append("Too few images to compare synthetic and real ones: make more.")
     judged_path = run_dir / "label_fidelity" / "label_fidelity.json"
     judged = json_file(judged_path)
     if judged is None:
