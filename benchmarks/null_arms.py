@@ -15,6 +15,7 @@ Run: python benchmarks/null_arms.py --repetitions 20 --jobs 2
 """
 
 import argparse
+import hashlib
 import logging
 import os
 import time
@@ -57,6 +58,12 @@ class Plan:
     seeds: int
     steps: int
     out: Path
+
+    @property
+    def key(self) -> str:
+        """Names what is kept: a repetition under other settings is another one."""
+        told = "/".join(str(value) for name, value in vars(self).items() if name != "out")
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     @property
     def stage(self) -> str:
@@ -134,7 +141,7 @@ def repeat(plan: Plan, repetition: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    folder = plan.out / f"{plan.task}-{repetition:03d}"
+    folder = plan.out / f"{plan.task}-{plan.key}-{repetition:03d}"
     done = folder / "result.json"
     if done.is_file():
         return read_json(done)
@@ -202,13 +209,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="repetitions at a time, a core each")
     parser.add_argument("--task", choices=("classification", "segmentation"),
                         default="classification")  # fmt: skip
-    parser.add_argument("--real", type=int, default=24)
+    parser.add_argument("--real", type=int, default=15)
     parser.add_argument("--added", type=int, default=240)
     parser.add_argument("--val", type=int, default=60)
     parser.add_argument("--test", type=int, default=240)
-    parser.add_argument("--side", type=int, default=48)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("results/null-arms"))
     given = vars(parser.parse_args())
     first, count, jobs = (given.pop(key) for key in ("first", "repetitions", "jobs"))

@@ -50,7 +50,8 @@ def run(config: Config) -> None:
 
     Each real image is judged by the one classifier that was not trained on it or on another of its
     lesion; each synthetic image by all of them, and the mean counts. Raises: ValueError when no
-    synthetic image has a label, or a class has too few lesions to be left out and still learnt.
+    synthetic image has a class that can be judged. A class of one lesion cannot, and where the
+    rarest has fewer lesions than folds are asked for, there are as many folds as it has lesions.
     """
     import pandas as pd
 
@@ -58,9 +59,9 @@ def run(config: Config) -> None:
 
     frames = _frames(config)
     classes, folds = _folds(frames["real"], config)
-    parts, built = [], None
-    for fold in range(config.folds):
-        LOGGER.info("judge %d of %d", fold + 1, config.folds)
+    parts, built, count = [], None, int(folds.max()) + 1
+    for fold in range(count):
+        LOGGER.info("judge %d of %d", fold + 1, count)
         held_out = folds == fold
         shown = {REAL: frames["real"][held_out], SYNTHETIC: frames["made"]}
         built, seen = _judge(frames["real"][~held_out], frames["val"], shown, classes, config, fold)
@@ -71,7 +72,7 @@ def run(config: Config) -> None:
     judgements = pd.concat(parts, ignore_index=True)
     told = _summary(judgements, classes, config) | {
         "model": built.describe(),
-        "folds": config.folds,
+        "folds": count,
         "confidence": config.confidence,
         "note": "real: images of a fold by the classifier that was not trained on it; synthetic: "
         "the mean over all classifiers; intervals: Wilson, over lesions or synthetic images",
@@ -89,6 +90,7 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
 
     paths = {"real": config.train, "val": config.val, "made": config.synthetic}
     frames = {name: usable_rows(path, "label")[0] for name, path in paths.items()}
+    frames["real"] = _of_several_lesions(frames["real"])
     known = frames["made"]["label"].isin(set(frames["real"]["label"]))
     # A pair was asked for by its mask; where it has a label too, it counts like an image.
     if not known.all():
@@ -105,6 +107,26 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
     return frames
 
 
+def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
+    """The images of classes with two lesions or more: one is learnt from and another judged."""
+    labels, groups = real["label"], _groups(real)
+    alone = {label for label in set(labels) if len(set(groups[labels == label])) < 2}
+    if alone:
+        LOGGER.warning(
+            "%d of %d real images left out: of %s there is one lesion or patient only",
+            int(labels.isin(alone).sum()), len(real), ", ".join(sorted(alone)),
+        )  # fmt: skip
+    return real[~labels.isin(alone)].reset_index(drop=True)
+
+
+def _groups(frame: "pd.DataFrame") -> "np.ndarray":
+    """Which images share a lesion or a patient, as numbers (N,)."""
+    from didgen.data.splits import related_groups
+
+    keys = [frame[column].fillna("").tolist() for column in ("lesion_id", "patient_id")]
+    return related_groups(*keys)
+
+
 def _lesions(frame: "pd.DataFrame") -> "pd.Series":
     """Patients, where unknown lesions, where unknown images."""
     names = frame["id"]
@@ -119,20 +141,18 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
-    from didgen.data.splits import related_groups
     from didgen.downstream.datasets import class_codes
 
-    keys = [real[column].fillna("").tolist() for column in ("lesion_id", "patient_id")]
-    groups = related_groups(*keys)
+    groups = _groups(real)
     labels = real["label"].to_numpy(str)
-    few = [c for c in np.unique(labels) if len(np.unique(groups[labels == c])) < config.folds]
-    if few:
-        raise ValueError(
-            f"{config.train}: found fewer than {config.folds} lesions or patients of "
-            f"{', '.join(few)}, expected one in each fold; lower label_fidelity.folds"
-        )
+    lesions = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels)}
+    rarest = min(lesions, key=lesions.get)
+    count = min(config.folds, lesions[rarest])
+    if count < config.folds:
+        LOGGER.warning("%d folds in place of %d: %s has %d lesions or patients",
+                       count, config.folds, rarest, count)  # fmt: skip
     folds = np.empty(len(real), int)
-    maker = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
+    maker = StratifiedGroupKFold(count, shuffle=True, random_state=config.seed)
     for fold, (_, held_out) in enumerate(maker.split(labels, labels, groups)):
         folds[held_out] = fold
     return class_codes([real]), folds

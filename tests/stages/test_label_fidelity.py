@@ -1,6 +1,7 @@
 """Label fidelity on colored discs, whose classes a small network learns in a few steps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from didgen.data.files import read_json, write_png
 from didgen.data.manifest import write_manifest
 from didgen.stages.classify import Settings as ClassifySettings
-from didgen.stages.label_fidelity import Config, run
+from didgen.stages.label_fidelity import Config, _folds, _of_several_lesions, run
 
 COLORS = {"MEL": (220, 30, 30), "NV": (30, 200, 30)}
 JUDGE = ClassifySettings(
@@ -66,9 +67,18 @@ def test_a_class_that_is_never_shown_is_found_out(tmp_path):
     assert (table[table["kind"] == "real"].groupby("lesion")["fold"].nunique() == 1).all()
 
 
-def test_too_few_lesions_and_unknown_classes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="fewer than 7 lesions.*lower label_fidelity.folds"):
-        judged(tmp_path, {"MEL": "MEL", "NV": "NV"}, folds=7)
+def test_there_are_as_many_folds_as_the_rarest_class_has_lesions(caplog):
+    rows = [("MEL", f"L{k}") for k in range(5)] + [("NV", f"N{k % 3}") for k in range(6)]
+    real = pd.DataFrame(rows + [("DF", "D"), ("DF", "D")], columns=["label", "lesion_id"])
+    real = real.assign(id=[str(k) for k in range(len(real))], patient_id="")
+    several = _of_several_lesions(real)
+    assert set(several["label"]) == {"MEL", "NV"} and "2 of 13 real images left out" in caplog.text
+    classes, folds = _folds(several, SimpleNamespace(folds=7, seed=0))
+    assert classes == ["MEL", "NV"] and sorted(set(folds)) == [0, 1, 2]
+    assert "3 folds in place of 7: NV has 3 lesions" in caplog.text
+
+
+def test_unknown_classes_are_refused(tmp_path):
     other = discs(tmp_path, "other", 2, {"MEL": "MEL", "NV": "NV"}, label="BCC")
     with pytest.raises(ValueError, match="none of 2 synthetic images"):
         judged(tmp_path, {"MEL": "MEL", "NV": "NV"}, synthetic=other)
