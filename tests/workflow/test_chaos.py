@@ -25,6 +25,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("DIDGEN_CHAOS_KILLS", "3"))
 SEED = int(os.environ.get("DIDGEN_CHAOS_SEED", "0"))
+pytestmark = pytest.mark.skipif(
+    "DIDGEN_CHAOS_KILLS" not in os.environ, reason="runs when DIDGEN_CHAOS_KILLS says how often"
+)
 
 # Less of the same: every stage, every kind of saved state, in a fraction of the time.
 SMALLER: dict[str, dict[str, Any]] = {
