@@ -11,6 +11,8 @@ PYTHON ?= python3
 TORCH ?= default
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
+# More of CMake's flags for `make llama`, such as -DGGML_CUDA=on.
+LLAMA_CMAKE ?=
 ifeq ($(TORCH),cpu)
 PIP_EXTRA += --extra-index-url https://download.pytorch.org/whl/cpu
 endif
@@ -21,7 +23,7 @@ READY := $(VENV)/.installed
 # Small tensors gain nothing from threads, and parallel tests would fight over the cores.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo llama test test-all lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +34,12 @@ demo: $(READY) ## the whole run on built-in phantoms: at most 15 minutes on two 
 	@echo "Running the demo (config/config.yaml) into results/demo"
 	@$(BIN)/snakemake --cores all --no-hooks
 	@$(BIN)/python workflow/outcome.py results/demo
+
+# PyPI has its source alone. envs/llama.cmake leaves out what is not needed.
+llama: $(READY) ## llama-cpp-python, compiled in some minutes: the tests of local Llama models run then
+	@echo "Compiling llama-cpp-python (once)"
+	@CMAKE_ARGS="-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/envs/llama.cmake $(LLAMA_CMAKE)" \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'llama-cpp-python[server]'
 
 test: $(READY) ## the tests, without the slow ones
 	@$(TEST)

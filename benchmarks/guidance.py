@@ -24,7 +24,7 @@ from benchmarks.random_backbones import NAMES, RandomBackbone, random_backbone
 from benchmarks.released_design import sample_released
 from didgen.attention.annotation import annotate_latents
 from didgen.attention.guidance import Guide, LayoutGuidance
-from didgen.backbone.precision import autocast, default_device
+from didgen.backbone.precision import autocast, default_device, keep_products_in_half
 from didgen.backbone.sampling import initial_noise, sample
 from didgen.synthesis.didgen.sampling_settings import SamplingSettings
 
@@ -197,6 +197,8 @@ def main() -> None:
     if given.steps < 4:
         parser.error("--steps: at least 4, so that every variant has guided and plain steps")
     backbone = random_backbone(given.backbone, default_device())
+    if given.precision == "bfloat16":
+        keep_products_in_half(backbone.unet)
     weights = sum(p.numel() for p in backbone.unet.parameters())
     bench = Bench(backbone, given.steps, given.batch, given.precision)
     print(

@@ -26,7 +26,7 @@ CARDS = {"h100": 989.0, "a100": 312.0, "rtx4090": 165.0, "rtx3060": 25.0}
 # Assumptions: shares of the peak that diffusion in diffusers, and small networks, reach.
 REACHED, REACHED_SMALL = 0.30, 0.10
 # docs/results.md: images/s a core, decoded and resized, and with fingerprints.
-DECODED, FINGERPRINTED = 104.0, 13.0
+DECODED, FINGERPRINTED = 114.0, 53.0
 DOWNLOAD_MB_S = 20.0  # assumption
 CONTEXT_GB = 1.0  # assumption: CUDA's own, and the allocator's loss
 ISIC_TRAINING, ISIC_ALL = 10015 + 2594, 10015 + 193 + 1512 + 2594 + 100 + 1000

@@ -156,7 +156,16 @@ def command_prefix():
     return prefix + f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
 
 
+def drop_lock_of_killed_run():
+    """Let a run go on after one that was killed, without `snakemake --unlock`; jobs leave it be."""
+    if workflow.is_main_process:
+        from didgen.data.locks import own_run
+
+        own_run(".snakemake")
+
+
 check_config()
+drop_lock_of_killed_run()
 
 # Below the check, which finds the package.
 from didgen.downstream.arms import of_task, parse_arm

@@ -117,7 +117,7 @@ def otsu(maps: Tensor, bins: int = BINS) -> tuple[Tensor, Tensor]:
     between them is largest (the middle one of equals), so the foreground is `map >= threshold`.
     The contrast is that variance over the total one; 0 for a constant map.
     """
-    values = maps.detach().flatten(1).double().cpu()
+    values = maps.detach().flatten(1).cpu().double()
     index = (values * bins).long().clamp(0, bins - 1)
     histogram = torch.zeros(len(values), bins, dtype=torch.float64)
     histogram.scatter_add_(1, index, torch.ones_like(values))
@@ -272,7 +272,8 @@ def annotate_latents(
             recorder.run(z, t, embeddings, early_exit=True)
             total = total + sharpen(recorder, recorder.cross_maps()[:, 0], settings.tau)
     maps = total / len(moments)
-    return mask_from_map(maps, _as_pair(image_size), images=images, settings=settings)
+    with torch.autocast(maps.device.type, enabled=False):
+        return mask_from_map(maps, _as_pair(image_size), images=images, settings=settings)
 
 
 def _as_pair(size: int | tuple[int, int]) -> tuple[int, int]:

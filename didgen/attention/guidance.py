@@ -21,6 +21,7 @@ from didgen.attention.losses import (
     self_attention_guidance_loss,
 )
 from didgen.attention.maps import SMOOTHING_SIGMA, resize_mask
+from didgen.attention.recomputation import recomputed_feed_forwards
 from didgen.attention.recorder import AttentionRecorder
 
 LOGGER = logging.getLogger(__name__)
@@ -235,12 +236,15 @@ class Guide:
         with torch.inference_mode(False), torch.enable_grad():
             z = latents.detach().clone().requires_grad_()
             embeddings = embeddings.detach().clone()
-            with AttentionRecorder(
-                self.unet,
-                cross=cross if settings.cross_weight else None,
-                self_=self_ if settings.self_weight else None,
-                path=settings.layers,
-            ) as recorder:
+            with (
+                recomputed_feed_forwards(self.unet),
+                AttentionRecorder(
+                    self.unet,
+                    cross=cross if settings.cross_weight else None,
+                    self_=self_ if settings.self_weight else None,
+                    path=settings.layers,
+                ) as recorder,
+            ):
                 output = recorder.run(
                     z,
                     timestep,
@@ -249,7 +253,9 @@ class Guide:
                     stop_graph=settings.reuse_prediction,
                 )
                 masks = self.masks.to(z.device)
-                cross_loss, self_loss = layout_losses(recorder, masks, settings)
+                # The UNet may run in half precision; what is made of its maps does not.
+                with torch.autocast(z.device.type, enabled=False):
+                    cross_loss, self_loss = layout_losses(recorder, masks, settings)
                 # Images do not meet in the UNet, so the sum's gradient is each image's own.
                 total = settings.cross_weight * cross_loss + settings.self_weight * self_loss
                 (gradient,) = torch.autograd.grad(total.sum() * LOSS_SCALE, z)

@@ -35,8 +35,9 @@ SMALLER: dict[str, dict[str, Any]] = {
     "classify": {"steps": 8, "eval_every": 4},
     "segment": {"steps": 8, "eval_every": 4},
 }
-# What differs between any two runs: what a clock says, and snakemake's own words and times.
-APART = re.compile(r"(logs|benchmarks|\.state)/|(.*/)?\.lock$")
+# What differs between any two runs: what a clock says (the page tells what each stage cost), and
+# snakemake's own words and times.
+APART = re.compile(r"(logs|benchmarks|\.state)/|report/index\.html$|(.*/)?\.lock$")
 TIMES = {"seconds", "created", "started", "finished"}
 
 

@@ -27,8 +27,11 @@ def test_archives_and_weights_are_fetched(tmp_path: Path, snakemake, jobs) -> No
     assert asked["networks"] == ["densenet121"]
 
 
-def test_built_in_images_need_no_archives(tmp_path: Path, snakemake, jobs) -> None:
+def test_built_in_images_and_a_file_of_weights_need_no_download(
+    tmp_path: Path, snakemake, jobs
+) -> None:
     data = {"source": "phantoms", "splits": "grouped"}
-    rules, printed = planned(tmp_path, snakemake, jobs, data=data)
+    classify = {"weights": "densenet121.safetensors"}
+    rules, printed = planned(tmp_path, snakemake, jobs, data=data, classify=classify)
     assert rules == {"weights", "prefetch"}
     assert '"networks": []' in printed

@@ -15,7 +15,7 @@ from didgen.attention.annotation import Annotation, annotate_latents
 from didgen.attention.guidance import Guide
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
-from didgen.backbone.precision import autocast, pick_precision
+from didgen.backbone.precision import autocast, keep_products_in_half, pick_precision
 from didgen.backbone.sampling import Watch, sample, step_timesteps
 from didgen.synthesis.didgen.layouts import check_layouts
 from didgen.synthesis.didgen.sampling_settings import SamplingSettings
@@ -38,13 +38,19 @@ class DidgenSynthesizer:
     def __init__(
         self, backbone: Backbone, settings: SamplingSettings | None = None, **changes: object
     ) -> None:
-        """changes: fields of the settings to replace, such as steps=20."""
+        """changes: fields of the settings to replace, such as steps=20.
+
+        The backbone is for sampling from then on: frozen, and with the precision bfloat16 its
+        UNet keeps most weights in it and runs under `autocast` only.
+        """
         self.backbone = backbone
         self.settings = replace(settings or SamplingSettings(), **changes)
         self.precision = pick_precision(self.settings.precision, backbone.device)
         self.guidance = self.settings.guidance()
         self.annotation = self.settings.annotation()
         backbone.unet.requires_grad_(False).eval()
+        if self.precision == "bfloat16":
+            keep_products_in_half(backbone.unet)
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
         """Make one sample a request, in order. All requests have a mask, or none has.
@@ -135,16 +141,17 @@ class DidgenSynthesizer:
     ) -> Annotation:
         times = step_timesteps(self.backbone, self.settings.scheduler, self.settings.steps)
         moments = [*trail.latents.items(), (None, latents)]
-        return annotate_latents(
-            self.backbone.unet,
-            [z for _, z in moments],
-            [FINAL_TIMESTEP if done is None else times[done] for done, _ in moments],
-            self.backbone.embed(list(prompts)),
-            positions,
-            self.backbone.image_size,
-            settings=self.annotation,
-            images=decoded.detach(),
-        )
+        with autocast(self.backbone.device, self.precision):
+            return annotate_latents(
+                self.backbone.unet,
+                [z for _, z in moments],
+                [FINAL_TIMESTEP if done is None else times[done] for done, _ in moments],
+                self.backbone.embed(list(prompts)),
+                positions,
+                self.backbone.image_size,
+                settings=self.annotation,
+                images=decoded.detach(),
+            )
 
     def _pair(
         self,
