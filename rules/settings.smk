@@ -148,9 +148,10 @@ def command_prefix():
     """Let every command find this checkout's package, and the interpreter snakemake runs in.
 
     Under conda the activated environment brings its own interpreter; PYTHONPATH is set after
-    activation because conda drops it.
+    activation because conda drops it. SLURM sends SIGTERM to all processes of a job: shell and
+    `tee` ignore it and wait for the stage, which has a handler of its own, to save.
     """
-    prefix = "set -euo pipefail; "
+    prefix = "set -euo pipefail; trap '' TERM; "
     if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
         prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
     return prefix + f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
