@@ -57,7 +57,7 @@ def settings_of(run: Path) -> pairs.Config:
 
 def requests_of(config: pairs.Config, masks: int, seeds: int) -> list[Request]:
     """The first `masks` pairs of the run, each with `seeds` seeds, mask by mask."""
-    first = pairs.pair_requests(config.model_copy(update={"count": masks}))
+    first = pairs.PairRequests(config.model_copy(update={"count": masks}))
     return [
         replace(request, seed=derive_seed("ablations", request.seed, turn))
         for request in first

@@ -10,8 +10,8 @@ and the verdict stage compares them as in a run.
 Asked: neither null arm is called helpful in at least 19 of 20 repetitions, and the informative one
 is found. Repetitions are kept in --out and not repeated.
 
-Run: python benchmarks/null_arms.py --repetitions 20 --jobs 2
-     python benchmarks/null_arms.py --repetitions 20 --jobs 2 --task segmentation
+Run: python benchmarks/null_arms.py --repetitions 20 --jobs 1
+     python benchmarks/null_arms.py --repetitions 20 --jobs 1 --task segmentation
 """
 
 import argparse
@@ -258,13 +258,18 @@ def summary(results: list[dict[str, Any]]) -> str:
             f"{counts[answer]} {answer}" for answer in ("helps", "no evidence", "hurts")
         )
         lines.append(f"{arm}: {told}")
-    false = max(sum(r["verdicts"][a]["verdict"] == "helps" for r in results) for a in NULL)
-    found = sum(each["verdicts"]["informative"]["verdict"] == "helps" for each in results)
-    allowed = len(results) // 20
-    lines.append(
-        f"null arms called helpful at most {false} times of {len(results)} (allowed: {allowed}): "
-        f"{'met' if false <= allowed else 'NOT met'}; informative arm found {found} times"
-    )
+    count, allowed = len(results), len(results) // 20
+    helped = {
+        arm: sum(each["verdicts"][arm]["verdict"] == "helps" for each in results) for arm in SETS
+    }
+    for arm in NULL:
+        told = "met" if helped[arm] <= allowed else "NOT met"
+        lines.append(
+            f"null arm {arm}: {count - helped[arm]} of {count} not called helpful "
+            f"(asked: at least {count - allowed}): {told}"
+        )
+    found = helped["informative"]
+    lines.append(f"informative arm: found to help in {found} of {count}")
     return "\n".join(lines)
 
 

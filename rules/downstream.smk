@@ -144,15 +144,16 @@ rule verdict:
         code=revision("verdict"),
         settings=section("verdict"),
         run=config["run"],
-        arms=ARMS,
         seeds=SEEDS,
         classify=flag("--classify", for_task("classification", f"{RUN}/classify")),
+        classify_arms=flag("--classify-arms", for_task("classification", ARMS)),
         segment=flag("--segment", for_task("segmentation", f"{RUN}/segment")),
+        segment_arms=flag("--segment-arms", for_task("segmentation", SEGMENT_ARMS)),
         tables=lambda wildcards, output: folder(output.config),
     message:
         "Comparing the arms"
     shell:
         "python -m didgen verdict --settings {params.settings:q} --run {params.run:q}"
-        " {params.classify} {params.segment}"
-        " --arms {params.arms} --seeds {params.seeds}"
+        " {params.classify} {params.classify_arms} {params.segment} {params.segment_arms}"
+        " --seeds {params.seeds}"
         " --out {output.verdict} --tables {params.tables} 2>&1 | tee {log}"

@@ -53,13 +53,13 @@ def attention_layers(unet: nn.Module, latent_size: int | Grid) -> dict[str, Atte
     """
     layers: dict[str, AttentionLayer] = {}
     for block_name, block, grid in _blocks(unet, as_grid(latent_size)):
+        # By the end of the name: asking every module for its attention takes milliseconds a pass.
         for inner_name, module in block.named_modules():
-            for part in ("attn1", "attn2"):
-                attention = getattr(module, part, None)
-                if isinstance(attention, nn.Module) and hasattr(attention, "is_cross_attention"):
-                    name = f"{block_name}.{inner_name}.{part}"
-                    kind: Kind = "cross" if attention.is_cross_attention else "self"
-                    layers[name] = AttentionLayer(name, kind, grid, attention.heads)
+            named = inner_name.rpartition(".")[2] in ("attn1", "attn2")
+            if named and hasattr(module, "is_cross_attention"):
+                name = f"{block_name}.{inner_name}"
+                kind: Kind = "cross" if module.is_cross_attention else "self"
+                layers[name] = AttentionLayer(name, kind, grid, module.heads)
     return layers
 
 

@@ -65,10 +65,22 @@ def gaussian_smooth(maps: Tensor, sigma: float = SMOOTHING_SIGMA, size: int = 3)
             "use a smaller kernel"
         )
     weights = gaussian_kernel(sigma, size).to(maps)
-    flat = functional.pad(maps.flatten(0, 1).unsqueeze(1), (half,) * 4, mode="reflect")
+    flat = _reflect(_reflect(maps.flatten(0, 1).unsqueeze(1), half, -1), half, -2)
     flat = functional.conv2d(flat, weights.view(1, 1, size, 1))
     flat = functional.conv2d(flat, weights.view(1, 1, 1, size))
     return flat.squeeze(1).unflatten(0, maps.shape[:2])
+
+
+def _reflect(maps: Tensor, half: int, dim: int) -> Tensor:
+    """Maps with `half` more pixels at both ends of a side, mirrored about the outermost ones.
+
+    In pieces: on a GPU the gradient of `functional.pad` adds up in whatever order it comes.
+    """
+    if half == 0:
+        return maps
+    first = maps.narrow(dim, 1, half).flip(dim)
+    last = maps.narrow(dim, maps.shape[dim] - 1 - half, half).flip(dim)
+    return torch.cat([first, maps, last], dim)
 
 
 def resize_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -32,7 +32,8 @@ def guided_filter(guide: Tensor, maps: Tensor, radius: int, epsilon: float) -> T
     In each window the result is the linear function of the guide that fits the map best; a pixel
     takes the mean of its windows' functions. epsilon: variance of the guide below which an edge
     is taken for noise, in squared units of the guide. A constant guide gives a blurred map.
-    Computed in double precision: running sums of a large image cancel badly in single.
+    Computed in double precision: running sums of a large image cancel badly in single. Where the
+    device has none (MPS), on the processor.
 
     Raises ValueError for other shapes, a radius below 1 or an epsilon that is not positive.
     """
@@ -44,7 +45,8 @@ def guided_filter(guide: Tensor, maps: Tensor, radius: int, epsilon: float) -> T
     if radius < 1 or not epsilon > 0:
         raise ValueError(f"radius {radius}, epsilon {epsilon}: expected at least 1, and above 0")
     channels = guide.shape[1]
-    i, p = guide.double(), maps.double().unsqueeze(1)
+    place = torch.device("cpu") if guide.device.type == "mps" else guide.device
+    i, p = guide.to(place).double(), maps.to(place).double().unsqueeze(1)
     mean_i, mean_p = box_mean(i, radius), box_mean(p, radius)
     covariance = box_mean(i * p, radius) - mean_i * mean_p  # (B, C, H, W)
     products = (i[:, :, None] * i[:, None]).flatten(1, 2)
@@ -54,7 +56,7 @@ def guided_filter(guide: Tensor, maps: Tensor, radius: int, epsilon: float) -> T
     slope = torch.linalg.solve(spread, covariance.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     offset = mean_p - (slope * mean_i).sum(1, keepdim=True)
     result = (box_mean(slope, radius) * i).sum(1) + box_mean(offset, radius).squeeze(1)
-    return result.to(maps.dtype)
+    return result.to(maps)
 
 
 def upsample_along_edges(

@@ -134,6 +134,19 @@ class Backbone:
         """Side of the images, px."""
         return self.latent_size * self.downsampling
 
+    def set_image_size(self, side: int) -> None:
+        """Work on images of another side, px, from now on and in the saved folder; in place.
+
+        Raises: BackboneError for a side that is no whole number of latent cells.
+        """
+        cells, rest = divmod(side, self.downsampling)
+        if rest or cells < 1:
+            raise BackboneError(
+                f"the image size is {side} px, expected a multiple of {self.downsampling}, the "
+                f"pixels of a latent cell, such as {max(1, cells) * self.downsampling}"
+            )
+        self.unet.register_to_config(sample_size=cells)
+
     @property
     def latent_channels(self) -> int:
         """Channels of the latents."""
@@ -160,12 +173,13 @@ class Backbone:
         return getattr(config, "text_config", None) or config
 
     def checksum(self) -> str:
-        """SHA-256 over the UNet's weights: names, shapes, types and bytes."""
+        """SHA-256 over the weights of all three networks: names, shapes, types and bytes."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.unet.state_dict().items()):
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(flat.view(torch.uint8).numpy().data)
+        for module in self.modules():
+            for name, tensor in sorted(module.state_dict().items()):
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+                digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def encode_moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,13 +233,6 @@ class Backbone:
             return noise
         a, s = self._signal_and_noise(t, x0)
         return a * noise - s * x0
-
-    def to_noise(self, output: Tensor, latents: Tensor, t: Tensor | int) -> Tensor:
-        """The noise that an output of the UNet stands for."""
-        if self.prediction_type == "epsilon":
-            return output
-        a, s = self._signal_and_noise(t, latents)
-        return a * output + s * latents
 
     def to_x0(self, output: Tensor, latents: Tensor, t: Tensor | int) -> Tensor:
         """The clean latents that an output of the UNet stands for."""

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import torch
 
 
+class NoDeterministicKernel(ValueError):
+    """An operation for which PyTorch has no kernel that repeats bit by bit."""
+
+
 @contextlib.contextmanager
 def reproducible(device: str | torch.device) -> Iterator[None]:
     """Inside, a computation repeats bit by bit, whatever ran before or runs beside it.
@@ -30,7 +34,8 @@ def deterministic_kernels(device: str | torch.device) -> Iterator[None]:
 
     Kernels are those that PyTorch counts as deterministic, and none is chosen by timing; where an
     operation has no such kernel, PyTorch warns. To be entered before the first work on the GPU.
-    What was set before is set again at the end.
+    What was set before is set again at the end. For gradients through fused attention see
+    `strict_kernels`.
     """
     if torch.device(device).type != "cuda":
         yield
@@ -48,3 +53,31 @@ def deterministic_kernels(device: str | torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
         torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@contextlib.contextmanager
+def strict_kernels() -> Iterator[None]:
+    """Within `deterministic_kernels`: gradients through fused attention repeat bit by bit too.
+
+    While PyTorch is only to warn, it adds them up in whatever order they come. For a pass and its
+    gradient; where kernels may vary anyway, nothing changes.
+
+    Raises: NoDeterministicKernel for an operation that has none.
+    """
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    if not (torch.are_deterministic_algorithms_enabled() and warned):
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        if "deterministic" not in told:
+            raise
+        raise NoDeterministicKernel(
+            f"this computation has a part that cannot be made to repeat ({told.splitlines()[0]}); "
+            "set `deterministic: false` where the stage has this setting"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)

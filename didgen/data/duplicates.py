@@ -7,7 +7,7 @@ file, so that the exact comparison grows with the number of photographs, not wit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -69,7 +69,9 @@ def find_duplicates(prints: Sequence[Fingerprint], rule: DuplicateRule | None = 
     rule = rule or DuplicateRule()
     found = {(p.a, p.b): p for p in exact_pairs([item.digest for item in prints])}
     for pair in [*_copies(prints, rule), *_same_views(prints, rule)]:
-        found.setdefault((pair.a, pair.b), pair)
+        equal = prints[pair.a].digest == prints[pair.b].digest
+        exact = replace(pair, kind="exact", distance=0.0)
+        found.setdefault((pair.a, pair.b), exact if equal else pair)
     return [found[key] for key in sorted(found)]
 
 

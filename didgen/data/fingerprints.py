@@ -19,6 +19,8 @@ HASH_SIDE = 16
 # SIFT looks at twice this size, too: what is smaller tells skin from skin, not lesion from lesion.
 FEATURE_SIDE = 112
 MAX_POINTS = 64
+# Times as long as wide: no photograph of a lesion is.
+LONGEST_STRIP = 16
 _TURNS = (
     None,
     Image.Transpose.FLIP_LEFT_RIGHT,
@@ -63,7 +65,12 @@ def fingerprint(image: np.ndarray) -> Fingerprint:
 
 
 def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Points float32 (n, 4) and descriptors uint8 (n, 128), those of the largest scale first."""
+    """Points float32 (n, 4) and descriptors uint8 (n, 128), those of the largest scale first.
+
+    A strip has none: brought to `FEATURE_SIDE`, it could be longer than memory.
+    """
+    if max(gray.size) > LONGEST_STRIP * min(gray.size):
+        return _no_features()
     factor = FEATURE_SIDE / min(gray.size)
     size = tuple(max(1, round(side * factor)) for side in gray.size)
     pixels = np.asarray(gray.resize(size, Image.Resampling.BICUBIC), np.float32)
@@ -72,7 +79,7 @@ def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.clip((pixels - low) * (255.0 / max(high - low, 12.0)), 0.0, 255.0).astype(np.uint8)
     found = sorted(_finder().detect(pixels, None), key=lambda point: -point.size)[:MAX_POINTS]
     if not found:
-        return np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
+        return _no_features()
     # Described are the chosen ones alone: it takes longer than finding them all.
     found, descriptors = _finder().compute(pixels, found)
     # OpenCV counts angles from columns to rows in degrees; here they go from rows to columns.
@@ -81,6 +88,10 @@ def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         for p in found
     ]
     return np.array(points, np.float32), np.clip(descriptors, 0, 255).astype(np.uint8)
+
+
+def _no_features() -> tuple[np.ndarray, np.ndarray]:
+    return np.empty((0, 4), np.float32), np.empty((0, 128), np.uint8)
 
 
 @functools.cache

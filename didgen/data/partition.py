@@ -35,6 +35,9 @@ LOGGER = logging.getLogger(__name__)
 Asked = Literal["auto", "grouped", "official"]
 # A share that is missed by more is worth a warning: some groups are too large, or images too few.
 FAR_OFF = 0.05
+# Photographs of one lesion are a handful: more images, and this share of all, are worth a warning.
+LARGE_CLUSTER = 12
+LARGE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ def partition(
     """
     n = len(frame)
     clusters = cluster_names(pairs, everyone["id"].tolist())
+    _tell_large_cluster(clusters, everyone["id"].tolist(), pairs)
     groups = groups_of(everyone.assign(cluster=clusters))[:n]
     own = pd.Series(clusters[:n], index=frame.index)
     frame = frame.assign(cluster=own.where(own.duplicated(keep=False), ""))
@@ -195,8 +199,38 @@ def partition(
         "too many related images: use another source or data.splits: grouped",
         rule.tasks,
     )
+    if "classification" in rule.tasks:
+        _tell_absent_classes(frame[keep])
     told = leak_table(frame, among, leaks, keep, groups, policy, finder)
     return Partition(frame, keep, told, _told(frame.loc[keep, "split"], found, rule))
+
+
+def _tell_large_cluster(clusters: Sequence[str], ids: Sequence[str], pairs: Sequence[Pair]) -> None:
+    """Warn of look-alikes that are too many for one lesion: they would all go to one split."""
+    sizes = pd.Series(clusters)[lambda names: names != ""].value_counts()
+    if sizes.empty or sizes.iloc[0] < max(LARGE_CLUSTER, LARGE_SHARE * len(ids)):
+        return
+    if not any(pair.kind == "near" and clusters[pair.a] == sizes.index[0] for pair in pairs):
+        return
+    shown = [name for name, cluster in zip(ids, clusters, strict=True) if cluster == sizes.index[0]]
+    LOGGER.warning(
+        "duplicates: %d of %d images look alike, directly or through others (%s, ...), and stay in "
+        "one split; if they show different lesions, all have something else in common, such as a "
+        "ruler, a logo or a frame: cut it away, or set data.near_duplicates: false",
+        sizes.iloc[0], len(ids), ", ".join(shown[:5]),
+    )  # fmt: skip
+
+
+def _tell_absent_classes(frame: pd.DataFrame) -> None:
+    """Warn of diagnoses that a split lacks. Columns needed: label, split."""
+    for code, rows in frame[frame["label"] != ""].groupby("label"):
+        absent = [split for split in SPLITS if not (rows["split"] == split).any()]
+        if absent:
+            LOGGER.warning(
+                "class %s: none of its %d images is in %s, so it is not learnt or judged there; "
+                "add images of other lesions, or leave the class out of data.classes",
+                code, len(rows), " or ".join(absent),
+            )  # fmt: skip
 
 
 def _told(split: pd.Series, found: Basis, rule: SplitRule) -> dict[str, Any]:

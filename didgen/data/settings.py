@@ -1,9 +1,25 @@
 """The base of every stage's settings: immutable, checked, unknown keys refused."""
 
 import typing
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+
+
+def _words_as_text(value: Any) -> Any:
+    """Keys as the text that a table holds: YAML reads 0 as a number, and yes as true."""
+    if not isinstance(value, dict):
+        return value
+    if any(isinstance(word, bool) for word in value):
+        raise ValueError(
+            "found true or false as a word; YAML reads yes, no, on and off so: put quotes around "
+            'them, as in "yes": MEL'
+        )
+    return {str(word) if isinstance(word, int) else word: meant for word, meant in value.items()}
+
+
+# Words of the user's own, and what they mean; null: nothing.
+Words = Annotated[dict[str, str | None], BeforeValidator(_words_as_text)]
 
 
 class Section(BaseModel):

@@ -147,7 +147,10 @@ class Client:
                 for chunk in response.iter_content(self._patience.chunk):
                     if self._stop.is_set():
                         raise Stopped
-                    stream.write(chunk)
+                    rest = memoryview(chunk)
+                    while rest:
+                        # On a disk that is nearly full it may take less than it is given.
+                        rest = rest[stream.write(rest) :]
                     done += len(chunk)
                     notify(done, total)
                 os.fsync(stream.fileno())

@@ -6,7 +6,7 @@ many images as there are real ones.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["original", "classic", "duplicates", "oversampled", "weighted", "synthetic"]
+Task = Literal["classification", "segmentation"]
 REAL_ONLY: tuple[Kind, ...] = ("original", "classic", "oversampled", "weighted")
 # Masks have no class to balance.
 CLASSIFICATION_ONLY: tuple[Kind, ...] = ("oversampled", "weighted")
@@ -67,10 +68,20 @@ def parse_arm(name: str) -> Arm:
     return Arm(name, "synthetic", first, scale)
 
 
-def of_task(arms: Sequence[str], task: Literal["classification", "segmentation"]) -> list[str]:
-    """The arms that a task has: masks know no classes to balance."""
+def of_task(
+    arms: Sequence[str], task: Task, sets: Mapping[str, Sequence[Task]] | None = None
+) -> list[str]:
+    """The arms that a task has: masks know no classes to balance, and a set may serve one task.
+
+    `sets`: the tasks of each synthetic set that lacks labels or masks.
+    """
     kinds = CLASSIFICATION_ONLY if task == "segmentation" else ()
-    return [name for name in arms if parse_arm(name).kind not in kinds]
+    found = {name: parse_arm(name) for name in arms}
+    return [
+        name
+        for name, arm in found.items()
+        if arm.kind not in kinds and task in (sets or {}).get(arm.set_name, (task,))
+    ]
 
 
 def compose(

@@ -156,6 +156,9 @@ def check_apart(
 ) -> None:
     """Refuse leaks: an id, lesion or patient in two splits, a synthetic child of a held-out image.
 
+    Nor may a synthetic set share an id, a lesion, a patient or a file with held-out images: one
+    from elsewhere may hold copies of them.
+
     Lesions and patients whose images say `accepted` in the column `leak` were left in two splits on
     purpose when the data were prepared: a warning counts them.
     Raises: `DatasetError` naming the first offenders.
@@ -173,11 +176,26 @@ def check_apart(
     if synthetic is None:
         return
     _refuse(set(synthetic["id"]) & set(train["id"]), "id both real and synthetic", "rename them")
-    if "parent_ids" in synthetic:
-        parents = {p for cell in synthetic["parent_ids"] for p in re.split(r"[;,\s]+", cell)}
-        for split, frame in held_out.items():
-            leaked = (parents & set(frame["id"])) - {""}
-            _refuse(leaked, f"synthetic images made from {split} images", "make them from train")
+    parents = {p for cell in _column(synthetic, "parent_ids") for p in re.split(r"[;,\s]+", cell)}
+    for split, frame in held_out.items():
+        for column in ("id", "lesion_id", "patient_id", "sha256"):
+            both = (set(_column(synthetic, column)) & set(_column(frame, column))) - {""}
+            told = f"{column} both in {split} and in the synthetic set"
+            _refuse(both, told, "leave these images out of the set")
+        leaked = (parents & set(frame["id"])) - {""}
+        _refuse(leaked, f"synthetic images made from {split} images", "make them from train")
+    unknown = (_column(synthetic, "parent_ids") == "") & (_column(synthetic, "checkpoint") == "")
+    if unknown.any():
+        LOGGER.warning(
+            "%d of %d synthetic images say neither what they were made from (parent_ids) nor by "
+            "which model (checkpoint): a leak through it cannot be seen",
+            int(unknown.sum()), len(synthetic),
+        )  # fmt: skip
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column, empty where the table has none."""
+    return frame[name] if name in frame else pd.Series("", index=frame.index)
 
 
 def _accepted(frame: pd.DataFrame, column: str) -> set[str]:

@@ -17,6 +17,7 @@ from didgen.downstream.weights import (
     WeightsError,
     check_file,
     create,
+    describe_file,
     describe_lite0,
     find,
     lite0_named,
@@ -89,7 +90,7 @@ def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
         state, told = _fetched(INCEPTION_URL, "6726825d"), "torch-fidelity's, of TensorFlow 2015"
     else:
         path = _given("inception", weights)
-        state, told = load_file(path), f"file {path.name}"
+        state, told = load_file(path), describe_file(path)
     with tempfile.TemporaryDirectory() as folder:
         # The library reads pickles only; this one is written here, from tensors alone.
         path = Path(folder) / "weights.pth"

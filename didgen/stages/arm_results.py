@@ -1,5 +1,6 @@
 """The arms' result tables, read back and matched: every arm and seed on the same test images."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
+# What all trainings must share, or a difference between arms may come from it. The parts of the
+# last two are told apart.
+ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
 
 
 class VerdictError(ValueError):
@@ -69,7 +74,7 @@ def read_arms(
 
     Folders of other arms and seeds than those named, left by an earlier run, are passed over.
     Raises: `VerdictError` when a named arm, a synthetic one or a control is absent, or when arms
-    have other seeds or other test images.
+    have other seeds, other test images, or networks that were built or trained in another way.
     """
     found: Arms = {}
     for path in sorted(folder.glob(f"*/seed*/{name}")):
@@ -99,6 +104,7 @@ def read_arms(
             "<arm>/seed<number>; train them first"
         )
     _check_matched(folder, name, found)
+    _check_alike(folder, found)
     return found
 
 
@@ -154,3 +160,42 @@ def _check_matched(folder: Path, name: str, found: Arms) -> None:
                     f"{folder}/{arm}/seed{seed}/{name}: other test images than in {leader.name}, "
                     "expected the same ids, lesions, patients and labels; train the arms again"
                 )
+
+
+def _check_alike(folder: Path, found: Arms) -> None:
+    """Refuse trainings that differ in more than arm and seed, such as in weights out of reach."""
+    trainings = {f"{a}/seed{s}": m for a, own in found.items() for s, m in own.metrics.items()}
+    leader = next(iter(trainings))
+    expected = _conditions(trainings[leader])
+    odd = {}
+    for name, metrics in trainings.items():
+        told = _conditions(metrics)
+        differing = [k for k in {**expected, **told} if told.get(k) != expected.get(k)]
+        if differing:
+            odd[name] = {key: told.get(key) for key in differing}
+    if odd:
+        first = next(iter(odd))
+        words = "; ".join(
+            f"{key}: found {value!r}, expected {expected.get(key)!r}"
+            for key, value in odd[first].items()
+        )
+        raise VerdictError(
+            f"{folder}: {len(odd)} of {len(trainings)} trainings differ from {leader} in more than "
+            f"arm and seed, the first is {first} ({words}); delete their folders and train them "
+            "again with the same settings and weights"
+        )
+    kinds = sorted({str(m["training"].get("precision", "")) for m in trainings.values()})
+    if len(kinds) > 1:
+        LOGGER.warning("%s: trained in %s: set `precision` to have one for all", folder, kinds)
+
+
+def _conditions(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a training must share with all others, by name."""
+    found = {}
+    for key in ALIKE:
+        value = metrics.get(key)
+        if isinstance(value, dict):
+            found |= {f"{key}.{part}": own for part, own in value.items()}
+        else:
+            found[key] = value
+    return found

@@ -2,11 +2,16 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from didgen.data.settings import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from didgen.data.sources.catalog import Archive
 
 LOGGER = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ def run(config: Config) -> None:
 
     from didgen.data.download import fetch_archives
     from didgen.data.files import write_json
-    from didgen.data.mirror import archives_folder
+    from didgen.data.mirror import Mirror, archives_folder
     from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
     from didgen.data.transfer_progress import readable
     from didgen.data.web import shown
@@ -66,6 +71,8 @@ def run(config: Config) -> None:
         "%d archives, %s: %d fetched now, %d already here and unchanged",
         len(found), readable(sum(file.size for file in found)), fetched, len(found) - fetched,
     )  # fmt: skip
+    counts = [_count(file.path, archive) for file, archive in zip(found, wanted, strict=True)]
+    _tell_counts(wanted, counts, Mirror.of(config.mirror, config.archives).official)
     mirror = config.mirror
     listing = {
         "source": config.source,
@@ -77,13 +84,36 @@ def run(config: Config) -> None:
                 "name": file.name,
                 "path": file.path,
                 "size": file.size,
+                "n_files": count,
                 "sha256": file.sha256,
                 "origin": file.origin,
                 "checked_by": file.checked_by,
                 "licence": archive.licence,
             }
-            for file, archive in zip(found, wanted, strict=True)
+            for file, archive, count in zip(found, wanted, counts, strict=True)
         ],
         "provenance": [asdict(provenance(name)) for name in (TASK1_SOURCE, TASK3_SOURCE)],
     }
     write_json(config.out, listing)
+
+
+def _count(path: Path, archive: "Archive") -> int:
+    """How many images, masks or tables an archive holds."""
+    from didgen.data.archives import members
+
+    return 1 if archive.kind == "lesions" else len(members(path, archive.suffix))
+
+
+def _tell_counts(wanted: "Sequence[Archive]", counts: "Sequence[int]", official: bool) -> None:
+    """Say which archives hold another number of files than the challenge's own.
+
+    From the challenge's servers that is worth a warning, since not all checksums are known; a
+    mirror may well be a reduced one.
+    """
+    for archive, count in zip(wanted, counts, strict=True):
+        if count != archive.files:
+            LOGGER.log(
+                logging.WARNING if official else logging.INFO,
+                "%s: holds %d %s files; the challenge states %d",
+                archive.name, count, archive.suffix, archive.files,
+            )  # fmt: skip

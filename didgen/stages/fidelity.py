@@ -123,7 +123,7 @@ def _in_space(
 
     features = [_features(space, frame["image"].tolist()) for frame in (real, synthetic)]
     clusters = cluster_names(real)
-    measures, refused = _measures(space, *features, config)
+    measures, refused = _measures(space, *features, clusters, config)
     limits = config.confidence, config.repeats, config.seed
     values = half_sample_intervals(measures, *features, clusters, *limits)
     n, told = matched_with_floor(measures, *features, clusters, config.splits, config.seed)
@@ -161,8 +161,9 @@ def _possible(name: str, low: float, high: float) -> list[float]:
 
 
 def _measures(
-    space: "FeatureSpace", real: "np.ndarray", synthetic: "np.ndarray", config: Config
-) -> tuple[Any, dict[str, str]]:
+    space: "FeatureSpace", real: "np.ndarray", synthetic: "np.ndarray", clusters: "np.ndarray",
+    config: Config,
+) -> tuple[Any, dict[str, str]]:  # fmt: skip
     """A function of features to all measures that the sets can bear, and why others cannot."""
     from didgen.metrics.frechet import (
         TooFewImages,
@@ -171,6 +172,7 @@ def _measures(
         frechet_distance,
         principal_axes,
     )
+    from didgen.metrics.half_samples import least_half
     from didgen.metrics.kernel_distance import kernel_distance
     from didgen.metrics.manifold import precision_recall_density_coverage
 
@@ -187,12 +189,14 @@ def _measures(
         distances[reduced] = lambda r, s: frechet_distance(r @ axes, s @ axes)
     except TooFewImages as error:
         refused[f"{space.distance}, principal components"] = str(error)
-    # Halves of both sets, and halves of the real images, must still have k neighbours.
-    near = min(len(real), len(synthetic)) // 2 > 2 * config.neighbours
+    # Halves of both sets, which hold whole lesions, must still have k neighbours.
+    least = min(least_half(clusters), len(synthetic) // 2)
+    near = least > 2 * config.neighbours
     if not near:
         refused["precision, recall, density, coverage"] = (
-            f"found {len(real)} real and {len(synthetic)} synthetic images, expected more than "
-            f"{4 * config.neighbours} of each; lower neighbours or make more images"
+            f"found {len(real)} real and {len(synthetic)} synthetic images, of which a half has as "
+            f"few as {least}, expected more than {2 * config.neighbours}; lower neighbours or make "
+            "more images"
         )
 
     def measures(r: "np.ndarray", s: "np.ndarray") -> dict[str, float]:
@@ -217,8 +221,8 @@ def _features(space: "FeatureSpace", paths: list[Path]) -> "np.ndarray":
 
 def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> dict[str, Any]:
     """Mean MS-SSIM and perceptual distance of pairs within and across the sets."""
-    from didgen.metrics.pair_means import draw_pairs, pair_mean_interval
-    from didgen.stages.fidelity_sets import pair_values
+    from didgen.metrics.pair_means import NoPairs, draw_pairs, pair_mean_interval
+    from didgen.stages.fidelity_sets import cluster_names, pair_values
 
     kinds = {
         "synthetic": (synthetic, None),
@@ -227,18 +231,26 @@ def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> d
     }
     found: dict[str, Any] = {
         "side": config.pair_side,
-        "drawn": "pairs of one class, every class in turn; interval: bootstrap over images",
+        "drawn": "pairs of one class and two lesions, every class in turn; intervals: over the "
+        "lesions that pairs share",
         "measures": {},
+        "refused": {},
     }
     for kind, (first, second) in kinds.items():
         labels = [None if f is None else f["label"].to_numpy(str) for f in (first, second)]
-        pairs = draw_pairs(*labels, config.pairs, config.seed)
         other = first if second is None else second
+        units = cluster_names(first), cluster_names(other)
+        try:
+            pairs = draw_pairs(*labels, config.pairs, config.seed, units[0])
+        except NoPairs as error:
+            LOGGER.warning("pairs, %s: %s", kind, error)
+            found["refused"][f"MS-SSIM and perceptual distance, {kind}"] = str(error)
+            continue
         files = first["image"].to_numpy()[pairs.first], other["image"].to_numpy()[pairs.second]
         for name, values in pair_values(*files, config).items():
-            mean, low, high = pair_mean_interval(values, pairs, config.confidence, seed=config.seed)
+            mean, low, high = pair_mean_interval(values, pairs, units, config.confidence)
             own = found["measures"].setdefault(name, {})
-            own[kind] = {"mean": mean, "interval": [low, high], "n_pairs": len(values)}
+            own[kind] = {"mean": mean, "interval": [max(0.0, low), high], "n_pairs": len(values)}
     return found
 
 

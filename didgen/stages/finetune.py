@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from didgen.backbone.handle import Backbone
     from didgen.synthesis.didgen.parallel import Team
     from didgen.synthesis.didgen.training_settings import StepLoss, TrainingSettings
-    from didgen.synthesis.didgen.watching import Validate, Watch
+    from didgen.synthesis.didgen.watching import Watch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,6 +32,12 @@ class Settings(Section):
     revision: str | None = Field(None, description="hub revision (commit) to pin; null: newest")
     offline: bool = Field(
         False, description="take a hub id from the local cache only, and never ask the network"
+    )
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        description="side of the images that the backbone is to work on, px: `data.size`; null: "
+        "its own. Its attention needs a side of 16 cells: 256 or 512 for Stable Diffusion",
     )
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to train on; null: all. Images without a label always stay"
@@ -179,7 +185,8 @@ def run(config: Config) -> None:
     With validation images also `validation.csv` and `validation/`, pictures of each look.
 
     Raises: `BackboneError` for an unusable backbone, `ValueError` for unfit images or captions,
-    `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`.
+    `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`,
+    `NoDeterministicKernel`.
     """
     from didgen.backbone.precision import default_device
     from didgen.backbone.reproducible import deterministic_kernels
@@ -210,6 +217,7 @@ def _run(config: Config, team: "Team") -> None:
         state_key,
         training_items,
     )
+    from didgen.stages.validating import plan_of, prepare_validation
     from didgen.synthesis.didgen.cache import build_cache
     from didgen.synthesis.didgen.training import check_shares, finetune
     from didgen.synthesis.didgen.tuning import explain_no_memory
@@ -223,15 +231,22 @@ def _run(config: Config, team: "Team") -> None:
         revision=config.revision,
         local_files_only=config.offline,
     )
+    if config.image_size is not None:
+        backbone.set_image_size(config.image_size)
     prefix = add_placeholders(backbone, config.placeholder_init)
     items = training_items(config, backbone)
     positions = placeholder_positions(backbone, prefix, items)
     state = config.state / state_key(config, items, backbone)
+    validate = None
     if team.rank > 0:
         team.wait()
     else:
         remove_leftovers(state)
         remove_leftovers(config.out.parent, of=config.out.name)
+        # Before the whole set is encoded: unfit validation images should show now.
+        plan = plan_of(config, settings.precision, state)
+        with explain_no_memory():
+            validate = plan and prepare_validation(plan, backbone, prefix, positions)
     with explain_no_memory():
         cache = build_cache(
             backbone, items, (prefix, ""), state, resolution=SIDE, flips=config.flips
@@ -243,7 +258,6 @@ def _run(config: Config, team: "Team") -> None:
         LOGGER.info("%d images, %d of them with a mask", len(items), masked)
         if not masked and config.alpha:
             LOGGER.warning("no training image has a mask, so L_attn (Eq. 3) is nowhere in the loss")
-        validate = _validation(config, backbone, prefix, positions, state, settings.precision)
         every = config.validate_every or max(1, config.steps // 2)
         watch = Watch(state, config.steps, validate, every, config.tensorboard)
     curve = finetune(backbone, cache, positions, prefix, settings, state, team, watch)
@@ -272,26 +286,6 @@ def _write(
             name = f"{PICTURES}/step-{row['step']:07d}.png"
             shutil.copyfile(state / name, folder / name)
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
-
-
-def _validation(
-    config: Config,
-    backbone: "Backbone",
-    prefix: str,
-    positions: tuple[int, int],
-    state: Path,
-    precision: str,
-) -> "Validate | None":
-    from didgen.stages.training_inputs import SIDE
-    from didgen.stages.validating import Plan, prepare_validation
-
-    if config.val is None or config.validation_images == 0:
-        return None
-    plan = Plan(
-        config.val, config.validation_images, config.validation_samples, config.seed, SIDE,
-        precision, state,
-    )  # fmt: skip
-    return prepare_validation(plan, backbone, prefix, positions)
 
 
 def _loop_settings(config: Config, device: "torch.device") -> "TrainingSettings":

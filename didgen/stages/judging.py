@@ -18,6 +18,8 @@ LOGGER = logging.getLogger(__name__)
 
 # What a saved state does not depend on: it may be continued with other values of these.
 FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb")
+# Beside these, what arms may differ in; everything else the verdict asks to be the same.
+OF_ARM = (*FREE, "arm", "seed")
 
 
 class JudgeConfig(Protocol):
@@ -163,6 +165,7 @@ def write_results(
         "ratio": arm.ratio,
         "seed": config.seed,
         "model": built.describe(),
+        "settings": json.loads(config.model_dump_json(exclude=set(OF_ARM))),
         **details,
         "training": training,
     }

@@ -103,7 +103,16 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
         )
     frames["made"] = frames["made"][known].reset_index(drop=True)
     # Classes that no judge learns cannot be seen.
-    frames["val"] = frames["val"][frames["val"]["label"].isin(set(frames["real"]["label"]))]
+    learned = frames["val"]["label"].isin(set(frames["real"]["label"]))
+    if not learned.all():
+        LOGGER.info("%d of %d validation images left out: no judge learns their class",
+                    int((~learned).sum()), len(learned))  # fmt: skip
+    if not learned.any():
+        raise ValueError(
+            f"{config.val}: none of {len(learned)} validation images has a class of the training "
+            f"images, {sorted(set(frames['real']['label']))}; the judges stop by them: add some"
+        )
+    frames["val"] = frames["val"][learned]
     return frames
 
 

@@ -62,6 +62,8 @@ def run(config: Config) -> None:
     Each image is encoded, a little noise is added, and one pass gives its maps. A map is scaled to
     [0, 1], brought to the image's size and cut by Otsu's threshold; the annotated mask is that of
     Eq. 7, as the pairs have it.
+
+    Raises: `BackboneError` for an unusable backbone, `ValueError` for images of another size.
     """
     import numpy as np
 
@@ -70,12 +72,14 @@ def run(config: Config) -> None:
     from didgen.captions.prompts import PREFIX
     from didgen.data.files import write_json, write_text
     from didgen.stages.mask_truth import draw_extremes, truth_summary
+    from didgen.synthesis.didgen.cache import check_sizes
 
     frame = _draw(config)
     if frame is None:
         result = {"resolution": 16, "n": 0, "images": [], "note": "no held-out image has a mask"}
     else:
         backbone = Backbone.load(config.backbone, device=default_device())
+        check_sizes(frame["image"], backbone.image_size)
         drawn = set(frame["id"].iloc[: config.panels])
         rows, masks = [], []
         for start in range(0, len(frame), config.batch_size):

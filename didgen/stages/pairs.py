@@ -1,6 +1,7 @@
 """Synthesize lesion-mask pairs: layout guidance (Eq. 5, 6), then annotation (Eq. 7)."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -136,41 +137,49 @@ def run(config: Config) -> None:
     from didgen.stages.synthetic_set import synthesize_to_folder
 
     options = {name: getattr(config, name) for name in OPTIONS}
-    synthesize_to_folder(pair_requests(config), config, options)
+    synthesize_to_folder(PairRequests(config), config, options)
 
 
-def pair_requests(config: Config) -> list["Request"]:
+class PairRequests(Sequence["Request"]):
     """All pairs' requests, whatever the shard: condition mask, caption, seed and parents of each.
 
+    Each is made when it is asked for, so that a shard neither draws nor holds the others' masks.
     Raises: `ValueError` as `run`.
     """
-    import numpy as np
 
-    from didgen.backbone.loading import load_tokenizer
-    from didgen.captions.prompts import build_prompt
-    from didgen.synthesis.protocol import Request, derive_seed
+    def __init__(self, config: Config) -> None:
+        from didgen.backbone.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(config.backbone)
-    train = _masked(config)
-    conditions = _Conditions(config, train)
-    requests = []
-    for number in range(config.count):
+        self._config = config
+        self._tokenizer = load_tokenizer(config.backbone)
+        self._train = _masked(config)
+        self._conditions = _Conditions(config, self._train)
+
+    def __len__(self) -> int:
+        return self._config.count
+
+    def __getitem__(self, number: int) -> "Request":
+        import numpy as np
+
+        from didgen.captions.prompts import build_prompt
+        from didgen.synthesis.protocol import Request, derive_seed
+
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        train, seed = self._train, self._config.seed
         turn, place = divmod(number, len(train))
-        row = int(np.random.default_rng([config.seed, turn]).permutation(len(train))[place])
+        row = int(np.random.default_rng([seed, turn]).permutation(len(train))[place])
         name = f"PAIR_{number:05d}"
-        mask, caption, parents = conditions.make(row, name)
-        requests.append(
-            Request(
-                id=name,
-                label=train["label"].iloc[row],
-                caption=caption,
-                prompt=build_prompt(caption, tokenizer),
-                seed=derive_seed(config.seed, name),
-                mask=mask,
-                parent_ids=tuple(train["id"].iloc[index] for index in parents),
-            )
+        mask, caption, parents = self._conditions.make(row, name)
+        return Request(
+            id=name,
+            label=train["label"].iloc[row],
+            caption=caption,
+            prompt=build_prompt(caption, self._tokenizer),
+            seed=derive_seed(seed, name),
+            mask=mask,
+            parent_ids=tuple(train["id"].iloc[index] for index in parents),
         )
-    return requests
 
 
 def _masked(config: Config) -> "pd.DataFrame":

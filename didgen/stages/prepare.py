@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from didgen.data.classes import CLASSES
-from didgen.data.settings import Section
+from didgen.data.settings import Section, Words
 
 if TYPE_CHECKING:
     from didgen.data.sources.records import Record
@@ -65,7 +65,7 @@ class Settings(Section):
     columns: dict[str, str] = Field(
         {}, description="our column names to those of `table`, where they differ"
     )
-    labels: dict[str, str | None] = Field(
+    labels: Words = Field(
         {},
         description="the words of `table` or `folder` for a class to its ISIC code; null: no class",
     )
@@ -225,9 +225,11 @@ def run(config: Config) -> None:
 def _claim_folder(out: Path) -> None:
     """Mark the folder as ours: files in its images/ and masks/ that no manifest lists are removed.
 
+    Manifests of an earlier run go: from here on their images are overwritten.
     Raises: `SourceError` when these folders hold files that no preparation wrote.
     """
     from didgen.data.files import write_text
+    from didgen.data.manifest import SPLITS
     from didgen.data.sources.records import SourceError
 
     mark = out / ".prepared"
@@ -238,6 +240,8 @@ def _claim_folder(out: Path) -> None:
                 f"{folder}: holds files that no preparation wrote, and would be overwritten; "
                 "choose another --out, not the folder of your own images"
             )
+    for split in SPLITS:
+        (out / f"{split}.csv").unlink(missing_ok=True)
     write_text(mark, "images/ and masks/ here belong to `didgen prepare`\n")
 
 

@@ -19,6 +19,11 @@ FOLDERS = ("images", "masks", "conditions")
 PARTS = ".parts"
 # Sampling steps of one image that take as long as the start of a process, with a small backbone.
 WORTH = 200
+NEEDS_LESS = (
+    "What needs less, in the section images or pairs: a smaller batch_size (another one may change "
+    "the last bits of an image), precision: bfloat16; on a processor, fewer threads for the rule, "
+    "each of which is a process with weights of its own"
+)
 
 
 def synthesize_to_folder(
@@ -32,6 +37,8 @@ def synthesize_to_folder(
     Samples that an interrupted run with the same settings left behind are kept, but a batch of
     which one is missing is made anew. Failed samples are counted, listed in `failed.csv` and never
     enter `metadata.csv`.
+
+    Raises: `BackboneError`, `LayoutError`, `OutOfMemory`; finished samples are kept.
     """
     from didgen.backbone.handle import Backbone
     from didgen.backbone.precision import default_device
@@ -42,7 +49,8 @@ def synthesize_to_folder(
     from didgen.synthesis.didgen.layouts import check_layouts, log_doubts
     from didgen.synthesis.protocol import shard_of
 
-    batches = shard_of(fixed_batches(requests, config.batch_size), config.shard)
+    numbers = shard_of(fixed_batches(len(requests), config.batch_size), config.shard)
+    batches = [[requests[number] for number in batch] for batch in numbers]
     chosen = [request for batch in batches for request in batch]
     LOGGER.info("%d samples, shard %s of %d", len(chosen), config.shard, len(requests))
     device = default_device()
@@ -65,9 +73,9 @@ def synthesize_to_folder(
         _write_tables(chosen, config, parts)
 
 
-def fixed_batches(requests: Sequence["Request"], size: int) -> list[list["Request"]]:
-    """The requests in batches of `size`, the last of them perhaps shorter."""
-    return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
+def fixed_batches(count: int, size: int) -> list[range]:
+    """The numbers 0 to `count` - 1 in batches of `size`, the last of them perhaps shorter."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _processes(config: Any, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
@@ -92,6 +100,7 @@ def _maker(
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
     """A function that makes the n-th of the batches and writes what is missing of it."""
+    from didgen.synthesis.didgen.tuning import explain_no_memory
     from didgen.synthesis.protocol import load_method
 
     synthesizer = load_method(config.method)(backbone, **options)
@@ -101,7 +110,9 @@ def _maker(
         batch = batches[number]
         # Kernels are chosen by shape, so a short batch could round differently: all are full.
         filled = [*batch, *[batch[-1]] * (config.batch_size - len(batch))]
-        for sample in synthesizer.synthesize(filled)[: len(batch)]:
+        with explain_no_memory(NEEDS_LESS):
+            samples = synthesizer.synthesize(filled)
+        for sample in samples[: len(batch)]:
             if not _is_done(sample.request, parts):
                 _write_sample(sample, config, checkpoint, parts)
 

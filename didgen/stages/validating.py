@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from didgen.backbone.handle import Backbone
+    from didgen.stages.finetune import Config
     from didgen.synthesis.didgen.watching import Validate
 
 LOGGER = logging.getLogger(__name__)
@@ -34,6 +35,18 @@ class Plan:
     folder: Path
 
 
+def plan_of(config: "Config", precision: str, folder: Path) -> Plan | None:
+    """What a fine-tuning's settings ask for; None where nothing is to be looked at."""
+    from didgen.stages.training_inputs import SIDE
+
+    if config.val is None or config.validation_images == 0:
+        return None
+    return Plan(
+        config.val, config.validation_images, config.validation_samples, config.seed, SIDE,
+        precision, folder,
+    )  # fmt: skip
+
+
 def prepare_validation(
     plan: Plan, backbone: "Backbone", prompt: str, positions: tuple[int, int]
 ) -> "Validate | None":
@@ -41,6 +54,8 @@ def prepare_validation(
 
     It returns the losses of `look`, "iou_lesion" and "iou_skin" (thresholded map and true mask,
     mean), and writes `validation/step-*.png`.
+
+    Raises: `ValueError` for images of another size than the backbone's.
     """
     import numpy as np
     import torch
@@ -48,6 +63,7 @@ def prepare_validation(
     from didgen.attention.maps import resize_mask
     from didgen.data.images import read_image, read_mask
     from didgen.data.manifest import read_manifest, resolve
+    from didgen.synthesis.didgen.cache import check_sizes
     from didgen.synthesis.didgen.validation import draw_samples, hold_out, look
     from didgen.synthesis.protocol import derive_seed
 
@@ -57,7 +73,9 @@ def prepare_validation(
         LOGGER.info("no validation image has a mask: training goes unwatched")
         return None
     frame = frame.sample(min(plan.images, len(frame)), random_state=plan.seed)
-    images = np.stack([read_image(path) for path in resolve(plan.manifest, frame["image"])])
+    paths = resolve(plan.manifest, frame["image"])
+    check_sizes(paths, backbone.image_size)
+    images = np.stack([read_image(path) for path in paths])
     masks = np.stack([read_mask(path) for path in resolve(plan.manifest, frame["mask"])])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(backbone.device).float() / 127.5 - 1
     seeds = [derive_seed(plan.seed, "validation", name) for name in frame["id"]]

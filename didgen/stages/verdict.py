@@ -51,8 +51,11 @@ class Config(Settings):
     segment: Path | None = Field(
         None, description="folder of <arm>/seed<s>/scores.csv and metrics.json"
     )
-    arms: tuple[str, ...] | None = Field(
-        None, description="arms to compare; null: every folder that is there"
+    classify_arms: tuple[str, ...] | None = Field(
+        None, description="arms of classification to compare; null: every folder that is there"
+    )
+    segment_arms: tuple[str, ...] | None = Field(
+        None, description="arms of segmentation to compare; null: every folder that is there"
     )
     seeds: tuple[int, ...] | None = Field(
         None, description="seeds to compare; null: every folder that is there"
@@ -65,8 +68,8 @@ def run(config: Config) -> None:
     """Write `verdict.json`, the tables and `config.json`.
 
     The best control is the one with the best mean score on the validation images, so that its
-    choice owes nothing to the test images. Raises: `VerdictError` when an arm is missing or arms
-    were tested on different images.
+    choice owes nothing to the test images. Raises: `VerdictError` when an arm is missing, or arms
+    were tested on different images or trained in different ways.
     """
     from didgen.data.files import write_csv, write_json
     from didgen.stages.comparing import compare
@@ -104,18 +107,16 @@ def run(config: Config) -> None:
 
 
 def _tasks(config: Config) -> dict[str, "Task"]:
-    from didgen.downstream.arms import of_task
     from didgen.stages.arm_results import VerdictError, read_arms
     from didgen.stages.comparing import classification, segmentation
 
     tasks = {}
-    for name, folder, file in (
-        ("classification", config.classify, "predictions.csv"),
-        ("segmentation", config.segment, "scores.csv"),
+    for name, folder, file, named in (
+        ("classification", config.classify, "predictions.csv", config.classify_arms),
+        ("segmentation", config.segment, "scores.csv", config.segment_arms),
     ):
         if folder is None:
             continue
-        named = None if config.arms is None else tuple(of_task(config.arms, name))
         arms = read_arms(folder, file, named, config.seeds)
         if not (config.treatment in arms and arms[config.treatment].n_synthetic):
             raise VerdictError(

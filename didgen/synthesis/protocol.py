@@ -4,9 +4,11 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 # name -> "module:attribute", imported on use.
 METHODS: dict[str, str] = {
@@ -65,9 +67,9 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def shard_of(requests: Sequence[Request], shard: str) -> list[Request]:
-    """The k-th of n interleaved shards of the requests, for `shard` "k/n" or "k-of-n", 1-based."""
+def shard_of(items: Sequence[T], shard: str) -> list[T]:
+    """The k-th of n interleaved shards of the items, for `shard` "k/n" or "k-of-n", 1-based."""
     first, _, second = shard.replace("-of-", "/").partition("/")
     if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
         raise ValueError(f"shard: found {shard!r}, expected k/n with 1 <= k <= n, such as 1/4")
-    return list(requests[int(first) - 1 :: int(second)])
+    return list(items[int(first) - 1 :: int(second)])

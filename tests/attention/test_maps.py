@@ -72,6 +72,20 @@ def test_smoothing_reflects_at_the_edge():
     )
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_smoothing_is_a_convolution_of_the_reflected_map(size):
+    maps = torch.rand(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    k = gaussian_kernel(0.8, size)
+    padded = torch.nn.functional.pad(maps, (size // 2,) * 4, mode="reflect").flatten(0, 1)
+    expected = torch.nn.functional.conv2d(padded[:, None], torch.outer(k, k)[None, None])
+    expected = expected.view(2, 2, 6, 7)
+    found = gaussian_smooth(maps, 0.8, size)
+    torch.testing.assert_close(found, expected)
+    weights = torch.rand(2, 2, 6, 7, dtype=torch.float64)
+    gradients = [torch.autograd.grad((m * weights).sum(), maps)[0] for m in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize(("sigma", "size"), [(0.0, 3), (-1.0, 3), (1.0, 4)])
 def test_bad_kernels_are_refused(sigma, size):
     with pytest.raises(ValueError, match="odd size"):

@@ -3,7 +3,12 @@ import os
 import pytest
 import torch
 
-from didgen.backbone.reproducible import deterministic_kernels, reproducible
+from didgen.backbone.reproducible import (
+    NoDeterministicKernel,
+    deterministic_kernels,
+    reproducible,
+    strict_kernels,
+)
 
 
 def state():
@@ -48,3 +53,28 @@ def test_training_on_a_processor_keeps_its_threads():
     before = state()
     with deterministic_kernels("cpu"):
         assert state() == before
+
+
+def test_a_pass_and_its_gradient_are_held_to_it_strictly():
+    """What is only warned of, PyTorch allows its fused attention to do."""
+    with deterministic_kernels("cuda"):
+        lenient = state()
+        with pytest.raises(KeyboardInterrupt), strict_kernels():
+            assert (state()[1], state()[2]) == (True, False)
+            raise KeyboardInterrupt
+        assert state() == lenient
+
+
+def test_where_kernels_may_vary_nothing_is_held():
+    before = state()
+    with strict_kernels():
+        assert state() == before
+
+
+def test_an_operation_that_never_repeats_is_named_and_other_errors_pass():
+    with deterministic_kernels("cuda"):
+        told = "put_.*set `deterministic: false`"
+        with pytest.raises(NoDeterministicKernel, match=told), strict_kernels():
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+        with pytest.raises(RuntimeError, match="shape"), strict_kernels():
+            raise RuntimeError("another shape")

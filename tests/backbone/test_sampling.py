@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from didgen.backbone.reproducible import deterministic_kernels
 from didgen.backbone.sampling import (
     SCHEDULERS,
     Watch,
@@ -191,3 +192,31 @@ def test_a_watch_changes_nothing_that_is_sound(miniature):
     assert not watch.diverged
     with pytest.raises(ValueError, match="expected a positive number"):
         Watch(max_rms=0.0)
+
+
+def test_latents_are_never_clipped_like_pixels():
+    """A configuration of another solver says nothing of it; the default of this one would."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    config = DPMSolverMultistepScheduler().config
+    assert "clip_sample" not in config
+    assert SCHEDULERS["ddim"](config).config.clip_sample is False
+
+
+def test_a_guide_is_held_to_kernels_that_repeat_and_let_go_where_there_are_none(miniature, caplog):
+    """`put_` has none, on a processor either."""
+    seen = []
+
+    def guide(latents, timestep, index, embeddings):
+        strict = not torch.is_deterministic_algorithms_warn_only_enabled()
+        seen.append((index, strict))
+        if index == 1:
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+        return latents
+
+    plain = sample(miniature, PROMPTS[:1], [1], steps=4)
+    with deterministic_kernels("cuda"):
+        found = sample(miniature, PROMPTS[:1], [1], steps=4, guide=guide)
+    assert seen == [(0, True), (1, True), (1, False), (2, False), (3, False)]
+    assert caplog.text.count("will not repeat to the last bit") == 1
+    torch.testing.assert_close(found, plain)

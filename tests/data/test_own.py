@@ -79,8 +79,13 @@ def test_faults_of_the_mapping_are_told(clinic, columns, labels, message):
         (["a,gone.png,,MEL", "b,i.png,,NV"], r"image files that are not there: 1 rows \(a\)"),
         (["a b,i.png,,MEL"], r"other characters .*: 1 rows \(a b\); rename them"),
         (["-a,i.png,,MEL"], r"ids that start with '\.' or '-': 1 rows"),
+        (["a" * 201 + ",i.png,,MEL"], r"more than 200 characters: 1 rows \(a{20}\.\.\.\); short"),
         ([",i.png,,MEL"], r"empty id: 1 rows \(line 2\)"),
         (["a,i.png,,", "b,j.png,,NV"], r"neither label nor mask: 1 rows \(a\)"),
+        (
+            ["a,i.png,m.png,MEL,x", "b,j.png,,NV,y"],
+            "more cells .*: 2 rows .line 2, line 3",
+        ),
     ],
 )
 def test_faults_of_a_table_are_counted(tmp_path, rows, message):
@@ -88,6 +93,42 @@ def test_faults_of_a_table_are_counted(tmp_path, rows, message):
         picture(tmp_path / name)
     with pytest.raises(SourceError, match=message):
         own_records(table(tmp_path, "id,image,mask,label", *rows))
+
+
+def test_cells_left_empty_at_the_end_of_all_rows_are_no_fault(tmp_path):
+    picture(tmp_path / "i.png")
+    path = table(tmp_path, "id,image,label", "a,i.png,MEL,")
+    assert [(r.id, r.label) for r in own_records(path)] == [("a", "MEL")]
+
+
+@pytest.mark.parametrize("names", ["id,image,label,label", '"id", id ,image'])
+def test_columns_of_one_name_are_refused(tmp_path, names):
+    with pytest.raises(SourceError, match="names that occur more than once: 1 names .(label|id)"):
+        own_records(table(tmp_path, names, "a,b,c,d"[: 2 * len(names.split(",")) - 1]))
+
+
+def test_lesions_that_are_counted_anew_for_each_patient_are_refused(tmp_path):
+    for name in "abcde":
+        picture(tmp_path / f"{name}.png")
+    rows = [f"{name},{name}.png,NV,{lesion}" for name, lesion in
+            zip("abcde", ("1,p", "1,q", "2,p", "3,", "3,r"), strict=True)]  # fmt: skip
+    with pytest.raises(SourceError, match=r"more than one patient: 1 lesions \(1\); give each les"):
+        own_records(table(tmp_path, "id,image,label,lesion_id,patient_id", *rows))
+    records = own_records(table(tmp_path, "id,image,label,lesion_id,patient_id", *rows[1:]))
+    assert [r.lesion_id for r in records] == ["1", "2", "3", "3"]
+
+
+def test_dicom_is_known_by_its_bytes_and_tables_are_told(tmp_path, caplog):
+    picture(tmp_path / "NV/a.png")
+    for name in ("NV/README", "classes.csv"):
+        (tmp_path / name).write_text("words\n")
+    with caplog.at_level(logging.INFO, "didgen"):
+        assert [r.id for r in folder_records(tmp_path)] == ["a"]
+    assert "2 tables or files without extension left aside (NV/README, classes.csv)" in caplog.text
+    for name in ("NV/IM0001", "NV/1.2.840.10008"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(9))
+    with pytest.raises(SourceError, match=r"dcm images: 2 files \(NV/1.2.840.10008, NV/IM0001\)"):
+        folder_records(tmp_path)
 
 
 def test_a_folder_for_each_class(tmp_path, caplog):

@@ -142,3 +142,28 @@ def test_shares_that_are_missed_by_far_are_told_loudly(caplog):
         level = "WARNING" if abs(share["asked"] - share["found"]) > 0.05 else "INFO"
         lines = [r for r in caplog.records if r.getMessage().startswith(f"{name}: ")]
         assert [r.levelname for r in lines] == [level]
+
+
+@pytest.mark.parametrize(("kind", "told"), [("near", True), ("exact", False)])
+def test_too_many_look_alikes_are_told_with_the_remedy(caplog, kind, told):
+    frame = table([""] * 60)
+    chain = [Pair(k, k + 1, kind, 0.1) for k in range(2, 14)]
+    partition(frame, frame, chain, Basis("grouped", ""), rule(), "")
+    line = "duplicates: 13 of 60 images look alike, directly or through others (i02, i03, i04, "
+    assert (line in caplog.text) is told and ("near_duplicates: false" in caplog.text) is told
+    caplog.clear()
+    partition(frame, frame, chain[:10], Basis("grouped", ""), rule(), "")
+    assert "look alike" not in caplog.text
+
+
+def test_classes_that_a_split_lacks_are_told(caplog):
+    labels = ["MEL", "NV"] * 20 + ["DF"] * 3
+    frame = table([""] * 43, label=labels, lesion_id=[f"L{min(k, 40)}" for k in range(43)])
+    done = partition(frame, frame, [], Basis("grouped", ""), rule(), "")
+    where = done.frame.loc[40, "split"]
+    absent = " or ".join(split for split in ("train", "val", "test") if split != where)
+    assert f"class DF: none of its 3 images is in {absent}, so it is not" in caplog.text
+    assert "class MEL" not in caplog.text
+    caplog.clear()
+    partition(frame, frame, [], Basis("grouped", ""), rule(tasks=("segmentation",)), "")
+    assert "class DF" not in caplog.text

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_a_jpeg_decoded_at_a_fraction_looks_as_one_decoded_whole(tmp_path):
     images = [FilePixels(tmp_path / f"w.{kind}").load(128, "crop")[0] for kind in ("jpg", "png")]
     assert FilePixels(tmp_path / "w.jpg").read(128).image.shape[0] < 1000
     assert np.abs(images[0].astype(int) - images[1]).mean() < 1.0
+
+
+def test_a_photograph_that_padding_would_swell_is_named(pair, tmp_path, monkeypatch):
+    # Read it is, with its 307 200 px; a square of its longer side has 409 600.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
+    monkeypatch.setattr("didgen.data.sources.records.enough_for", lambda _: 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        fault = prepare_one(record("a", *pair), Plan(tmp_path / "out", 64, "pad"))
+        assert "640x480 pixels, too many to be made square by 'pad'" in fault
+        assert fault.startswith("a: ") and "data.fit: crop or squash" in fault
+        assert prepare_one(record("a", *pair), Plan(tmp_path / "out", 64, "crop")).row["mask"]
 
 
 def test_hair_removal_changes_only_what_it_is_asked_for(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from didgen.data.settings import Section
+from didgen.data.settings import Section, Words
 
 
 class Inner(Section):
@@ -15,6 +15,7 @@ class Example(Section):
     either: bool | int = 3
     word: str | None = None
     inner: Inner = Inner()
+    words: Words = {}
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,12 @@ def test_true_and_false_stay_where_they_are_allowed():
     made = Example.model_validate({"flag": True, "either": True, "steps": 2, "inner": {"rate": 1}})
     assert made.flag is True and made.either is True
     assert (made.steps, made.inner.rate, made.word) == (2, 1.0, None)
+
+
+def test_words_that_yaml_reads_as_numbers_are_text_again():
+    made = Example.model_validate({"words": {0: "NV", 1: None, "mel": "MEL"}})
+    assert made.words == {"0": "NV", "1": None, "mel": "MEL"}
+    with pytest.raises(ValidationError, match='found true or false as a word.*as in "yes": MEL'):
+        Example.model_validate({"words": {True: "MEL", False: "NV"}})
+    with pytest.raises(ValidationError, match="valid string"):
+        Example.model_validate({"words": {0.5: "NV"}})

@@ -1,3 +1,4 @@
+import io
 import json
 import signal
 import subprocess
@@ -34,6 +35,24 @@ def test_a_dropped_connection_is_continued_from_its_bytes(server, tmp_path):
     starts = [int(asked.removeprefix("bytes=")[:-1]) for asked in later]
     assert 300_000 - QUICK.chunk <= starts[0] <= 300_000 and starts[1] > 650_000
     assert server.sent[BIG] <= len(FILES[BIG]) + 2 * QUICK.chunk
+
+
+class Reluctant(io.FileIO):
+    """A file on a disk that is nearly full: it takes half of what it is given."""
+
+    def write(self, data):
+        return super().write(data[: max(1, len(data) // 2)])
+
+
+def test_what_a_file_does_not_take_at_once_is_not_lost(server, tmp_path, monkeypatch):
+    usual = Path.open
+
+    def reluctant(path, mode="r", *words, **more):
+        return Reluctant(path, "ab") if mode == "ab" else usual(path, mode, *words, **more)
+
+    monkeypatch.setattr(Path, "open", reluctant)
+    one(server, tmp_path)
+    assert contents(tmp_path)[BIG] == FILES[BIG]
 
 
 def test_a_moving_transfer_may_break_off_more_often_than_a_dead_one(server, tmp_path):

@@ -44,6 +44,12 @@ def test_masks_have_no_classes_to_balance():
     assert left == {"oversampled", "weighted"}
 
 
+def test_a_set_without_masks_has_no_segmenter():
+    arms, sets = ("original", "duplicates", "pgan-0.5x", "both"), {"pgan": ("classification",)}
+    assert of_task(arms, "classification", sets) == list(arms)
+    assert of_task(arms, "segmentation", sets) == ["original", "duplicates", "both"]
+
+
 @pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted"])
 def test_arms_of_real_images_add_nothing(name):
     assert len(compose(parse_arm(name), REAL, MADE, True)) == 0

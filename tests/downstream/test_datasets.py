@@ -90,6 +90,24 @@ def test_synthetic_children_of_test_images_are_refused():
         check_apart(frame("a"), held_out, frame("a"))
 
 
+@pytest.mark.parametrize("column", ["id", "lesion_id", "patient_id", "sha256"])
+def test_a_set_that_holds_held_out_images_is_refused(column):
+    made, val, test = (frame(name, sha256="") for name in "sbc")
+    check_apart(frame("a"), {"val": val, "test": test}, made)
+    made[column] = test[column] = "same"
+    with pytest.raises(DatasetError, match=f"{column} both in test and in the synthetic set: 1"):
+        check_apart(frame("a"), {"val": val, "test": test}, made)
+
+
+def test_a_set_that_does_not_say_where_it_comes_from_is_warned_of(caplog):
+    held_out = {"val": frame("b"), "test": frame("c")}
+    for known in ({"parent_ids": "a"}, {"checkpoint": "ab12"}):
+        check_apart(frame("a"), held_out, frame("s", **known))
+    assert not caplog.text
+    check_apart(frame("a"), held_out, frame("s", "t", checkpoint=["ab12", ""]))
+    assert "1 of 2 synthetic images say neither" in caplog.text
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"none\.csv"):
         usable_rows(tmp_path / "none.csv", "label")

@@ -1,5 +1,6 @@
 """Weights from a file or from the hub: they arrive, foreign ones and pickles are refused."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def test_a_file_fills_all_but_the_last_layer(published):
     body = [key for key in given if not key.startswith("fc.")]
     assert len(body) > 20 and all(torch.equal(own[key], given[key]) for key in body)
     assert own["fc.weight"].shape[0] == 3
-    assert built.describe()["weights"] == f"file {NAME}.safetensors; last layer from scratch"
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()[:12]
+    told = f"file {NAME}.safetensors, SHA-256 {digest}; last layer from scratch"
+    assert built.describe()["weights"] == told
     assert built.describe()["input"] == "ImageNet mean and deviation"
 
 

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from didgen.metrics.half_samples import half, half_sample_intervals, matched_with_floor
+from didgen.metrics.half_samples import (
+    half,
+    half_sample_intervals,
+    least_half,
+    matched_with_floor,
+)
 from didgen.metrics.kernel_distance import kernel_distance
 
 
@@ -24,6 +29,15 @@ def test_halves_hold_whole_lesions():
         assert (chosen.all(1) | ~chosen.any(1)).all()
         sizes.add(int(chosen[:, 0].sum()))
     assert sizes == {10, 11}
+
+
+def test_the_smallest_half_holds_the_smallest_lesions():
+    assert least_half(np.repeat([0, 1, 2, 3, 4], [9, 1, 3, 2, 7])) == 1 + 2
+    clusters = np.repeat(np.arange(9), [5, 1, 1, 2, 8, 3, 3, 1, 2])
+    rng = np.random.default_rng(0)
+    drawn = [half(clusters, rng) for _ in range(2000)]
+    found = [count for each in drawn for count in (each.sum(), (~each).sum())]
+    assert min(found) == least_half(clusters) == 5
 
 
 def test_the_width_is_that_of_the_known_error():

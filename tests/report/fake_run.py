@@ -73,7 +73,8 @@ def make_run(
             told |= {part: [f"results/demo/{part}/{shard}" for shard in SHARDS]
                      for part in ("images", "pairs")}  # fmt: skip
         if name == "verdict":
-            told |= {"arms": list(ARMS), "seeds": list(range(seeds))}
+            told |= dict.fromkeys(("classify_arms", "segment_arms"), list(ARMS))
+            told |= {"seeds": list(range(seeds))}
         save_json(root / name / "config.json", told)
     return root
 

@@ -201,7 +201,7 @@ def test_more_than_two_arms_stand_in_rows(own_run):
         path = own_run / "classify" / "duplicates" / f"seed{seed}" / "metrics.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"arm": "duplicates"}))
     told = json.loads((own_run / "verdict" / "config.json").read_text())
-    save_json(own_run / "verdict" / "config.json", told | {"arms": None})
+    save_json(own_run / "verdict" / "config.json", told | {"classify_arms": None})
     entry = results.section(own_run, Settings()).content["tasks"][0]
     assert [row.heading for row in entry["tables"][0].rows] == [
         "original",

@@ -50,7 +50,7 @@ def test_arms_and_seeds_of_an_earlier_run_do_not_count(own_run: Path) -> None:
     shutil.copytree(task / "original", task / "copies")
     shutil.copytree(task / "original" / "seed0", task / "original" / "seed7")
     assert [(trial.arm, trial.seed) for trial in trials(own_run, "classify")] == ours
-    (own_run / "verdict" / "config.json").write_text('{"arms": null, "seeds": null}')
+    (own_run / "verdict" / "config.json").write_text('{"classify_arms": null, "seeds": null}')
     found = [(trial.arm, trial.seed) for trial in trials(own_run, "classify")]
     assert found == sorted([*ours, ("original", 7), *[("copies", seed) for seed in range(3)]],
                            key=lambda each: (each[0] != "original", *each))  # fmt: skip
@@ -60,7 +60,7 @@ def test_arms_and_seeds_of_an_earlier_run_do_not_count(own_run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("augmented", '{"images": "1-of-1"}'), ("verdict", '{"arms": "original"}')],
+    [("augmented", '{"images": "1-of-1"}'), ("verdict", '{"classify_arms": "original"}')],
 )
 def test_a_broken_choice_is_an_error(own_run: Path, name: str, content: str) -> None:
     (own_run / name / "config.json").write_text(content)

@@ -4,7 +4,6 @@ Each fault is put into a table of 24 good images, or into a folder of them, and 
 before any manifest is written.
 """
 
-import io
 import json
 
 import numpy as np
@@ -12,109 +11,33 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from didgen.data.manifest import SPLITS, read_manifest
 from didgen.stages.prepare import Config, run
-
-RNG = np.random.default_rng(0)
-COUNT = 24
-
-
-def photograph(size=(48, 40)):
-    return Image.fromarray(RNG.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8))
-
-
-def outline(size=(48, 40)):
-    mask = np.zeros((size[1], size[0]), np.uint8)
-    mask[10:30, 10:36] = 255
-    return Image.fromarray(mask)
+from tests.stages.clinic_images import (
+    COUNT,
+    DICOM,
+    RNG,
+    both,
+    cell,
+    dim,
+    file,
+    floats,
+    half,
+    named,
+    outline,
+    pages,
+    photograph,
+    prepare,
+    turned,
+    write_clinic,
+)
 
 
 @pytest.fixture
 def clinic(tmp_path):
-    """Images with masks and their table; tests change both."""
-    for k in range(COUNT):
-        photograph().save(tmp_path / f"{k}.png")
-        outline().save(tmp_path / f"{k}_mask.png")
-    frame = pd.DataFrame({"id": [f"i{k:02d}" for k in range(COUNT)]})
-    frame["image"] = [f"{k}.png" for k in range(COUNT)]
-    frame["mask"] = [f"{k}_mask.png" for k in range(COUNT)]
-    frame["label"] = ["MEL", "NV"] * (COUNT // 2)
-    return tmp_path, frame.assign(patient_id="", split="")
+    """A folder and its table; tests change both."""
+    return tmp_path, write_clinic(tmp_path)
 
 
-def prepare(folder, frame, **changes):
-    frame.to_csv(folder / "own.csv", index=False)
-    values = {"source": "table", "table": str(folder / "own.csv"), "classes": ("MEL", "NV"),
-              "size": 32, "near_duplicates": False, "out": folder / "out"}  # fmt: skip
-    run(Config(**values | changes))
-    frames = [read_manifest(folder / f"out/{split}.csv") for split in SPLITS]
-    return pd.concat(frames).set_index("id")
-
-
-def cell(column, rows, value):
-    def change(folder, frame):
-        frame.loc[rows, column] = value
-
-    return change
-
-
-def file(name, content):
-    """Replace a file by bytes, or by what a picture is saved as."""
-
-    def change(folder, frame):
-        if callable(content):
-            content(folder / name)
-        else:
-            (folder / name).write_bytes(content)
-
-    return change
-
-
-def named(row, name, content):
-    """The image of a row under another name."""
-
-    def change(folder, frame):
-        frame.loc[row, "image"] = name
-        file(name, content)(folder, frame)
-
-    return change
-
-
-def half(path):
-    stream = io.BytesIO()
-    photograph((200, 150)).save(stream, "JPEG")
-    path.write_bytes(stream.getvalue()[:3000])
-
-
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photograph().save(path, exif=exif)
-
-
-def dim(path):
-    values = RNG.integers(0, 4096, (40, 48)).astype(np.uint16)
-    Image.fromarray(values).save(path)
-
-
-def pages(path):
-    images = [photograph(), photograph()]
-    images[0].save(path, save_all=True, append_images=images[1:])
-
-
-def floats(path):
-    Image.fromarray(RNG.random((40, 48)).astype(np.float32), "F").save(path)
-
-
-def both(*changes):
-    def change(folder, frame):
-        for each in changes:
-            each(folder, frame)
-
-    return change
-
-
-DICOM = bytes(128) + b"DICM" + bytes(40)
 ONE = "1 of 24 images cannot be used:\n  i03: .*"
 TABLE = {
     "DICOM": (named(3, "3.dcm", DICOM), ONE + "found a DICOM file.*dcmj2pnm"),
@@ -163,6 +86,16 @@ TABLE = {
                       r"data.classes asks for \['NV'\], but the source has no image of them"),
     "too few patients": (cell("patient_id", list(range(24)), [f"p{k % 2}" for k in range(24)]),
                          "found 2 independent groups of images .* expected at least 3"),
+    "lesions counted anew for each patient": (
+        both(cell("lesion_id", [3, 4], "1"), cell("patient_id", [3, 4], ["p", "q"])),
+        r"lesion_id of more than one patient: 1 lesions \(1\); give each lesion an id",
+    ),
+    "a lesion in two splits": (
+        both(cell("split", list(range(24)), ["train", "train", "val", "test"] * 6),
+             cell("lesion_id", [1, 3], "L")),
+        r"1 pairs of related images stand in two splits: 1 lesion \(i01 \(train\) and i03 \(test",
+        {"on_leak": "error"},
+    ),
     "no masks": (cell("mask", list(range(24)), ""), "0 masks in .* set data.tasks: .classificat"),
 }  # fmt: skip
 
@@ -170,10 +103,10 @@ TABLE = {
 @pytest.mark.parametrize("fault", TABLE)
 def test_a_fault_in_a_table_is_told_with_its_count(clinic, fault):
     folder, frame = clinic
-    change, message = TABLE[fault]
+    change, message, *settings = TABLE[fault]
     change(folder, frame)
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        prepare(folder, frame)
+        prepare(folder, frame, **dict(*settings))
     assert not list((folder / "out").glob("*.csv"))
 
 
@@ -186,6 +119,10 @@ WHOLE = {
     "not UTF-8": (lambda f: (f / "own.csv").write_bytes(b"id,image\n\xff,b\n"), "a CSV in UTF-8"),
     "more cells than columns": (lambda f: (f / "own.csv").write_text("id,image\na,b\nc,d,e,f\n"),
                                 "cannot be read as a table .*line 3"),
+    "more cells in all rows": (lambda f: (f / "own.csv").write_text("id,image\na,b,c\nd,e,f\n"),
+                               r"more cells than the 2 column names: 2 rows \(line 2, line 3"),
+    "two columns of one name": (lambda f: (f / "own.csv").write_text("id,image,id\na,b,c\n"),
+                                r"names that occur more than once: 1 names \(id\)"),
 }  # fmt: skip
 
 
@@ -207,6 +144,7 @@ def test_a_table_that_is_none_is_told(clinic, monkeypatch, fault):
 
 FOLDER = {
     "DICOM": (("MEL/a.dcm", "NV/b.DCM"), r"\.dcm images: 2 files \(MEL/a.dcm, NV/b.DCM\); .*PNG"),
+    "DICOM without extension": (("MEL/IM01", "NV/1.2.84"), r"\.dcm images: 2 files .MEL/IM01, NV"),
     "HEIC": (("MEL/a.heic",), r"\.heic images: 1 files \(MEL/a.heic\); convert them to JPEG"),
     "unknown classes": (("wart/a.png", "wart/b.png"), r"unknown labels: 2 rows \(a, b\); use one"),
     "outside any class": (("a.png",), r"neither label nor mask: 1 rows \(a\)"),
@@ -226,7 +164,7 @@ def test_a_fault_in_a_folder_is_told_with_its_count(tmp_path, fault):
     good = [f"{('MEL', 'NV')[k % 2]}/i{k}.png" for k in range(COUNT)]
     for name in (*good, *names):
         (tmp_path / "clinic" / name).parent.mkdir(parents=True, exist_ok=True)
-        if name.lower().endswith((".dcm", ".heic")):
+        if not name.endswith((".png", ".jpg")):
             (tmp_path / "clinic" / name).write_bytes(DICOM)
         else:
             (outline() if "_" in name else photograph()).save(tmp_path / "clinic" / name)

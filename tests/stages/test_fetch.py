@@ -102,11 +102,26 @@ def test_a_real_mirror_is_fetched_over_loopback(isic_mini, tmp_path):
     listing = json.loads((tmp_path / "a.json").read_text())
     assert [file["name"] for file in listing["files"]] == wanted
     assert listing["folder"] == str(tmp_path / "kept")
+    counts = [file["n_files"] for file in listing["files"]]
+    assert counts[0] == counts[1] > 1 and counts[2] > 1 == counts[3] == counts[4]
     for file in listing["files"]:
         assert (tmp_path / "kept" / file["name"]).read_bytes() == files[file["name"]]
         assert file["sha256"] in files["SHA256SUMS"].decode()
         assert file["checked_by"].startswith("SHA256SUMS of http://127.0.0.1:")
         assert file["origin"] == f"{server.url}/{file['name']}" and file["licence"]
+
+
+@pytest.mark.parametrize(("official", "level"), [(True, "WARNING"), (False, "INFO")])
+def test_archives_that_hold_another_number_of_files_are_told(caplog, official, level):
+    wanted = needed_archives(official=False)
+    counts = [archive.files for archive in wanted]
+    with caplog.at_level("INFO"):
+        fetch._tell_counts(wanted, counts, official)
+        assert not caplog.records
+        fetch._tell_counts(wanted, [*counts[:2], 3910, *counts[3:]], official)
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        (level, f"{wanted[2].name}: holds 3910 .jpg files; the challenge states 10015")
+    ]
 
 
 def test_a_real_mirror_is_used_in_place(isic_mini, tmp_path):
@@ -195,6 +210,8 @@ def test_real_images_are_prepared_over_loopback_after_a_kill(isic_mini, tmp_path
         assert cli.main(words) == 0
         assert server.ranges_of(big) == [None, f"bytes={there}-"]
         assert server.sent[big] - sent == len(files[big]) - there
+        later = server.sent[big] - sent
+        print(f"{len(files[big])} bytes: {there} kept after the kill, then {later} sent")
     out = tmp_path / "data"
     words = ["prepare", "--source", "isic2018", "--listing", str(listing), "--out", str(out)]
     assert cli.main([*words, "--size", "64", "--workers", "2"]) == 0

@@ -1,14 +1,17 @@
 """Fidelity of made-up sets: copies, another look, refusals, and what the files say."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from didgen.data.files import read_json, write_png
+from didgen.data.images import read_image
 from didgen.data.manifest import write_manifest
-from didgen.stages.fidelity import Config, run
+from didgen.metrics.half_samples import half_sample_intervals
+from didgen.stages.fidelity import Config, _measures, run
 from didgen.stages.fidelity_sets import load_sets, match_classes
 
 FAST = {"pairs": 4, "repeats": 10, "splits": 2, "neighbours": 2, "pair_side": 176}
@@ -109,6 +112,47 @@ def test_sets_too_small_to_compare_end_no_run(sets, tmp_path):
     run(config(sets, "pairs", tmp_path))
     assert read_json(tmp_path / "fidelity.json")["sets"] == {}
     assert pd.read_csv(tmp_path / "measures.csv").empty
+
+
+def test_swapped_sets_would_be_noticed(sets, tmp_path):
+    """Copies of one real image: each believable, nearly all of the real ones missing."""
+    folder = sets["real"].parent
+    rng = np.random.default_rng(7)
+    image = read_image(folder / "images" / "real_0.png").astype(int)
+    table = pd.read_csv(sets["alike"], dtype=str, keep_default_na=False)
+    for k in range(len(table)):
+        noisy = (image + rng.integers(-2, 3, image.shape)).clip(0, 255).astype(np.uint8)
+        write_png(folder / "images" / f"spot_{k}.png", noisy)
+    table = table.assign(image=[f"images/spot_{k}.png" for k in range(len(table))])
+    write_manifest(table, folder / "spot.csv")
+    run(config(sets | {"spot": folder / "spot.csv"}, "spot", tmp_path))
+    found = measures(tmp_path)
+    assert found["precision"]["value"] > 0.9
+    assert found["recall"]["value"] < 0.2
+    assert found["coverage"]["value"] < 0.3
+
+
+def test_a_lesion_with_most_of_the_images_leaves_too_few_in_a_half():
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(2, 32, 16))
+    lesions = np.array([0] * 26 + [1, 2, 3, 4, 5, 6])
+    space = SimpleNamespace(kernel="kernel", distance="distance", dims=16)
+    found, refused = _measures(space, real, made, lesions, SimpleNamespace(neighbours=2))
+    assert "as few as 3, expected more than 4" in refused["precision, recall, density, coverage"]
+    assert "precision" not in half_sample_intervals(found, real, made, lesions)
+
+
+def test_kinds_without_a_pair_are_named(sets, tmp_path, caplog):
+    one_each = blobs(tmp_path, "one", ["MEL", "NV", "BCC", "DF"], 150, 9)
+    same = sets | {
+        "one": one_each,
+        "again": blobs(tmp_path, "again", ["MEL", "NV", "BCC", "DF"], 150, 8),
+    }
+    run(config(same, "again", tmp_path / "out", real="one"))
+    pairs = read_json(tmp_path / "out" / "fidelity.json")["sets"]["images"]["pairs"]
+    assert set(pairs["measures"]["MS-SSIM"]) == {"real and synthetic"}
+    assert len(pairs["refused"]) == 2
+    assert "pairs, synthetic: found no two images of one class" in caplog.text
 
 
 def test_matching_takes_what_the_smaller_set_has():

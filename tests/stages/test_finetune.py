@@ -92,6 +92,63 @@ def test_a_backbone_without_layers_of_that_resolution_is_refused(mini_run, tmp_p
         finetune.run(config)
 
 
+def test_a_backbone_that_can_make_no_pairs_is_warned_of_before_training(caplog):
+    from didgen.backbone.tiny import MINIATURE, build
+    from didgen.stages.training_inputs import add_placeholders
+
+    assert MINIATURE.image_size == 64
+    add_placeholders(build(MINIATURE), "mean")
+    assert "pairs and maps will not work" in caplog.text
+    assert "no self-attention layer works at resolution 32" in caplog.text
+
+
+def test_a_backbone_of_larger_images_is_trained_on_these(mini_run, tmp_path):
+    from dataclasses import replace
+
+    from didgen.backbone.handle import Backbone
+    from didgen.backbone.tiny import MINIATURE, build
+
+    build(replace(MINIATURE, image_size=256)).save(tmp_path / "large")
+    options = {"backbone": str(tmp_path / "large"), "steps": 1}
+    with pytest.raises(ValueError, match="found 128x128 px, expected 256x256.*finetune.image_size"):
+        finetune.run(mini_run.finetune_config(tmp_path / "b", **options))
+    with pytest.raises(ValueError, match="is 130 px, expected a multiple of 4"):
+        finetune.run(mini_run.finetune_config(tmp_path / "b", image_size=130, **options))
+    finetune.run(mini_run.finetune_config(tmp_path / "b", image_size=128, **options))
+    assert Backbone.load(tmp_path / "b").image_size == 128
+
+
+def test_validation_images_of_another_size_are_refused_before_training(mini_run, tmp_path):
+    from didgen.stages import prepare
+
+    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    config = mini_run.finetune_config(tmp_path / "b", val=tmp_path / "d/val.csv", **WATCHED)
+    with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):
+        finetune.run(config)
+    assert not list(config.state.rglob("step-*"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("An image of <lesion>.", "'<skin>' does not occur"),
+        ("red " * 80 + "<lesion> on <skin>", "tokens .*shorten it"),
+        ("A red image of <lesion> on <skin>.", "expected one place; let every caption follow"),
+    ],
+)
+def test_prompts_without_the_placeholders_in_their_place_are_refused(mini_run, prompt, message):
+    from didgen.backbone.handle import Backbone
+    from didgen.stages.training_inputs import placeholder_positions
+    from didgen.synthesis.didgen.cache import TrainingItem
+
+    backbone = Backbone.load(mini_run.backbone)
+    prefix = "An image of <lesion> on <skin>."
+    good = TrainingItem("a", mini_run.train, None, f"{prefix} A red spot.")
+    assert placeholder_positions(backbone, prefix, [good]) == (4, 6)
+    with pytest.raises(ValueError, match=message):
+        placeholder_positions(backbone, prefix, [good, TrainingItem("b", good.image, None, prompt)])
+
+
 def test_pickled_checkpoints_are_refused_before_any_work(mini_run, tmp_path):
     (tmp_path / "sd.ckpt").write_bytes(b"x")
     config = mini_run.finetune_config(tmp_path / "b", backbone=str(tmp_path / "sd.ckpt"))

@@ -60,6 +60,8 @@ def test_from_images_to_a_verdict(data, tmp_path):
     assert found["classes"] == list(CODES)
     assert "ImageNet" in found["model"]["weights"]
     assert found["training"]["steps"] == 2
+    assert (found["settings"]["steps"], found["settings"]["model"]) == (2, "efficientnet_lite0")
+    assert not {"arm", "seed", "train", "out", "synthetic"} & set(found["settings"])
     table = pd.read_csv(results / "classify" / "original" / "seed0" / "predictions.csv")
     columns = ["id", "lesion_id", "patient_id", "label", "prediction", "p_MEL", "p_NV"]
     assert list(table.columns) == columns

@@ -82,3 +82,5 @@ def test_unknown_classes_are_refused(tmp_path):
     other = discs(tmp_path, "other", 2, {"MEL": "MEL", "NV": "NV"}, label="BCC")
     with pytest.raises(ValueError, match="none of 2 synthetic images"):
         judged(tmp_path, {"MEL": "MEL", "NV": "NV"}, synthetic=other)
+    with pytest.raises(ValueError, match="none of 2 validation images"):
+        judged(tmp_path, {"MEL": "MEL", "NV": "NV"}, val=other)

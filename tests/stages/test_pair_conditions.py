@@ -58,7 +58,7 @@ USABLE = {"real_0", "real_1", "real_4", "real_5"}
 
 
 def test_training_masks_are_used_as_they_are(config):
-    requests = pairs.pair_requests(config())
+    requests = pairs.PairRequests(config())
     assert {request.parent_ids[0] for request in requests} == USABLE
     first = requests[0]
     assert len(first.parent_ids) == 1 and first.caption.startswith("The caption of")
@@ -68,7 +68,7 @@ def test_training_masks_are_used_as_they_are(config):
 
 @pytest.mark.parametrize("conditions", ["augmented", "sampled"])
 def test_changed_masks_are_new_every_time_and_said_in_the_caption(config, conditions):
-    requests = pairs.pair_requests(config(conditions=conditions))
+    requests = pairs.PairRequests(config(conditions=conditions))
     assert len({request.mask.tobytes() for request in requests}) == COUNT
     for request in requests:
         assert request.mask.any() and not request.mask.all()
@@ -81,29 +81,49 @@ def test_changed_masks_are_new_every_time_and_said_in_the_caption(config, condit
 
 @pytest.mark.parametrize("conditions", ["augmented", "sampled"])
 def test_a_condition_depends_on_its_name_and_the_seed_alone(config, conditions):
-    requests = pairs.pair_requests(config(conditions=conditions))
-    fewer = pairs.pair_requests(config(conditions=conditions, count=3))
+    requests = pairs.PairRequests(config(conditions=conditions))
+    fewer = pairs.PairRequests(config(conditions=conditions, count=3))
     for short, long in zip(fewer, requests, strict=False):
         assert (short.id, short.caption, short.parent_ids) == (
             long.id, long.caption, long.parent_ids
         )  # fmt: skip
         assert (short.mask == long.mask).all()
-    other = pairs.pair_requests(config(conditions=conditions, seed=6))
+    other = pairs.PairRequests(config(conditions=conditions, seed=6))
     assert any((a.mask != b.mask).any() for a, b in zip(requests, other, strict=True))
 
 
+def test_a_shard_makes_its_own_masks_alone(config, monkeypatch):
+    from didgen.stages import synthetic_set
+    from didgen.synthesis.protocol import shard_of
+
+    made, real = [], pairs._Conditions.make
+
+    def make(self, row, name):
+        made.append(name)
+        return real(self, row, name)
+
+    monkeypatch.setattr(pairs._Conditions, "make", make)
+    requests = pairs.PairRequests(config(conditions="augmented"))
+    assert len(requests) == COUNT and made == []
+    (first, last) = shard_of(synthetic_set.fixed_batches(COUNT, 3), "1/2")
+    assert [requests[number].id for number in (*first, *last)] == made
+    assert made == [f"PAIR_{number:05d}" for number in (0, 1, 2, 6, 7, 8)]
+    with pytest.raises(IndexError):
+        requests[COUNT]
+
+
 def test_the_parents_are_those_of_the_plain_masks(config):
-    plain = pairs.pair_requests(config())
-    changed = pairs.pair_requests(config(conditions="sampled"))
+    plain = pairs.PairRequests(config())
+    changed = pairs.PairRequests(config(conditions="sampled"))
     assert [r.parent_ids[0] for r in plain] == [r.parent_ids[0] for r in changed]
     assert [r.seed for r in plain] == [r.seed for r in changed]
 
 
 def test_too_few_shapes_to_learn_from_are_refused(config):
     with pytest.raises(ValueError, match="no training image has a mask"):
-        pairs.pair_requests(config(classes=("BCC",)))
+        pairs.PairRequests(config(classes=("BCC",)))
     with pytest.raises(ValueError, match="found 1 masks that lie wholly"):
-        pairs.pair_requests(config(classes=("NV",), conditions="sampled"))
+        pairs.PairRequests(config(classes=("NV",), conditions="sampled"))
 
 
 def test_settings_and_method_know_the_same_keys_and_defaults():

@@ -171,6 +171,16 @@ def test_files_of_an_earlier_run_are_removed(tmp_path):
     assert (tmp_path / "out/notes.txt").exists()
 
 
+def test_manifests_of_an_earlier_run_go_before_its_images_are_overwritten(tmp_path):
+    frame = own_table(tmp_path, 20)
+    prepare_own(tmp_path, frame)
+    (tmp_path / "3.png").write_bytes(b"gone")
+    with pytest.raises(SourceError, match="1 of 20 images cannot be used"):
+        prepare_own(tmp_path, frame, size=40)
+    assert read_image(tmp_path / "out/images/i0.png").shape == (40, 40, 3)
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -135,6 +135,17 @@ def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
         assert row.layout_iou == pytest.approx((condition & mask).sum() / union, abs=1e-4)
 
 
+def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_path, caplog):
+    config = pairs.Config(train=mini_run.train, captions=mini_run.captions, out=tmp_path,
+                          backbone=mini_run.backbone, **PAIRS, eta=1e12, retries=1)  # fmt: skip
+    pairs.run(config)
+    failed = pd.read_csv(tmp_path / "failed.csv")
+    assert len(failed) == 4 and failed["failure"].str.startswith("diverged: ").all()
+    assert pd.read_csv(tmp_path / "metadata.csv").empty and not list(tmp_path.rglob("*.png"))
+    assert "4 of 4 samples failed; see failed.csv" in caplog.text
+    assert pd.read_csv(tmp_path / ".parts/PAIR_00000.csv")["retries"].tolist() == [1]
+
+
 def test_augmented_set_opens_as_an_image_folder(image_set, pair_set, tmp_path):
     datasets = pytest.importorskip("datasets")
     out = tmp_path / "augmented"
@@ -222,6 +233,35 @@ def test_maps_of_held_out_images_are_scored_and_drawn(mini_run, tmp_path):
     drawn = [row["panel"] for row in found["images"] if row["panel"]]
     assert len(drawn) == 2 and all((tmp_path / panel).is_file() for panel in drawn)
     assert len(list((tmp_path / "panels").iterdir())) == 2
+
+
+def test_maps_of_images_of_another_size_are_refused(mini_run, tmp_path):
+    from didgen.stages import prepare
+
+    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    config = maps.Config(manifest=tmp_path / "d/test.csv", captions=mini_run.captions,
+                         backbone=mini_run.backbone, out=tmp_path / "maps")  # fmt: skip
+    with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):
+        maps.run(config)
+
+
+def test_without_memory_the_knobs_are_named_and_finished_images_are_kept(
+    mini_run, tmp_path, monkeypatch
+):
+    from didgen.synthesis.didgen.sampler import DidgenSynthesizer
+
+    real, done = DidgenSynthesizer.synthesize, []
+
+    def synthesize(self, requests):
+        if done:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        done.append(1)
+        return real(self, requests)
+
+    monkeypatch.setattr(DidgenSynthesizer, "synthesize", synthesize)
+    with pytest.raises(ValueError, match="out of memory .*a smaller batch_size.*bfloat16"):
+        run_set(images, mini_run, tmp_path, **IMAGES)
+    assert len(list((tmp_path / ".parts").glob("*.csv"))) == 4
 
 
 def test_a_backbone_that_was_not_fine_tuned_is_refused(mini_run, tmp_path):

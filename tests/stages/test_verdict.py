@@ -29,16 +29,20 @@ def scores(dice: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"id": names, "lesion_id": names, "dice": dice, "iou": dice / (2 - dice)})
 
 
-def put(folder: Path, arm: str, seed: int, table: pd.DataFrame, val: float = 0.5) -> None:
+def put(
+    folder: Path, arm: str, seed: int, table: pd.DataFrame, val: float = 0.5, **more: object
+) -> None:
     """Write an arm's table and metrics.json; the name says how many synthetic images it has."""
     place = folder / arm / f"seed{seed}"
     write_csv(place / ("scores.csv" if "dice" in table else "predictions.csv"), table)
     made = (20 if arm.endswith("-0.5x") else 40) if arm.startswith(("synthetic", "prefix")) else 0
     told = {"n_train": 40 + made, "n_real": 40, "n_synthetic": made}
     told["synthetic_set"] = arm.split("-")[0] if made else None
-    write_json(place / "metrics.json", told | {"training": {"best_score": val}})
+    told |= {"model": MODEL, "settings": {"steps": 100, "image_size": None}, "n_val": 9}
+    write_json(place / "metrics.json", told | {"training": {"best_score": val}} | more)
 
 
+MODEL = {"name": "resnet10t", "weights": "hub, revision 1", "parameters": 5}
 LABELS = ["MEL"] * 12 + ["NV"] * 4
 BASE = [True] * 6 + [False] * 6 + [True] * 4
 
@@ -143,7 +147,7 @@ def test_missing_arms_and_seeds_are_named(results, tmp_path):
     with pytest.raises(VerdictError, match="found arms"):
         read_arms(tmp_path / "nowhere", "scores.csv")
     with pytest.raises(VerdictError, match=r"expected also \['duplicates'\]"):
-        judge(results, arms=("original", "duplicates", "synthetic"))
+        judge(results, classify_arms=("original", "duplicates", "synthetic"))
     with pytest.raises(VerdictError, match="treatment: found 'original'"):
         judge(results, treatment="original")
     (results / "segment" / "original" / "seed1" / "scores.csv").unlink()
@@ -151,6 +155,37 @@ def test_missing_arms_and_seeds_are_named(results, tmp_path):
         judge(results)
     with pytest.raises(VerdictError, match="at least one of them"):
         judge(results, classify=None, segment=None)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"model": MODEL | {"weights": "none"}}, "model.weights: found 'none', expected 'hub, re"),
+        ({"model": MODEL | {"name": "vgg16"}}, "model.name: found 'vgg16', expected 'resnet10t'"),
+        ({"settings": {"steps": 50, "image_size": None}}, "settings.steps: found 50, expected 100"),
+        ({"settings": {"steps": 100}}, None),
+        ({"settings": {"steps": 100, "image_size": 224}}, "image_size: found 224, expected None"),
+        ({"n_real": 39}, "n_real: found 39, expected 40"),
+        ({"n_val": 8}, "n_val: found 8, expected 9"),
+    ],
+)
+def test_arms_that_were_trained_in_another_way_are_refused(results, more, words):
+    """Otherwise weights that were out of reach for one arm would pass for an effect of images."""
+    table = scores(np.linspace(0.6, 0.9, 20))
+    put(results / "segment", "synthetic", 1, table, **more)
+    if words is None:
+        judge(results)
+        return
+    with pytest.raises(VerdictError, match=f"1 of 4 trainings differ.*synthetic/seed1 .*{words}"):
+        judge(results)
+
+
+def test_another_arithmetic_is_allowed_and_said(results, caplog):
+    table = scores(np.linspace(0.6, 0.9, 20))
+    training = {"best_score": 0.5, "precision": "bfloat16"}
+    put(results / "segment", "synthetic", 1, table, training=training)
+    judge(results)
+    assert "bfloat16" in caplog.text
 
 
 def test_results_without_metrics_are_refused(results):
@@ -202,10 +237,12 @@ def test_more_synthetic_arms_ask_for_a_stricter_correction(results):
     assert lead["treatment"] == "prefix"
 
 
-def test_segmentation_leaves_out_the_arms_that_balance_classes(results):
+def test_each_task_has_its_own_arms(results):
     for seed in (0, 1):
         put(results / "classify", "weighted", seed, predictions(BASE, LABELS))
-    found = judge(results, arms=("original", "weighted", "synthetic"))["tasks"]
+        put(results / "segment", "retired", seed, scores(np.linspace(0.6, 0.9, 20)))
+    both = ("original", "synthetic")
+    found = judge(results, classify_arms=(*both, "weighted"), segment_arms=both)["tasks"]
     assert list(found["classification"]["arms"]) == ["original", "synthetic", "weighted"]
     assert list(found["segmentation"]["arms"]) == ["original", "synthetic"]
 

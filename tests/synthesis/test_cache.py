@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from didgen.backbone.handle import Backbone
 from didgen.data.files import write_png
+from didgen.synthesis.didgen import cache as caching
 from didgen.synthesis.didgen.cache import TrainingItem, build_cache
 
 FIXED = ("An image of <lesion> on <skin>.", "")
@@ -61,6 +63,23 @@ def test_a_finished_cache_is_opened_memory_mapped_and_not_written_again(fresh, i
 
 def test_all_sizes_are_looked_at_before_anything_is_encoded(fresh, items, tmp_path):
     write_png(items[1].image, np.zeros((64, 60, 3), np.uint8))
-    with pytest.raises(ValueError, match="found 60x64 px, expected 64x64"):
+    told = r"b.png: found 60x64 px, expected 64x64 .*\(1 of 2 images\); set data.size"
+    with pytest.raises(ValueError, match=told):
         build_cache(fresh(), items, FIXED, tmp_path / "s")
     assert not list((tmp_path / "s").rglob("*.npy"))
+
+
+def test_large_images_are_encoded_fewer_at_once(fresh, items, tmp_path, monkeypatch):
+    backbone = fresh()
+    whole = build_cache(backbone, items, FIXED, tmp_path / "a")
+    seen, real = [], Backbone.encode_moments
+
+    def encode(self, images):
+        seen.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(Backbone, "encode_moments", encode)
+    monkeypatch.setattr(caching, "PIXELS", 64 * 64)
+    parts = build_cache(backbone, items, FIXED, tmp_path / "b")
+    assert seen == [1, 1]
+    np.testing.assert_allclose(parts.moments, whole.moments, atol=1e-2)

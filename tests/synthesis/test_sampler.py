@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from didgen.backbone.placeholder import add_placeholder_tokens
-from didgen.backbone.sampling import Divergence
+from didgen.backbone.sampling import Divergence, step_timesteps
 from didgen.backbone.tiny import MINIATURE, build
 from didgen.synthesis.didgen import sampler
 from didgen.synthesis.didgen.layouts import LayoutError
@@ -119,6 +119,32 @@ def test_every_option_makes_pairs_that_do_not_meet(backbone, change):
     assert all(made.image.shape == (128, 128, 3) for made in together)
     for first, second in zip(together, reversed(swapped), strict=True):
         assert np.abs(first.image.astype(int) - second.image.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("last_steps", [1, 2])
+def test_the_mask_is_read_at_the_true_last_step(backbone, monkeypatch, last_steps):
+    """Of four steps: the finished latents at timestep 0, and those at which the last one starts."""
+    made, read = [], []
+    real_sample, real_read = sampler.sample, sampler.annotate_latents
+
+    def sample(*given, **options):
+        trail = options["on_step"]
+        options["on_step"] = lambda *step: (made.append(step[2].clone()), trail(*step))
+        return real_sample(*given, **options)
+
+    def annotate(unet, latents, timesteps, *given, **options):
+        read.extend(zip(timesteps, latents, strict=True))
+        return real_read(unet, latents, timesteps, *given, **options)
+
+    monkeypatch.setattr(sampler, "sample", sample)
+    monkeypatch.setattr(sampler, "annotate_latents", annotate)
+    settings = {**QUICK, "steps": 4, "last_steps": last_steps}
+    DidgenSynthesizer(backbone, **settings).synthesize([request(0)])
+    last = step_timesteps(backbone, "ddim", 4)[-1]
+    expected = [(last, made[2]), (0, made[3])][-last_steps:]
+    assert [timestep for timestep, _ in read] == [timestep for timestep, _ in expected]
+    for (_, found), (_, wanted) in zip(read, expected, strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_masks_are_checked_before_anything_is_sampled(backbone, monkeypatch):

@@ -5,6 +5,8 @@ import signal
 import pytest
 import torch
 
+from didgen.backbone.reproducible import deterministic_kernels
+from didgen.synthesis.didgen import training
 from didgen.synthesis.didgen.checkpoint import BrokenState
 from didgen.synthesis.didgen.parallel import ALONE
 from didgen.synthesis.didgen.training import NonFiniteLoss, TrainingStopped, shares
@@ -94,14 +96,31 @@ def test_lora_trains_the_attention_alone_and_leaves_a_plain_model(train, fresh, 
     assert same(opened.unet.state_dict(), after)
 
 
-def test_lora_resumes_from_its_small_state(train, tmp_path):
+def test_lora_repeats_and_resumes_from_its_small_state(train, tmp_path):
     pytest.importorskip("peft")
+    straight, expected = train(lora_rank=2)
+    torch.rand(1)  # what an adapter starts from follows from the seed alone
     train(tmp_path / "s", lora_rank=2, steps=2)
     state = next((tmp_path / "s").glob("step-*"))
     assert (state / "unet.st").stat().st_size < 100_000
-    resumed, _ = train(tmp_path / "s", lora_rank=2)
-    # An adapter's start is drawn; what counts is that it is read back.
-    assert [s.step for s in resumed] == [1, 2, 3, 4]
+    resumed, found = train(tmp_path / "s", lora_rank=2)
+    assert numbers(resumed) == numbers(straight)
+    assert same(weights(found), weights(expected))
+
+
+def test_a_step_is_held_to_kernels_that_repeat(train, fresh):
+    """On a processor too, where every operation of a step has one: a GPU has the same ones."""
+    backbone, seen = fresh(), []
+
+    def see(*_):
+        seen.append(torch.is_deterministic_algorithms_warn_only_enabled())
+
+    backbone.unet.conv_out.register_forward_hook(see)
+    backbone.unet.conv_out.register_full_backward_hook(see)
+    with deterministic_kernels("cuda"):
+        curve, _ = train(backbone=backbone, steps=1)
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert seen == [False, False] and numbers(curve) == numbers(train(steps=1)[0])
 
 
 def test_the_loss_falls(train):
@@ -169,6 +188,21 @@ def test_without_memory_the_knobs_are_named(error):
     told = r"accumulation.*gradient_checkpointing.*batch_size"
     with pytest.raises(OutOfMemory, match=told), explain_no_memory():
         raise error
+
+
+def test_memory_that_runs_out_before_the_first_step_is_explained(train, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "build_optimizer", full)
+    with pytest.raises(OutOfMemory, match="finetune.accumulation"):
+        train()
+
+
+def test_the_knobs_may_be_those_of_another_stage():
+    told = r"out of memory \(MemoryError\). Buy more.$"
+    with pytest.raises(OutOfMemory, match=told), explain_no_memory("Buy more."):
+        raise MemoryError
 
 
 def test_other_errors_pass_as_they_are():

@@ -2,7 +2,12 @@ import pandas as pd
 import pytest
 
 from didgen.synthesis.didgen.training_settings import StepLoss
-from didgen.synthesis.didgen.watching import Watch, progress, validation_steps
+from didgen.synthesis.didgen.watching import (
+    NonFiniteValidation,
+    Watch,
+    progress,
+    validation_steps,
+)
 
 
 def test_validation_comes_first_at_intervals_and_last():
@@ -48,6 +53,18 @@ def test_validation_sees_the_network_at_rest(train, fresh, tmp_path):
     watch = Watch(tmp_path / "s", 2, lambda step: modes.append(backbone.unet.training) or {}, 1)
     train(tmp_path / "s", watch=watch, backbone=backbone, steps=2)
     assert modes == [False] * 3
+
+
+def test_a_validation_that_is_not_finite_stops_and_keeps_the_state(train, tmp_path):
+    def validate(step):
+        return {"loss_rec": 1.0, "score": float("nan") if step == 2 else 1.0}
+
+    watch = Watch(tmp_path / "s", 4, validate, 2)
+    told = "step 2: found score not finite; .*learning_rate"
+    with pytest.raises(NonFiniteValidation, match=told):
+        train(tmp_path / "s", watch=watch)
+    assert [path.name for path in (tmp_path / "s").glob("step-*")] == ["step-0000002"]
+    assert [row["step"] for row in watch.validations] == [0]
 
 
 def test_tensorboard_files_are_written(train, tmp_path):

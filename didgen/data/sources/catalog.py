@@ -48,6 +48,13 @@ class Archive:
         """Where the challenge offers the file, the current address first."""
         return tuple(f"{bucket}/{self.name}" for bucket in BUCKETS)
 
+    @property
+    def suffix(self) -> str:
+        """What the names of its images, masks or tables end in; licences and the like do not."""
+        if self.kind == "input":
+            return ".jpg"
+        return ".png" if self.task == "1" else ".csv"
+
 
 def _task1(split: str, kind: str, about_bytes: int, files: int, sha256: str) -> Archive:
     phase = PHASES[split]

@@ -16,7 +16,8 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif", ".ppm")
 )
 MASK_ENDINGS = ("_segmentation", "_mask")
-TABLE_SUFFIXES = frozenset((".csv", ".tab", ".tsv", ".txt", ".xlsx", ""))
+_NAMED_TABLES = frozenset((".csv", ".tab", ".tsv", ".txt", ".xlsx"))
+TABLE_SUFFIXES = _NAMED_TABLES | {""}
 _UNREADABLE = {
     ".dcm": CONVERT_DICOM,
     ".dicom": CONVERT_DICOM,
@@ -76,11 +77,13 @@ def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS)
     listing = Listing(folder)
     for path in sorted(_walk(folder)):
         suffix = path.suffix.lower()
-        if suffix in _UNREADABLE:
-            listing.unreadable.setdefault(suffix, []).append(path)
-        elif suffix in IMAGE_SUFFIXES:
+        if suffix in IMAGE_SUFFIXES:
             is_mask = path.stem.lower().endswith(mask_endings)
             (listing.masks if is_mask else listing.images).append(path)
+        elif suffix in _UNREADABLE:
+            listing.unreadable.setdefault(suffix, []).append(path)
+        elif suffix not in _NAMED_TABLES and _is_dicom(path):
+            listing.unreadable.setdefault(".dcm", []).append(path)
         elif suffix in TABLE_SUFFIXES:
             listing.tables.append(path)
         else:
@@ -102,6 +105,15 @@ def _walk(folder: Path) -> list[Path]:
             files += [Path(place, name) for name in names if _visible(name)]
         seen.add(real)
     return files
+
+
+def _is_dicom(path: Path) -> bool:
+    """Scanners write DICOM without an extension, or with a piece of a number as one."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _visible(name: str) -> bool:

@@ -30,8 +30,8 @@ def own_records(
     such an image is kept for its mask, or marked as excluded, counted in the log. File names are
     relative to the table's folder.
     Raises: `SourceError`, with counts, when the table is missing, lacks a column, repeats an id,
-    names unknown labels, unknown splits or files that are not there, uses a mask for two images, or
-    gives a row neither a label nor a mask.
+    names unknown labels, unknown splits or files that are not there, uses a mask for two images,
+    gives a lesion to two patients, or a row neither a label nor a mask.
     """
     table = Path(table)
     if not table.is_file():
@@ -39,6 +39,7 @@ def own_records(
     frame = _fields(read_table(table), columns or {}, table)
     check_ids(frame["id"], table)
     frame["split"] = split_names(frame["split"], frame["id"], table)
+    _check_lesions(frame, table)
     frame = _classes(frame, labels or {}, str(table))
     _check_files(frame[frame["excluded"] == ""], table)
     return [
@@ -78,8 +79,16 @@ def folder_records(
         raise SourceError(
             f"{folder}: no images; expected {folder.name}/CLASS/*.jpg or *.png, with CLASS one of "
             f"{', '.join(CLASSES)}; found {len(listing.masks)} masks and "
-            f"{sum(listing.others.values())} other files"
+            f"{sum(listing.others.values()) + len(listing.tables)} other files"
         )
+    if listing.tables:
+        LOGGER.info(
+            "%s: %d tables or files without extension left aside (%s): here folders name the "
+            "classes; a table is read by data.source: table",
+            folder, len(listing.tables),
+            ", ".join(str(path.relative_to(folder)) for path in listing.tables[:3])
+            + ", ..." * (len(listing.tables) > 3),
+        )  # fmt: skip
     masks = _beside(listing.images, listing.masks, folder)
     rows = []
     for path in listing.images:
@@ -168,6 +177,18 @@ def _classes(frame: pd.DataFrame, labels: Mapping[str, str | None], where: str) 
 
 def _counts(words: pd.Series) -> str:
     return ", ".join(f"{word} {n}" for word, n in Counter(words).most_common(8))
+
+
+def _check_lesions(frame: pd.DataFrame, table: Path) -> None:
+    """Refuse lesions that several patients have: counted anew for each, they would join them."""
+    known = frame[(frame["lesion_id"] != "") & (frame["patient_id"] != "")]
+    patients = known.groupby("lesion_id")["patient_id"].nunique()
+    refuse(
+        patients[patients > 1].index,
+        f"{table}: lesion_id of more than one patient",
+        "give each lesion an id that no other patient's has, such as PATIENT_LESION",
+        "lesions",
+    )
 
 
 def _check_files(frame: pd.DataFrame, table: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from didgen.data import archives
 from didgen.data.archives import ArchiveError
@@ -32,8 +33,19 @@ class Photograph:
     def fitted(self, size: int, fit: Fit, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         """The uint8 image (size, size, 3) and the bool mask (size, size) or None.
 
-        `name` is the mask's in messages. Raises: `SourceError` when no lesion pixel is left.
+        `name` is the mask's in messages. Raises: `SourceError` when no lesion pixel is left, or
+        `pad` makes more pixels of a long photograph than Pillow holds for safe.
         """
+        try:
+            return self._square(size, fit, name)
+        except Image.DecompressionBombError as error:
+            height, width = self.image.shape[:2]
+            raise SourceError(
+                f"{name}: found {width}x{height} pixels, too many to be made square by '{fit}' "
+                f"({error}); scale the photograph down, or use data.fit: crop or squash"
+            ) from error
+
+    def _square(self, size: int, fit: Fit, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         mask = None if self.mask is None else fit_mask(self.mask, size, fit)
         if mask is not None and not mask.any():
             raise SourceError(

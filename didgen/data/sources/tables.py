@@ -1,5 +1,7 @@
 """Tables of metadata: read as text whatever their separator, checked, faults counted."""
 
+import csv
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +9,11 @@ import pandas as pd
 
 from didgen.data.sources.records import SourceError
 
+# File systems take 255 bytes for a name, ending included.
+LONGEST_ID = 200
+_NO_TABLE = (
+    OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError,
+)  # fmt: skip
 SPLIT_NAMES = {
     "": "", "train": "train", "training": "train", "val": "val", "valid": "val",
     "validation": "val", "test": "test", "testing": "test",
@@ -24,26 +31,53 @@ def refuse(offenders: Iterable[object], what: str, remedy: str, noun: str = "row
 def read_table(path: Path) -> pd.DataFrame:
     """Every cell as text without blanks around it, "" where absent; comma, tab or semicolon.
 
-    Raises: `SourceError` when the file is missing, is not UTF-8 text, is empty, or is no table.
+    Raises: `SourceError` when the file is missing, is not UTF-8 text, is empty, is no table, names
+    two columns alike, or has rows of more cells than names.
     """
     try:
-        head = path.open(encoding="utf-8-sig").readline()
+        with path.open(encoding="utf-8-sig") as stream:
+            head = stream.readline()
         separator = max(",\t;", key=head.count)
-        frame = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-            index_col=False, on_bad_lines="error",
-        )  # fmt: skip
+        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+                index_col=False, on_bad_lines="error",
+            )  # fmt: skip
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such table; correct the path") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except _NO_TABLE as error:
         raise SourceError(
             f"{path}: cannot be read as a table ({str(error).strip()}); expected a CSV in UTF-8 "
             "with a line of column names"
         ) from error
+    if told:
+        # Where the first row has more cells than there are names, pandas cuts all rows.
+        _refuse_longer_rows(path, separator, len(names))
+    repeated = {name for name in names if name and names.count(name) > 1}
+    refuse(
+        sorted(repeated),
+        f"{path}: column names that occur more than once",
+        "rename or remove all but one of each",
+        "names",
+    )
     frame.columns = [str(name).strip() for name in frame.columns]
     if frame.empty:
         raise SourceError(f"{path}: no rows under the column names; expected one row an image")
     return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def _refuse_longer_rows(path: Path, separator: str, width: int) -> None:
+    """Refuse rows with words beyond the last column; bare separators at the end are no fault."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.reader(stream, delimiter=separator)
+        longer = [f"line {rows.line_num}" for row in rows if any(map(str.strip, row[width:]))]
+    refuse(
+        longer,
+        f"{path}: rows of more cells than the {width} column names",
+        "name every column, and put quotes around text that holds a separator",
+    )
 
 
 def pick_columns(
@@ -100,6 +134,9 @@ def one_hot(frame: pd.DataFrame, codes: Sequence[str], where: object) -> pd.Seri
 
 def check_ids(ids: pd.Series, where: object) -> None:
     """Raise `SourceError`, with counts, for ids that are empty, repeat or cannot be file names."""
+    long = ids[ids.str.len() > LONGEST_ID]
+    remedy = "shorten them: ids become file names"
+    refuse(long.str[:20] + "...", f"{where}: ids of more than {LONGEST_ID} characters", remedy)
     refuse(
         [f"line {line + 2}" for line in ids.index[ids == ""]],
         f"{where}: empty id",

@@ -69,8 +69,8 @@ def _sets(path: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
                 "tables": [_space_table(path, space, level) for space in spaces.values()],
                 "refused": {
                     measure: str(why)
-                    for space in spaces.values()
-                    for measure, why in (space.get("refused") or {}).items()
+                    for part in (*spaces.values(), own.get("pairs") or {})
+                    for measure, why in (part.get("refused") or {}).items()
                 },
                 "diversity": _diversity(path, own.get("pairs"), level),
             }

@@ -1,5 +1,6 @@
 """Results: every measure of every arm over the seeds, recall of each class, confusions."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,22 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, An
             for key, value in _numbers(numbers).items():
                 rows = per_class.setdefault(_words(key), {}).setdefault(_class_name(code), {})
                 rows.setdefault(trial.arm, []).append(value)
-    metric = str(decided.get("metric", "")).lower()
-    leading = next((name for name in measures if name.lower() == metric), "")
+    metric = set(str(decided.get("metric", "")).lower().split())
+    # "macro F1" decides in the row "F1, macro".
+    leading = next(
+        (name for name in measures if set(re.findall(r"[\w-]+", name.lower())) == metric), ""
+    )
     by_class = {
-        name: arms_table(f"{name.capitalize()} of each class", "class", rows, arms)
+        name: arms_table(f"{name[0].upper()}{name[1:]} of each class", "class", rows, arms)
         for name, rows in per_class.items()
     }
     caption = f"{task.capitalize()} on the test split"
+    note = ". ".join(filter(None, (_decision(decided), _averaging(done[0].metrics["test"]))))
     if len(arms) > 2:
         lead = [str(decided.get("treatment", ""))]
-        first = measures_table(caption, measures, arms, lead, _decision(decided))
+        first = measures_table(caption, measures, arms, lead, note)
     else:
-        first = arms_table(caption, "measure", measures, arms, leading, _decision(decided))
+        first = arms_table(caption, "measure", measures, arms, leading, note)
     seeds = {arm: [trial.seed for trial in done if trial.arm == arm] for arm in arms}
     return {
         "name": task,
@@ -98,7 +103,16 @@ def _numbers(owner: dict[str, Any]) -> dict[str, float]:
 
 
 def _words(key: str) -> str:
-    known = {"auroc": "AUROC", "f1": "F1", "ece": "calibration error", "iou": "IoU", "dice": "Dice"}
+    known = {
+        "auroc": "AUROC", "f1": "F1", "ece": "calibration error (ECE)", "iou": "IoU",
+        "dice": "Dice", "hd95": "HD95 in px",
+    }  # fmt: skip
+    whole = {
+        "threshold_jaccard": "Jaccard, below 0.65 counted as 0",
+        "hd95_median": "HD95 in px, median over images",
+    }
+    if key in whole:
+        return whole[key]
     if key.endswith("_sd"):
         return f"{_words(key.removesuffix('_sd'))}, sd over images"
     return " ".join(known.get(word, word) for word in key.split("_"))
@@ -121,6 +135,14 @@ def _decision(decided: dict[str, Any]) -> str:
         f"{decided.get('best_control', 'original')}: "
         f"{level} interval of the difference {low} to {high}, {told}"
     )
+
+
+def _averaging(test: dict[str, Any]) -> str:
+    """What the averages are over, as the stage that computed them says it."""
+    told = test.get("averaging")
+    if isinstance(told, dict):
+        return "; ".join(f"{_words(str(key))}: {words}" for key, words in told.items())
+    return f"Averages: {told}; {test['empty_masks']}" if told and "empty_masks" in test else ""
 
 
 def _model(trial: Trial) -> str:

@@ -8,7 +8,7 @@ N rows of mirror images follow.
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from didgen.data.images import read_image, read_mask
 from didgen.data.progress import track
 
 LOGGER = logging.getLogger(__name__)
+# Encoded at once: prompts or images, and of large images no more than four of 512x512, each of
+# which takes the autoencoder half a gigabyte and more.
+BATCH, PIXELS = 16, 4 * 512**2
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,6 @@ def build_cache(
     fixed_prompts: Sequence[str],
     folder: Path,
     resolution: int = 16,
-    batch_size: int = 16,
     flips: bool = False,
 ) -> TrainingCache:
     """Encode all images and prompts once; a finished cache in `folder` is opened again.
@@ -79,10 +81,11 @@ def build_cache(
     key = _key(backbone, items, prompts, resolution, flips)
     folder = folder / f"cache-{key}"
     if not (folder / "embeddings.npy").is_file():
-        _check_sizes(items, backbone.image_size)
+        check_sizes((item.image for item in items), backbone.image_size)
         _write_masks(items, backbone.image_size, resolution, folder, flips)
-        _write_moments(backbone, items, folder, batch_size, flips)
-        _write_embeddings(backbone, prompts, folder, batch_size)
+        together = max(1, min(BATCH, PIXELS // backbone.image_size**2))
+        _write_moments(backbone, items, folder, together, flips)
+        _write_embeddings(backbone, prompts, folder, BATCH)
     return TrainingCache(
         images=len(items),
         moments=np.load(folder / "moments.npy", mmap_mode="r"),
@@ -116,19 +119,27 @@ def _key(
     return digest.hexdigest()[:16]
 
 
-def _check_sizes(items: Sequence[TrainingItem], size: int) -> None:
-    """Look at all headers before the hours of encoding."""
-    for item in items:
+def check_sizes(paths: Iterable[Path], size: int) -> None:
+    """Look at the headers of all images before hours of work on them.
+
+    Raises: `ValueError` when any is not of the backbone's size, px.
+    """
+    wrong, count = [], 0
+    for path in paths:
+        count += 1
         try:
-            with Image.open(item.image) as opened:
-                width, height = opened.size
+            with Image.open(path) as opened:
+                found = opened.size
         except (OSError, SyntaxError):
             continue  # reading it in earnest says what is wrong
-        if (width, height) != (size, size):
-            raise ValueError(
-                f"{item.image}: found {width}x{height} px, expected {size}x{size} "
-                "as the backbone works at; set data.size accordingly and prepare again"
-            )
+        if found != (size, size):
+            wrong.append(f"{path}: found {found[0]}x{found[1]} px")
+    if wrong:
+        raise ValueError(
+            f"{wrong[0]}, expected {size}x{size} as the backbone works at ({len(wrong)} of {count} "
+            "images); set data.size accordingly and prepare again, or fine-tune with "
+            "finetune.image_size"
+        )
 
 
 def _read_batch(items: Sequence[TrainingItem]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from didgen.attention.recorder import AttentionRecorder
 from didgen.backbone.handle import Backbone
 from didgen.backbone.precision import autocast
+from didgen.backbone.reproducible import strict_kernels
 from didgen.synthesis.didgen.batches import Batch, Draws, assemble, draw
 from didgen.synthesis.didgen.cache import TrainingCache
 from didgen.synthesis.didgen.checkpoint import resume_state, save_state
@@ -85,9 +86,24 @@ def finetune(
 
     `positions` are those of `<lesion>` and `<skin>` in every prompt but the empty one; `state` is
     a folder that belongs to this run alone. Raises: `NonFiniteLoss`, `TrainingStopped`,
-    `OutOfMemory`, `MissingPackage`, `BrokenState`, `ValueError` for a batch that cannot be shared.
+    `OutOfMemory`, `MissingPackage`, `BrokenState`, `NoDeterministicKernel`, `ValueError` for a
+    batch that cannot be shared.
     """
     check_shares(settings, team.size)
+    with explain_no_memory():
+        return _finetune(backbone, cache, positions, prefix, settings, state, team, watch)
+
+
+def _finetune(
+    backbone: Backbone,
+    cache: TrainingCache,
+    positions: tuple[int, int],
+    prefix: str,
+    settings: TrainingSettings,
+    state: Path,
+    team: Team,
+    watch: Watch | None,
+) -> list[StepLoss]:
     prepare_unet(backbone.unet, settings)
     module = team.wrap(backbone.unet)
     unet = module if team.sharded else backbone.unet
@@ -103,7 +119,7 @@ def finetune(
     )
     if team.rank == 0 and watch is None:
         watch = Watch(state, settings.steps)
-    with explain_no_memory(), _stop_on_sigterm() as asked, watch or contextlib.nullcontext():
+    with _stop_on_sigterm() as asked, watch or contextlib.nullcontext():
         _loop(run, curve, average, state, watch, asked)
     if average is not None:
         average.swap()
@@ -187,7 +203,7 @@ def _step(run: Run, step: int, started: float) -> StepLoss:
     found: Tensor | float = 0.0
     for number, part in enumerate(parts, 1):
         adding = team.only_adding(run.module) if number < len(parts) else contextlib.nullcontext()
-        with adding:
+        with adding, strict_kernels():
             batch = assemble(run.backbone, run.cache, draws, part)
             losses = _losses(run, batch, draws)
             # Processes average their gradients, and here the parts' are to be added up.

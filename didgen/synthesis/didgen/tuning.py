@@ -14,10 +14,18 @@ from didgen.synthesis.didgen.training_settings import TrainingSettings
 LOGGER = logging.getLogger(__name__)
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_FINETUNE_NEEDS_LESS = (
+    "What needs less, the mildest first: finetune.accumulation: 2, 4, ... (the same result in "
+    "more, smaller passes), finetune.gradient_checkpointing: true (a third slower), "
+    "finetune.precision: bfloat16, finetune.optimizer: adamw8bit (GPU), finetune.lora_rank: 16 "
+    "(trains adapters only), a smaller finetune.batch_size. The last saved state is kept; these "
+    "change nothing of it but for lora_rank, precision, optimizer and batch_size, with which "
+    "training starts anew"
+)
 
 
 class OutOfMemory(ValueError):
-    """Training does not fit into memory; the message says which settings need less."""
+    """The work does not fit into memory; the message says which settings need less."""
 
 
 class MissingPackage(ValueError):
@@ -31,7 +39,7 @@ def prepare_unet(unet: nn.Module, settings: TrainingSettings) -> list[nn.Paramet
     """
     unet.requires_grad_(settings.lora_rank == 0).train()
     if settings.lora_rank:
-        add_lora(unet, settings.lora_rank)
+        add_lora(unet, settings.lora_rank, settings.seed)
     if settings.channels_last:
         unet.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
@@ -56,8 +64,10 @@ def finish_unet(unet: nn.Module, settings: TrainingSettings) -> None:
     unet.requires_grad_(False).eval()
 
 
-def add_lora(unet: nn.Module, rank: int) -> None:
+def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     """Low-rank adapters on the projections of every attention layer; all else is frozen.
+
+    What they start from is drawn with the seed.
 
     Raises: MissingPackage without the package peft.
     """
@@ -68,7 +78,10 @@ def add_lora(unet: nn.Module, rank: int) -> None:
             "finetune.lora_rank needs the package peft: `pip install peft`, or set it to 0"
         ) from error
     # As many as the rank: an update's scale does not depend on it.
-    unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS))
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(config)
 
 
 def compile_blocks(unet: nn.Module) -> None:
@@ -140,8 +153,11 @@ class Average:
 
 
 @contextlib.contextmanager
-def explain_no_memory() -> Iterator[None]:
-    """Say which settings help when memory runs out. Raises: OutOfMemory."""
+def explain_no_memory(needs_less: str = _FINETUNE_NEEDS_LESS) -> Iterator[None]:
+    """Say which settings help when memory runs out, those of the fine-tuning or those given.
+
+    Raises: OutOfMemory.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -151,10 +167,5 @@ def explain_no_memory() -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"out of memory ({str(error).strip().splitlines()[0] if str(error) else 'MemoryError'})"
-            ". What needs less, the mildest first: finetune.accumulation: 2, 4, ... (the same "
-            "result in more, smaller passes), finetune.gradient_checkpointing: true (a third "
-            "slower), finetune.precision: bfloat16, finetune.optimizer: adamw8bit (GPU), "
-            "finetune.lora_rank: 16 (trains adapters only), a smaller finetune.batch_size. The "
-            "last saved state is kept; these change nothing of it but for lora_rank, precision, "
-            "optimizer and batch_size, with which training starts anew"
+            f". {needs_less}"
         ) from error

@@ -1,6 +1,7 @@
 """Watching a fine-tuning: a line of progress, a CSV that grows, TensorBoard, validation."""
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -19,6 +20,11 @@ from didgen.synthesis.didgen.tuning import MissingPackage
 LOGGER = logging.getLogger(__name__)
 # Seconds between lines in a log, and steps that a line's losses are the mean of.
 _EVERY, _RECENT = 10.0, 25
+
+
+class NonFiniteValidation(ValueError):
+    """A validation gave NaN or an infinite number; the last saved state is kept."""
+
 
 # Of a step: numbers by name, among them "step".
 Validate = Callable[[int], dict[str, float]]
@@ -108,12 +114,19 @@ class Watch:
         return step in self._due and all(row["step"] != step for row in self.validations)
 
     def look(self, step: int, unet: nn.Module) -> None:
-        """Validate with the weights that the UNet has now."""
+        """Validate with the weights that the UNet has now. Raises: NonFiniteValidation."""
         started = time.monotonic()
         training = unet.training
         unet.eval()
         row = {"step": step, **self.validate(step)}
         unet.train(training)
+        broken = [name for name, value in row.items() if not math.isfinite(value)]
+        if broken:
+            raise NonFiniteValidation(
+                f"validation after step {step}: found {', '.join(broken)} not finite; the last "
+                "saved state is kept. At step 0 the backbone's own weights are broken: fetch it "
+                "again; later, lower finetune.learning_rate and delete the state to start anew"
+            )
         self.validations.append(row)
         write_json(self.folder / "validation.json", self.validations)
         told = ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "step")

@@ -1,0 +1,67 @@
+"""Further synthetic sets, such as another run's or a baseline's: each is an arm of its own name."""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from didgen.data.settings import Section
+from didgen.downstream.arms import ArmError, Task, of_task, parse_arm
+
+OWN = "synthetic"
+
+
+class SyntheticSet(Section):
+    """Where a set lies and what it can teach."""
+
+    metadata: str = Field(
+        description="metadata.csv of the set, with the columns that this run's augmented set has"
+    )
+    tasks: tuple[Task, ...] = Field(
+        ("classification", "segmentation"),
+        min_length=1,
+        description="classification if its images have labels, segmentation if they have masks",
+    )
+
+
+def tasks_of(sets: Mapping[str, SyntheticSet]) -> dict[str, tuple[Task, ...]]:
+    """The tasks of each set, as `of_task` takes them."""
+    return {name: own.tasks for name, own in sets.items()}
+
+
+def check_sets(
+    arms: Sequence[str], sets: Mapping[str, SyntheticSet], treatment: str, tasks: Sequence[Task]
+) -> None:
+    """Raises: ValueError unless arms and sets name each other, and all tasks have the treatment."""
+    for name in sets:
+        if name == OWN or not _is_a_set(name):
+            raise ValueError(
+                f"sets: found the name {name!r}, expected lower-case letters, digits and _, not a "
+                f"control's name and not `{OWN}`, which is this run's own set"
+            )
+    named = {parse_arm(arm).set_name for arm in arms} - {None}
+    unknown, idle = sorted(named - set(sets) - {OWN}), sorted(set(sets) - named)
+    if unknown:
+        raise ValueError(
+            f"arms: found the synthetic sets {unknown}, which `sets` does not name, expected "
+            f"{sorted({OWN, *sets})}; add them to `sets` with their metadata.csv"
+        )
+    if idle:
+        raise ValueError(f"sets: found {idle}, which no arm names; add them to `arms`")
+    if parse_arm(treatment).set_name is None:
+        raise ValueError(
+            f"verdict.treatment: found {treatment!r}, a control, expected an arm with synthetic "
+            "images"
+        )
+    for task in tasks:
+        if treatment not in of_task(arms, task, tasks_of(sets)):
+            raise ValueError(
+                f"verdict.treatment: found {treatment!r}, whose set has nothing for {task}, "
+                "expected an arm with something for every task; change it, `sets` or `data.tasks`"
+            )
+
+
+def _is_a_set(name: str) -> bool:
+    try:
+        return parse_arm(name).set_name == name
+    except ArmError:
+        return False
