@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from didgen.data.settings import Section
 from didgen.downstream.arms import DEFAULT_ARMS, parse_arm
+from didgen.downstream.sets import SyntheticSet, check_sets
 from didgen.stages.augment import Settings as AugmentSettings
 from didgen.stages.caption import Settings as CaptionSettings
 from didgen.stages.classify import Settings as ClassifySettings
@@ -39,8 +40,13 @@ class RunConfig(Section):
     arms: tuple[str, ...] = Field(
         DEFAULT_ARMS,
         description="what networks are trained on, each for every seed: `original`, the controls "
-        "`classic`, `duplicates`, `oversampled`, `weighted`, and `synthetic`; with a ratio, as in "
-        "`synthetic-0.5x`, for a dose-response curve",
+        "`classic`, `duplicates`, `oversampled`, `weighted`, `synthetic`, and the names in `sets`; "
+        "with a ratio, as in `synthetic-0.5x`, for a dose-response curve",
+    )
+    sets: dict[str, SyntheticSet] = Field(
+        {},
+        description="further synthetic sets, such as another run's or a baseline's, each under a "
+        "name that `arms` takes; each has these keys",
     )
     shards: int = Field(1, ge=1, le=1000, description="parallel jobs for `images` and for `pairs`")
     data: PrepareSettings = Field(PrepareSettings(), description="source, size and splits")
@@ -115,4 +121,5 @@ class RunConfig(Section):
                 "verdict.treatment with the controls, and what is kept needs a network of "
                 "`original`"
             )
+        check_sets(names, self.sets, self.verdict.treatment, self.data.tasks)
         return self

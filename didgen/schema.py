@@ -72,7 +72,9 @@ def key_reference() -> str:
     for name, node in sections.items():
         text = node["description"]
         lines += ["", f"## `{name}`", "", f"{text[0].upper()}{text[1:]}."]
-        keys = node.get("properties", {})
+        # Of a mapping from names: what each named entry holds.
+        entry = node.get("additionalProperties") or {}
+        keys = node.get("properties") or entry.get("properties", {})
         lines += ["", *_table(keys)] if keys else ["", "No keys."]
     return "\n".join(lines) + "\n"
 

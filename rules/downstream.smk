@@ -102,7 +102,9 @@ rule verdict:
     input:
         classify=for_task(
             "classification",
-            expand(f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=ARMS, seed=SEEDS),
+            expand(
+                f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=CLASSIFY_ARMS, seed=SEEDS
+            ),
         ),
         segment=for_task(
             "segmentation",
@@ -146,7 +148,7 @@ rule verdict:
         run=config["run"],
         seeds=SEEDS,
         classify=flag("--classify", for_task("classification", f"{RUN}/classify")),
-        classify_arms=flag("--classify-arms", for_task("classification", ARMS)),
+        classify_arms=flag("--classify-arms", for_task("classification", CLASSIFY_ARMS)),
         segment=flag("--segment", for_task("segmentation", f"{RUN}/segment")),
         segment_arms=flag("--segment-arms", for_task("segmentation", SEGMENT_ARMS)),
         tables=lambda wildcards, output: folder(output.config),

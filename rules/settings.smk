@@ -134,14 +134,26 @@ def published_models():
     keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
     models = {key: config["caption"][key] for key in keys if key in config["caption"]}
     models |= {key: config["finetune"][key] for key in ("backbone", "revision")}
-    downstream = (config["classify"], config["segment"])
-    published = {part["model"] for part in downstream if part.get("weights") == "hub"}
+    classify, segment = config["classify"], config["segment"]
+    # Of a segmenter its encoder is published; two bring their own, one of them unpublished.
+    own = {"xbound-former": "pvt_v2_b2", "dcsau-net": None}
+    encoder = own.get(segment["model"], segment["encoder"])
+    named = ((classify, classify["model"]), (segment, encoder))
+    published = {name for part, name in named if name and part["weights"] == "hub"}
     return json.dumps(models | {"networks": sorted(published)}, sort_keys=True)
 
 
 def synthetic_data(wildcards):
-    """The synthetic images that an arm adds, or whose number its copies of real ones match."""
-    return rules.augment.output.metadata if parse_arm(wildcards.arm).needs_synthetic else []
+    """The synthetic images that an arm adds, or whose number its copies of real ones match.
+
+    Copies match the set of the arm that the verdict is about.
+    """
+    arm = parse_arm(wildcards.arm)
+    if not arm.needs_synthetic:
+        return []
+    name = arm.set_name or parse_arm(config["verdict"]["treatment"]).set_name
+    own = config["sets"].get(name)
+    return rules.augment.output.metadata if own is None else own["metadata"]
 
 
 def command_prefix():
@@ -175,6 +187,8 @@ from didgen.revision import revision
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
 ARMS = config["arms"]
-SEGMENT_ARMS = of_task(ARMS, "segmentation")
+TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()}
+CLASSIFY_ARMS = of_task(ARMS, "classification", TASKS_OF_SETS)
+SEGMENT_ARMS = of_task(ARMS, "segmentation", TASKS_OF_SETS)
 
 shell.prefix(command_prefix())

@@ -65,6 +65,8 @@ def test_the_paper_is_configured_as_printed():
         ({"pairs": {"count": 0}}, "greater than or equal to 1"),
         ({"seeds": [1, 1]}, "different numbers"),
         ({"run": "../x"}, "pattern"),
+        ({"arms": ["original", "synthetic", "prefx"]}, "which `sets` does not name"),
+        ({"sets": {"prefix": {"metadata": "a.csv"}}}, "which no arm names"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, expected):

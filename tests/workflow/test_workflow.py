@@ -103,3 +103,25 @@ def test_workflow_files_are_formatted(module) -> None:
 def test_snakemake_finds_nothing_to_improve(module) -> None:
     done = module(["snakemake", "--lint"], ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_further_sets_are_arms_and_need_no_synthesis(tmp_path: Path, snakemake, jobs) -> None:
+    """One with masks and one without; the copies match the set that the verdict is about."""
+    sets = {"prefix": {"metadata": "a.csv"}, "gan": {"metadata": "b.csv"}}
+    sets["gan"]["tasks"] = ["classification"]
+    for own in sets.values():
+        (tmp_path / own["metadata"]).touch()
+    arms = ["original", "duplicates", "prefix", "gan"]
+    config = {"seeds": [0], "arms": arms, "sets": sets, "verdict": {"treatment": "prefix"}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(tmp_path, "-n", "-p", "verdict", "--configfile", "c.yaml")
+    assert done.returncode == 0, done.stdout
+    counts = {"prepare": 1, "train_classifier": 4, "train_segmenter": 3, "verdict": 1}
+    assert jobs(done.stdout) == counts
+    assert "--classify-arms original duplicates prefix gan --segment" in done.stdout
+    assert "--segment-arms original duplicates prefix --seeds 0" in done.stdout
+    commands = [line for line in done.stdout.splitlines() if "didgen classify" in line]
+    added = {arm: "a.csv" for arm in ("duplicates", "prefix")} | {"gan": "b.csv"}
+    for arm, file in added.items():
+        (command,) = (line for line in commands if f"--arm {arm} " in line)
+        assert f"--synthetic {file} " in command
