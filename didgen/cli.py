@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in STAGES + TOOLS:
         _parser().error(f"no stage named {name!r}; stages are {', '.join(STAGES + TOOLS)}")
+    # SLURM ends jobs with SIGTERM, which the shell around a stage has it ignore; as an exit it
+    # runs every clean-up on its way out. Before the stage's imports, which may take seconds.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _start_logging(name)
     stage = _module(name)
     try:
         config = read_config(stage.Config, _stage_parser(name, stage), rest)
-        # SLURM ends jobs with SIGTERM; as an exit it runs every clean-up on its way out.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         stage.run(config)
     except ValidationError as error:
         LOGGER.error("%s: wrong settings\n%s", name, explain(error))

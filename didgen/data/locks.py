@@ -14,6 +14,7 @@ from typing import IO
 LOGGER = logging.getLogger(__name__)
 # Held until the process ends.
 _HELD: list[IO[str]] = []
+UNKNOWN = "?"
 
 
 @contextlib.contextmanager
@@ -32,32 +33,53 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
             LOGGER.warning("%s: another process is at work there; waiting for its end", folder)
             fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError as error:
-            LOGGER.debug("%s: no locks on this file system (%s)", folder, error)
+            LOGGER.warning(
+                "%s: this file system has no locks (%s); make sure that no other job of this run "
+                "is left",
+                folder,
+                error,
+            )
         yield
 
 
 def own_run(directory: Path | str) -> bool:
-    """Make this process the one that runs snakemake's jobs, and drop the lock of a killed one.
+    """Make this process one that runs snakemake's jobs, and drop the locks of a killed one.
 
-    `directory`: snakemake's own, `.snakemake`. False, and nothing is done, while another process
-    of this kind lives, or where the file system has no locks. A lock left on another machine is
-    kept too: there may be file systems whose locks end at a machine's borders.
+    `directory`: snakemake's own, `.snakemake`. False, and no lock is dropped, while another run
+    in this directory lives, or where the file system has no locks. A lock left on another machine
+    is kept too, however often it is tried: there may be file systems whose locks end at a
+    machine's borders.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     stream = (directory / "run.lock").open("a+", encoding="utf-8")
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = _alone(stream)
+        # Shared from here on: the next run in this directory sees that one is alive.
+        fcntl.flock(stream, fcntl.LOCK_SH)
     except OSError:
         stream.close()
         return False
     _HELD.append(stream)
     stream.seek(0)
-    here = socket.gethostname()
-    if stream.read() == here:
-        for left in (directory / "locks").glob("*.lock"):
-            left.unlink(missing_ok=True)
+    hosts, here = set(stream.read().split()), socket.gethostname()
+    left = list((directory / "locks").glob("*.lock"))
+    if alone and hosts == {here}:
+        for lock in left:
+            lock.unlink(missing_ok=True)
+        left = []
+    # Whose locks are left: of this machine alone, or of others and of unknown origin too.
+    hosts = {here} if alone and not left else hosts | {here} | (set() if hosts else {UNKNOWN})
     stream.truncate(0)
-    stream.write(here)
+    stream.write(" ".join(sorted(hosts)))
     stream.flush()
+    return alone
+
+
+def _alone(stream: IO[str]) -> bool:
+    """Take the lock for this process alone, if no other one holds it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True

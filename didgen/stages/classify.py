@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
@@ -66,15 +66,23 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
+    from didgen.data.locks import sole_writer
+    from didgen.stages.judging import load_arm
+
+    frames, counts = load_arm(config, "label")
+    with sole_writer(config.out):  # a killed launcher may have left this training behind
+        _train(config, frames, counts)
+
+
+def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
     from didgen.backbone.precision import default_device
     from didgen.downstream.classic import classic
     from didgen.downstream.classifiers import build_classifier
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
-    from didgen.stages.judging import finish_state, grid_of, load_arm, state_folder, write_results
+    from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
-    frames, counts = load_arm(config, "label")
     state = state_folder(config, frames)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])

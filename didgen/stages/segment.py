@@ -85,15 +85,23 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, an unknown encoder or weights of another; `TrainingStopped`.
     """
+    from didgen.data.locks import sole_writer
+    from didgen.stages.judging import load_arm
+
+    frames, counts = load_arm(config, "mask")
+    with sole_writer(config.out):  # a killed launcher may have left this training behind
+        _train(config, frames, counts)
+
+
+def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
     from didgen.backbone.precision import default_device
     from didgen.downstream.classic import classic
     from didgen.downstream.datasets import build, keep_in_memory
     from didgen.downstream.saved import SegmenterCard, save_segmenter
     from didgen.downstream.segmenters import build_segmenter, segmentation_loss
     from didgen.downstream.training import predict, seeded, train
-    from didgen.stages.judging import finish_state, grid_of, load_arm, state_folder, write_results
+    from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
-    frames, counts = load_arm(config, "mask")
     state = state_folder(config, frames)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
     keep_in_memory(list(sets.values()), config.memory_gb)

@@ -57,6 +57,7 @@ def test_the_lock_of_a_killed_run_is_dropped(tmp_path, other):
     run = other(OWN)
     file = snakemake_lock(directory)
     assert not own_run(directory) and file.exists()
+    locks._HELD.pop().close()
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert own_run(directory) and not file.exists()
@@ -64,12 +65,29 @@ def test_the_lock_of_a_killed_run_is_dropped(tmp_path, other):
 
 def test_a_lock_of_unknown_origin_or_of_another_machine_is_kept(tmp_path, monkeypatch):
     file = snakemake_lock(tmp_path)
-    assert own_run(tmp_path) and file.exists()
+    for host in ("here", "elsewhere", "elsewhere"):
+        monkeypatch.setattr(locks.socket, "gethostname", lambda host=host: host)
+        assert own_run(tmp_path) and file.exists()
+        locks._HELD.pop().close()
+    file.unlink()  # as `snakemake --unlock` does
+    assert own_run(tmp_path)
     locks._HELD.pop().close()
-    monkeypatch.setattr(locks.socket, "gethostname", lambda: "elsewhere")
-    assert own_run(tmp_path) and file.exists()
-    locks._HELD.pop().close()
+    snakemake_lock(tmp_path)
     assert own_run(tmp_path) and not file.exists()
+
+
+def test_the_lock_of_a_run_that_came_second_is_kept_after_the_first_has_ended(tmp_path, other):
+    directory = tmp_path / ".snakemake"
+    first = other(OWN)
+    second = other("own_run('.snakemake'); print('held', flush=True); time.sleep(600)")
+    file = snakemake_lock(directory)
+    first.kill()
+    first.wait()
+    assert not own_run(directory) and file.exists()
+    locks._HELD.pop().close()
+    second.kill()
+    second.wait()
+    assert own_run(directory) and not file.exists()
 
 
 def test_a_second_writer_waits_for_the_end_of_the_first(tmp_path, other, caplog):
