@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import didgen.backbone
 from didgen.config import RunConfig
+from didgen.downstream.classifiers import build_classifier
+from didgen.downstream.segmenters import build_segmenter
 
 ARCHITECTURE = Path(didgen.backbone.__file__).parent / "architectures" / "sd21-base"
 GB = 1e9
@@ -114,15 +116,26 @@ def measure_model(size: int) -> Model:
     )
 
 
-def network_flops(name: str, size: int) -> float:
-    """Operations of one pass of a timm network for one image."""
-    import timm
+def measure_network(config: RunConfig, stage: str, size: int) -> tuple[float, float]:
+    """The network of `classify` or `segment`, for one image of `size` px, without its weights.
 
+    Returns operations of a pass and bytes kept for its backward pass.
+    """
+    part = getattr(config, stage)
     with torch.device("meta"):
-        network = timm.create_model(name, pretrained=False).eval()
-        image = torch.empty(1, 3, size, size)
-    with torch.no_grad():
-        return counted(lambda: network(image))
+        if stage == "classify":
+            built = build_classifier(part.model, len(config.data.classes), size, False)
+        else:
+            built = build_segmenter(
+                part.encoder, size, part.decoder_channels, False, model=part.model
+            )
+        # Two: normalization over a batch wants more than one.
+        images = torch.empty(2, 3, size, size)
+    network = built.model
+    weights = {p.untyped_storage()._cdata for p in network.parameters()}
+    kept = kept_bytes(lambda: network.train()(images), weights)
+    network.eval().requires_grad_(False)
+    return counted(lambda: network(images)) / 2, kept / 2
 
 
 def training_gb(config: RunConfig, model: Model) -> float:
@@ -166,21 +179,21 @@ def generation(config: RunConfig, model: Model, flops_s: float) -> list[Need]:
 
 
 def downstream(config: RunConfig, flops_s: float, cores: int, arms: int) -> list[Need]:
-    """One classifier and one segmenter, and all of them: to its last step, without early stop."""
+    """One training of each task, and all of them: to its last step, without early stop."""
     found = []
-    for stage, part, decoder in (
-        ("classify", config.classify, 1.0),
-        ("segment", config.segment, 4.0),  # assumption: a decoder triples an encoder's operations
-    ):
+    for stage, part in (("classify", config.classify), ("segment", config.segment)):
         size = part.image_size or config.data.size
-        name = getattr(part, "model", None) if stage == "classify" else part.encoder
-        flops = decoder * network_flops(name, size)
+        flops, kept = measure_network(config, stage, size)
         images = part.steps * part.batch_size
         hours = max(images * 3 * flops / (flops_s * REACHED_SMALL), images / DECODED / cores) / 3600
-        gpu = CONTEXT_GB + part.batch_size * size**2 * 4 * 400 / GB  # 400 maps an input pixel
+        gpu = CONTEXT_GB + part.batch_size * kept / GB
         jobs = arms * len(config.seeds)
-        told = f"one of {jobs} jobs; all: {jobs * hours:.1f} h"
+        told = f"{part.model}, one of {jobs} jobs; all: {jobs * hours:.1f} h"
         found.append(Need(stage, gpu, 4 + part.memory_gb, 0.1, hours, told))
+        if stage == "classify":
+            folds = config.label_fidelity.folds
+            told = f"{folds} trainings as of classify, one job"
+            found.append(Need("label_fidelity", gpu, 4 + part.memory_gb, 0.1, folds * hours, told))
     return found
 
 

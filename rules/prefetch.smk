@@ -2,7 +2,7 @@
 
 
 rule weights:
-    """All published weights of the run, in the Hugging Face cache."""
+    """All published weights of the run, in the caches of Hugging Face and of PyTorch."""
     output:
         listing=f"{RUN}/prefetch/weights.json",
     log:
@@ -20,6 +20,8 @@ rule weights:
     params:
         code=revision("prefetch"),
         settings=published_models(),
+        # Where the caches are: another place is filled anew.
+        cache=[os.environ.get(key, "") for key in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")],
     message:
         "Fetching published weights"
     shell:
@@ -28,7 +30,7 @@ rule weights:
 
 
 rule prefetch:
-    """Everything that needs a network: data, weights and, with --sdm conda, environments."""
+    """Everything that jobs take from a network: data and weights."""
     input:
         weights=rules.weights.output.listing,
         data=rules.fetch.output.listing if config["data"]["source"] == "isic2018" else [],

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import re
 import shlex
 import shutil
 import sys
@@ -37,6 +39,27 @@ def check_config():
     validate(config, "../workflow/schemas/config.schema.json")
     if config["mirror"]:
         config["data"]["mirror"] = config["mirror"]
+
+
+def check_gpus():
+    """Stop where a profile asks for another number of GPUs than the fine-tuning has processes.
+
+    Too few would fail on their node, others idle there. Nothing is known here of whole nodes
+    (`--exclusive`), of 0, or of a number that only an expression gives.
+    """
+    if not workflow.is_main_process:
+        return
+    asked = workflow.resource_settings.overwrite_resources.get("finetune", {})
+    asked = {name: str(getattr(value, "raw", value)) for name, value in asked.items()}
+    by_name = re.fullmatch(r"['\"]?gpu:(?:[\w.]+:)?(\d+)['\"]?", asked.get("gres", ""))
+    found = by_name.group(1) if by_name else asked.get("gpu", "")
+    processes = config["finetune"]["processes"]
+    if found.isdecimal() and int(found) not in (0, processes):
+        raise WorkflowError(
+            f"finetune: found {int(found)} GPUs in the profile (finetune_gpus, or --set-resources),"
+            f" expected {processes}, one for each of finetune.processes of the configuration;"
+            " make both the same"
+        )
 
 
 def section(stage, **others):
@@ -140,7 +163,15 @@ def published_models():
     encoder = own.get(segment["model"], segment["encoder"])
     named = ((classify, classify["model"]), (segment, encoder))
     published = {name for part, name in named if name and part["weights"] == "hub"}
-    return json.dumps(models | {"networks": sorted(published)}, sort_keys=True)
+    fidelity = config["fidelity"]
+    # LPIPS is no space: it is measured whichever there are.
+    compared = [
+        name
+        for name in ("inception", "dinov2", "lpips")
+        if fidelity[f"{name}_weights"] == "hub" and name in (*fidelity["spaces"], "lpips")
+    ]
+    asked = {"networks": sorted(published), "spaces": compared}
+    return json.dumps(models | asked, sort_keys=True)
 
 
 def synthetic_data(wildcards):
@@ -178,6 +209,7 @@ def drop_lock_of_killed_run():
 
 
 check_config()
+check_gpus()
 drop_lock_of_killed_run()
 
 # Below the check, which finds the package.

@@ -29,6 +29,8 @@ INCEPTION_URL = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+# Where weights that are no timm network's are published, and how their SHA-256 begins.
+PUBLISHED = {"inception": (INCEPTION_URL, "6726825d"), "lpips": (ALEXNET_URL, "7be5be79")}
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 
 
@@ -87,7 +89,7 @@ def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     if weights == HUB:
-        state, told = _fetched(INCEPTION_URL, "6726825d"), "torch-fidelity's, of TensorFlow 2015"
+        state, told = _read("inception"), "torch-fidelity's, of TensorFlow 2015"
     else:
         path = _given("inception", weights)
         state, told = load_file(path), describe_file(path)
@@ -137,9 +139,7 @@ def open_lpips(weights: str, device: torch.device | None = None) -> nn.Module:
     import lpips
     from safetensors.torch import load_file
 
-    state = (
-        _fetched(ALEXNET_URL, "7be5be79") if weights == HUB else load_file(_given("lpips", weights))
-    )
+    state = _read("lpips") if weights == HUB else load_file(_given("lpips", weights))
     model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     for key in model.net.state_dict():
         # slice2.3.weight is features.3.weight of torchvision's network.
@@ -152,7 +152,7 @@ def open_lpips(weights: str, device: torch.device | None = None) -> nn.Module:
 
 def _given(what: str, weights: str | None) -> Path:
     if weights is None:
-        raise _missing(what, f"of {INCEPTION_URL if what == 'inception' else ALEXNET_URL}")
+        raise _missing(what, f"of {PUBLISHED[what][0]}")
     path = Path(weights)
     check_file(path)
     return path
@@ -165,8 +165,12 @@ def _missing(what: str, origin: str) -> WeightsError:
     )
 
 
-def _fetched(url: str, sha256_starts: str) -> dict[str, Tensor]:
-    """Published weights, from torch's cache or fetched into it; read without running code."""
+def published_file(what: str) -> Path:
+    """The published weights of `inception` or `lpips`, in torch's cache or fetched into it.
+
+    Raises: `WeightsError` where they are not there and cannot be fetched.
+    """
+    url, sha256_starts = PUBLISHED[what]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rpartition("/")[2]
     if not path.is_file():
@@ -178,4 +182,9 @@ def _fetched(url: str, sha256_starts: str) -> dict[str, Tensor]:
                 f"{url}: cannot be fetched ({error}); put the file into {folder}, or name a "
                 ".safetensors file of it"
             ) from error
-    return torch.load(path, weights_only=True, map_location="cpu")
+    return path
+
+
+def _read(what: str) -> dict[str, Tensor]:
+    """Published weights, read without running code."""
+    return torch.load(published_file(what), weights_only=True, map_location="cpu")

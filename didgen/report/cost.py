@@ -14,7 +14,10 @@ from didgen.report.tables import Cell, Row, Table
 # Server processors draw 5 to 10 W a busy core, memory and board not counted; an assumption.
 WATTS_A_CORE = 10.0
 # Stages whose jobs hold a GPU where there is one.
-GPU_STAGES = ("finetune", "images", "pairs", "filter", "maps", "classify", "segment")
+GPU_STAGES = (
+    *("finetune", "images", "pairs", "filter", "maps"),
+    *("fidelity", "label_fidelity", "classify", "segment"),
+)
 COLUMNS = ("s", "max_rss", "cpu_time")
 
 
@@ -75,7 +78,7 @@ def energy_kwh(cpu_seconds: float, gpu_seconds: float, gpu_watts: float) -> floa
 def cost_table(found: list[Job], gpu_watts: float = 0.0) -> Table | None:
     """Per stage: jobs, hours in sum, the longest in minutes, the largest memory, energy.
 
-    `gpu_watts`: the power limit of one GPU; 0 where the jobs had none. None without jobs.
+    `gpu_watts`: the power limit of one GPU; 0 where none is known. None without jobs.
     """
     if not found:
         return None
@@ -88,8 +91,13 @@ def cost_table(found: list[Job], gpu_watts: float = 0.0) -> Table | None:
         rows.append(_row("all", found, gpu_watts, "total"))
     unknown = sum(job.memory_mb is None for job in found)
     note = f"Energy is an estimate: {WATTS_A_CORE:.0f} W for each busy core"
-    note += f", {gpu_watts:.0f} W (its limit) for a GPU while a job holds it" if gpu_watts else ""
-    note += f". Too short to be measured: {plural(unknown, 'job')}." if unknown else "."
+    if gpu_watts:
+        note += f", {gpu_watts:.0f} W (its limit) for a GPU while a job holds it."
+    else:
+        # The page may be written on a machine without the cards of the jobs.
+        note += ". A GPU's energy is not counted: none was found where this page was written."
+    note += " Of a resumed job only the last attempt counts."
+    note += f" Too short to be measured: {plural(unknown, 'job')}." if unknown else ""
     columns = ("jobs", "hours in sum", "longest, min", "largest memory, GB", "energy, kWh")
     return Table("Time, memory and energy", "stage", columns, tuple(rows), note)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ class Settings(Section):
     revision: str | None = Field(None, description="hub revision (commit) of the backbone")
     networks: tuple[str, ...] = Field(
         (), description="timm names of downstream networks that start from the hub's weights"
+    )
+    spaces: tuple[Literal["inception", "dinov2", "lpips"], ...] = Field(
+        (), description="networks of `fidelity` whose published weights are wanted"
     )
     captioner: str = Field(
         "measure", description="as in `caption`; models are `model`, `mmproj` and `text_model`"
@@ -59,7 +62,7 @@ def run(config: Config) -> None:
         told = "\n".join(faults)
         raise ValueError(
             f"{len(faults)} of {len(faults) + len(found)} models cannot be had:\n{told}\n"
-            "run this where the network is, with the same HF_HOME as the nodes"
+            "run this where the network is, with the same HF_HOME and TORCH_HOME as the nodes"
         )
     write_json(config.out, {"models": found, "bytes": sum(model["bytes"] for model in found)})
 
@@ -73,6 +76,7 @@ def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
         (config.backbone, lambda: locate(config.backbone, config.revision))
     ]
     models += [(name, lambda name=name: _network(name)) for name in config.networks]
+    models += [_space(name) for name in config.spaces]
     return list(dict([*models, *_captioners(config)]).items())
 
 
@@ -90,6 +94,14 @@ def _captioners(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
         name = config.model or mllama.MODEL
         return [(name, lambda: local_folder(name, config.model_revision))]
     return []
+
+
+def _space(name: str) -> tuple[str, Callable[[], Any]]:
+    from didgen.downstream.feature_spaces import DINOV2, published_file
+
+    if name == "dinov2":
+        return DINOV2, lambda: _network(DINOV2)
+    return name, lambda: published_file(name)
 
 
 def bytes_of(place: Path) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from didgen.downstream.feature_spaces import open_lpips, open_space
+from didgen.downstream.feature_spaces import PUBLISHED, open_lpips, open_space, published_file
 from didgen.downstream.weights import WeightsError
 
 
@@ -66,3 +66,17 @@ def test_unknown_spaces_and_missing_weights_are_refused():
     for name in ("inception", "dinov2"):
         with pytest.raises(WeightsError, match=f"{name}: found no weights"):
             open_space(name)
+
+
+def test_published_weights_come_from_the_cache_or_are_fetched_into_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def fetch(url, place, sha256_starts, progress):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    with pytest.raises(WeightsError, match="alexnet.*no network.*put the file into"):
+        published_file("lpips")
+    path = tmp_path / "hub" / "checkpoints" / PUBLISHED["lpips"][0].rpartition("/")[2]
+    path.write_bytes(b"weights")
+    assert published_file("lpips") == path

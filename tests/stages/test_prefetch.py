@@ -45,6 +45,24 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch) -> No
     assert not config.out.exists()
 
 
+def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def file_of(name: str) -> Path:
+        asked.append(name)
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(b"0123")
+        return path
+
+    monkeypatch.setattr("didgen.downstream.feature_spaces.published_file", file_of)
+    monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file_of(name), name))
+    out = tmp_path / "weights.json"
+    prefetch.run(prefetch.Config(spaces=["inception", "dinov2", "lpips"], out=out))
+    assert asked == ["inception", "vit_small_patch14_dinov2.lvd142m", "lpips"]
+    listed = {model["name"]: model["bytes"] for model in json.loads(out.read_text())["models"]}
+    assert set(listed) == {"tiny", *asked} and listed["lpips"] == 4
+
+
 def test_only_the_captioner_that_runs_brings_models() -> None:
     def names(**keys):
         return [name for name, _ in prefetch.wanted(prefetch.Settings(**keys))]

@@ -43,7 +43,7 @@ if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
     for file in ("arms.csv", "tests.csv", "config.json"):
         (config.tables / file).write_text("{}")
-elif name == "fetch":
+elif name in ("fetch", "prefetch"):
     config.out.write_text("{}")
 elif name == "report":
     config.out.write_text("<!doctype html>")

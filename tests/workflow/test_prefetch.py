@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,13 +19,16 @@ def planned(tmp_path: Path, snakemake, jobs, **changes: object) -> tuple[set[str
     return set(jobs(done.stdout)), done.stdout
 
 
+def settings(printed: str) -> dict:
+    return yaml.safe_load(re.search(r"didgen prefetch --settings '(\{.*?\})'", printed)[1])
+
+
 def test_archives_and_weights_are_fetched(tmp_path: Path, snakemake, jobs) -> None:
     rules, printed = planned(tmp_path, snakemake, jobs, classify={"weights": "hub"})
     assert rules == {"fetch", "weights", "prefetch"}
-    settings = re.search(r"didgen prefetch --settings '(\{.*?\})'", printed)[1]
-    asked = yaml.safe_load(settings)
+    asked = settings(printed)
     assert asked["backbone"] == "stabilityai/stable-diffusion-2-1-base"
-    assert asked["networks"] == ["densenet121"]
+    assert asked["networks"] == ["densenet121"] and asked["spaces"] == []
 
 
 def test_built_in_images_and_a_file_of_weights_need_no_download(
@@ -35,3 +39,47 @@ def test_built_in_images_and_a_file_of_weights_need_no_download(
     rules, printed = planned(tmp_path, snakemake, jobs, data=data, classify=classify)
     assert rules == {"weights", "prefetch"}
     assert '"networks": []' in printed
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "spaces"),
+    [
+        (
+            {
+                "spaces": ["inception", "dinov2"],
+                "inception_weights": "hub",
+                "dinov2_weights": "hub",
+                "lpips_weights": "hub",
+            },
+            ["inception", "dinov2", "lpips"],
+        ),
+        # A file is there; a space that is not compared needs nothing.
+        (
+            {
+                "spaces": ["inception"],
+                "inception_weights": "inception.safetensors",
+                "dinov2_weights": "hub",
+            },
+            [],
+        ),
+        ({"lpips_weights": "hub"}, ["lpips"]),
+    ],
+)
+def test_networks_of_fidelity_are_fetched_where_they_are_asked_of_the_hub(
+    tmp_path: Path, snakemake, jobs, fidelity: dict, spaces: list[str]
+) -> None:
+    _, printed = planned(tmp_path, snakemake, jobs, fidelity=fidelity)
+    assert settings(printed)["spaces"] == spaces
+
+
+def test_another_cache_is_filled_anew(unfinished: Path, snakemake, jobs, monkeypatch) -> None:
+    keys = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
+    for key in keys:
+        monkeypatch.delenv(key, raising=False)
+    done = snakemake(unfinished, "prefetch")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert jobs(snakemake(unfinished, "prefetch", "-n").stdout) == {}
+    for key in keys:
+        monkeypatch.setenv(key, str(unfinished / "elsewhere"))
+        assert "weights" in jobs(snakemake(unfinished, "prefetch", "-n").stdout), key
+        monkeypatch.delenv(key)

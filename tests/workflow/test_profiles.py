@@ -13,6 +13,25 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
 SITE_KEYS = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())["__variables__"]
 
+# Minutes of rules that the profile names, and of one that it does not.
+RULES = """
+rule all:
+    input: "fetched", "tuned", "mapped"
+
+rule fetch:
+    output: "fetched"
+    resources: runtime=lambda wildcards, attempt: 720 * attempt
+    shell: "touch {output}"
+
+rule finetune:
+    output: "tuned"
+    shell: "touch {output}"
+
+rule maps:
+    output: "mapped"
+    shell: "touch {output}"
+"""
+
 
 def program(folder: Path, name: str, prints: str) -> None:
     """A command in `folder` that only prints."""
@@ -71,11 +90,25 @@ def test_gpu_jobs_queue_for_the_gpus_found(commands, monkeypatch, listed, visibl
     assert profile("default")["resources"] == [f"gpu={gpus}"]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cores", "threads"), [(4, 16, 4), (2, 64, 8), (8, 4, 1), (1, 16, None), (0, 16, None)]
+)
+def test_every_gpu_of_a_machine_has_its_share_of_the_cores(
+    commands, monkeypatch, gpus: int, cores: int, threads: int | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    rules = ("image_shard", "pair_shard", "maps")
+    expected = [f"{rule}={threads}" for rule in rules] if threads else []
+    assert profile("default").get("set-threads", []) == expected
+
+
 def test_a_site_that_counts_gpus(commands, tmp_path: Path) -> None:
-    found = profile("slurm", tmp_path, gpu_model="a100", finetune_gpus=4, longest_job=600)
+    found = profile("slurm", tmp_path, gpu_model="a100", finetune_gpus=4)
     assert requests(found, "finetune") == {
         "slurm_partition": "'gpu'",
-        "runtime": "min(1440 * attempt, 600)",
+        "runtime": "1440 * attempt",
+        "nodes": "1",
         "gpu": "4",
         "gpu_model": "'a100'",
     }
@@ -94,6 +127,46 @@ def test_a_site_whose_gpus_are_not_counted(commands, tmp_path: Path) -> None:
     maps = requests(found, "maps")
     assert (maps["gpu"], maps["slurm_extra"]) == ("0", "'--exclusive'")
     assert maps["constraint"] == "'rtx3060'"
+
+
+def test_captions_that_take_no_gpu_say_so(commands, tmp_path: Path) -> None:
+    """The login node may have one, which the rule would then ask the nodes for."""
+    for rule in ("caption", "prompts"):
+        assert requests(profile("slurm"), rule) == {"gpu": "0"}
+        assert requests(profile("slurm", tmp_path, caption_gpus=2), rule)["gpu"] == "2"
+
+
+def test_no_job_asks_for_more_minutes_than_the_site_allows(
+    commands, tmp_path: Path, snakemake
+) -> None:
+    profile("slurm", tmp_path, longest_job=300)
+    (tmp_path / "Snakefile").write_text(RULES)
+    flags = ("--snakefile", "Snakefile", "--workflow-profile", ".", "-n")
+    done = snakemake(tmp_path, *flags)
+    assert done.returncode == 0, done.stdout
+    blocks = re.findall(r"^rule (\w+):.*?runtime=(\d+)", done.stdout, re.DOTALL | re.MULTILINE)
+    assert dict(blocks) == {"all": "60", "fetch": "300", "finetune": "300", "maps": "120"}
+
+
+@pytest.mark.parametrize(
+    ("site", "found"),
+    [
+        ({"finetune_gpus": 4}, "found 4 GPUs"),
+        ({"finetune_gpus": 4, "gpu_request": "gres", "gpu_model": "h100"}, "found 4 GPUs"),
+        ({"finetune_gpus": 4, "gpu_request": "partition"}, None),
+        ({"finetune_gpus": 2}, None),
+    ],
+)
+def test_as_many_gpus_as_processes(commands, tmp_path: Path, snakemake, site, found) -> None:
+    profile("slurm", tmp_path, **site)
+    config = {"seeds": [0], "finetune": {"processes": 2}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    flags = ("--workflow-profile", ".", "--configfile", "two.yaml")
+    done = snakemake(tmp_path, "prepare", "-n", *flags)
+    assert (done.returncode == 0) == (found is None), done.stdout
+    if found:
+        assert found in done.stdout and "expected 2, one for each" in done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_a_misspelt_way_to_ask_for_gpus_is_named(commands, tmp_path: Path) -> None:
