@@ -8,6 +8,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, whole runs before others: no core waits for them long."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, "workflow" not in item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def isic_mini() -> Path:
     """Folder with the (reduced) ISIC 2018 training archives; the test is skipped without it."""
