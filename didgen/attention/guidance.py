@@ -21,7 +21,7 @@ from didgen.attention.losses import (
     self_attention_guidance_loss,
 )
 from didgen.attention.maps import SMOOTHING_SIGMA, resize_mask
-from didgen.attention.recomputation import recomputed_feed_forwards
+from didgen.attention.recomputation import recomputed_blocks
 from didgen.attention.recorder import AttentionRecorder
 
 LOGGER = logging.getLogger(__name__)
@@ -237,13 +237,13 @@ class Guide:
             z = latents.detach().clone().requires_grad_()
             embeddings = embeddings.detach().clone()
             with (
-                recomputed_feed_forwards(self.unet),
                 AttentionRecorder(
                     self.unet,
                     cross=cross if settings.cross_weight else None,
                     self_=self_ if settings.self_weight else None,
                     path=settings.layers,
                 ) as recorder,
+                recomputed_blocks(self.unet, recorder.layers_for(tuple(z.shape[-2:]))),
             ):
                 output = recorder.run(
                     z,

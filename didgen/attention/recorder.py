@@ -151,7 +151,7 @@ class AttentionRecorder:
                     f"the UNet was given {name}; maps are read without one, leave it out"
                 )
         height, width = given["sample"].shape[-2:]
-        self._plan = self._plan_for((height, width))
+        self._plan = self.layers_for((height, width))
         self._grad = torch.is_grad_enabled()
         self._inside = True
 
@@ -215,7 +215,8 @@ class AttentionRecorder:
                 f"{layer.name} attends to {key.shape[1]} keys, expected its own {pixels} pixels"
             )
 
-    def _plan_for(self, grid: Grid) -> dict[str, AttentionLayer]:
+    def layers_for(self, grid: Grid) -> dict[str, AttentionLayer]:
+        """The layers, by name, that a pass over latents of this height and width records."""
         if grid not in self._plans:
             layers = attention_layers(self.unet, grid)
             wanted: list[AttentionLayer] = []

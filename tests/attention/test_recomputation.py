@@ -1,10 +1,11 @@
-"""Feed-forward layers computed twice: the same numbers, less kept."""
+"""Blocks computed twice: the same numbers, less kept."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from didgen.attention.recomputation import recomputed_feed_forwards
+from didgen.attention.layers import attention_layers
+from didgen.attention.recomputation import recomputed_blocks
 
 
 def pass_and_gradient(unet, inputs) -> tuple[Tensor, Tensor, int]:
@@ -26,19 +27,37 @@ def pass_and_gradient(unet, inputs) -> tuple[Tensor, Tensor, int]:
     return output.detach(), gradient, sum(kept.values())
 
 
-def test_numbers_stay_and_the_graph_keeps_less(unet, inputs) -> None:
-    unet.requires_grad_(False)
+@pytest.mark.parametrize("read", [True, False])
+def test_numbers_stay_and_the_graph_keeps_less(unet, inputs, read: bool) -> None:
+    names = attention_layers(unet, 32) if read else []
     plain, plain_gradient, plain_bytes = pass_and_gradient(unet, inputs)
-    with recomputed_feed_forwards(unet):
+    with recomputed_blocks(unet, names):
         output, gradient, kept = pass_and_gradient(unet, inputs)
     assert torch.equal(output, plain)
     assert torch.equal(gradient, plain_gradient)
-    assert kept < 0.9 * plain_bytes
+    assert kept < (0.9 if read else 0.7) * plain_bytes
+
+
+def test_layers_that_are_read_run_once(unet, inputs) -> None:
+    runs: list[str] = []
+    hooks = [
+        unet.get_submodule(name).register_forward_hook(lambda *_, name=name: runs.append(name))
+        for name in attention_layers(unet, 32)
+    ]
+    read = [name for name in attention_layers(unet, 32) if name.startswith("down_blocks.0.")]
+    try:
+        with recomputed_blocks(unet, read):
+            pass_and_gradient(unet, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert {runs.count(name) for name in read} == {1}
+    assert {runs.count(name) for name in set(runs) - set(read)} == {2}
 
 
 def test_layers_are_themselves_again_after_an_error(unet) -> None:
     before = [vars(module).get("forward") for module in unet.modules()]
-    with pytest.raises(RuntimeError, match="broken"), recomputed_feed_forwards(unet):
+    with pytest.raises(RuntimeError, match="broken"), recomputed_blocks(unet, []):
         assert [vars(module).get("forward") for module in unet.modules()] != before
         raise RuntimeError("broken")
     assert [vars(module).get("forward") for module in unet.modules()] == before

@@ -59,7 +59,7 @@ def test_maps_and_their_gradient_equal_the_layers_own_attention(new_unet, inputs
             unet.get_submodule(c).register_forward_pre_hook(
                 functools.partial(see, name=c), with_kwargs=True
             )
-            for c in recorder._plan_for((32, 32))
+            for c in recorder.layers_for((32, 32))
         ]
         unet(latents, timestep, embeddings)
         maps = recorder.cross_maps()
