@@ -91,29 +91,35 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
     paths = {"real": config.train, "val": config.val, "made": config.synthetic}
     frames = {name: usable_rows(path, "label")[0] for name, path in paths.items()}
     frames["real"] = _of_several_lesions(frames["real"])
-    known = frames["made"]["label"].isin(set(frames["real"]["label"]))
     # A pair was asked for by its mask; where it has a label too, it counts like an image.
+    frames["made"] = _of_classes(
+        frames, "made", config.synthetic, "no real image has their class",
+        "make images of those classes",
+    )  # fmt: skip
+    # Classes that no judge learns cannot be seen.
+    frames["val"] = _of_classes(
+        frames, "val", config.val, "no judge learns their class",
+        "the judges stop by them: add some",
+    )  # fmt: skip
+    return frames
+
+
+def _of_classes(
+    frames: dict[str, "pd.DataFrame"], name: str, path: Path, why: str, advice: str
+) -> "pd.DataFrame":
+    """The rows of `name` whose class real images have; the others are counted.
+
+    Raises: ValueError where none is left.
+    """
+    rows, classes = frames[name], sorted(set(frames["real"]["label"]))
+    known = rows["label"].isin(classes)
     if not known.all():
-        LOGGER.info("%d of %d synthetic images left out: no real image of their class",
-                    int((~known).sum()), len(known))  # fmt: skip
+        LOGGER.info("%s: %d of %d images left out: %s", path, (~known).sum(), len(known), why)
     if not known.any():
         raise ValueError(
-            f"{config.synthetic}: none of {len(known)} synthetic images has a class of the real "
-            f"ones, {sorted(set(frames['real']['label']))}; make images of those classes"
+            f"{path}: none of {len(known)} images has a class of the real ones, {classes}; {advice}"
         )
-    frames["made"] = frames["made"][known].reset_index(drop=True)
-    # Classes that no judge learns cannot be seen.
-    learned = frames["val"]["label"].isin(set(frames["real"]["label"]))
-    if not learned.all():
-        LOGGER.info("%d of %d validation images left out: no judge learns their class",
-                    int((~learned).sum()), len(learned))  # fmt: skip
-    if not learned.any():
-        raise ValueError(
-            f"{config.val}: none of {len(learned)} validation images has a class of the training "
-            f"images, {sorted(set(frames['real']['label']))}; the judges stop by them: add some"
-        )
-    frames["val"] = frames["val"][learned]
-    return frames
+    return rows[known].reset_index(drop=True)
 
 
 def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":

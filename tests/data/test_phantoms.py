@@ -239,3 +239,19 @@ def test_stroke_covers_its_width_and_window():
     assert part == pytest.approx(cover[20:40, 10:30], abs=1e-4)
     sums = [stroke_coverage(x, y, np.full(300, w / 64), 64).sum() for w in (0.25, 0.5, 1.0, 3.0)]
     assert all(a < b for a, b in pairwise(sums))
+
+
+def test_a_given_center_moves_the_lesion_and_nothing_else():
+    spec = cohort(1, seed=3)[0]
+    drawn = {x: render(spec, 64, (x, 0.3)) for x in (0.3, 0.7)}
+    for x, phantom in drawn.items():
+        assert phantom.truth.center == pytest.approx((x, 0.3), abs=0.06)
+    shift = drawn[0.7].truth.center[0] - drawn[0.3].truth.center[0]
+    assert shift == pytest.approx(0.4, abs=0.02)
+    neither = ~drawn[0.3].mask & ~drawn[0.7].mask
+    corner = neither[48:, 28:36]
+    assert corner.all()
+    difference = drawn[0.3].image.astype(int) - drawn[0.7].image.astype(int)
+    assert np.abs(difference[48:, 28:36]).max() <= 3
+    with pytest.raises(ValueError, match=r"center is \(1.2, 0.5\): expected .* within 0..1"):
+        render(spec, 64, (1.2, 0.5))

@@ -9,11 +9,17 @@ MADE = SyntheticSet(metadata="made/metadata.csv")
 UNMASKED = SyntheticSet(metadata="made/metadata.csv", tasks=("classification",))
 
 
-def test_arms_of_this_run_and_of_further_sets_go_together():
-    check_sets(("original", "duplicates", "synthetic"), {}, "synthetic", BOTH)
-    arms = ("original", "synthetic", "prefix", "prefix-0.5x", "pgan")
-    check_sets(arms, {"prefix": MADE, "pgan": UNMASKED}, "prefix", BOTH)
-    check_sets(("original", "pgan"), {"pgan": UNMASKED}, "pgan", ("classification",))
+@pytest.mark.parametrize(
+    ("arms", "sets", "treatment", "tasks"),
+    [
+        (("original", "duplicates", "synthetic"), {}, "synthetic", BOTH),
+        (("original", "synthetic", "prefix", "prefix-0.5x", "pgan"),
+         {"prefix": MADE, "pgan": UNMASKED}, "prefix", BOTH),
+        (("original", "pgan"), {"pgan": UNMASKED}, "pgan", ("classification",)),
+    ],
+)  # fmt: skip
+def test_arms_of_this_run_and_of_further_sets_go_together(arms, sets, treatment, tasks):
+    assert check_sets(arms, sets, treatment, tasks) is None
 
 
 @pytest.mark.parametrize(

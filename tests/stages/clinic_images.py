@@ -1,4 +1,4 @@
-"""24 images of a clinic, their table, and ways to spoil both."""
+"""Images of a clinic, 24 if not said otherwise, their table, and ways to spoil both."""
 
 import io
 
@@ -23,16 +23,16 @@ def outline(size=(48, 40)):
     return Image.fromarray(mask)
 
 
-def write_clinic(folder):
-    """Images with masks; their table, to be changed."""
-    for k in range(COUNT):
+def write_clinic(folder, count=COUNT, **columns):
+    """Images with masks and labels; their table, to be changed."""
+    for k in range(count):
         photograph().save(folder / f"{k}.png")
         outline().save(folder / f"{k}_mask.png")
-    frame = pd.DataFrame({"id": [f"i{k:02d}" for k in range(COUNT)]})
-    frame["image"] = [f"{k}.png" for k in range(COUNT)]
-    frame["mask"] = [f"{k}_mask.png" for k in range(COUNT)]
-    frame["label"] = ["MEL", "NV"] * (COUNT // 2)
-    return frame.assign(patient_id="", split="")
+    frame = pd.DataFrame({"id": [f"i{k:02d}" for k in range(count)]})
+    frame["image"] = [f"{k}.png" for k in range(count)]
+    frame["mask"] = [f"{k}_mask.png" for k in range(count)]
+    frame["label"] = ["MEL", "NV"] * (count // 2)
+    return frame.assign(**{"patient_id": "", "split": "", **columns})
 
 
 def prepare(folder, frame, **changes):

@@ -3,38 +3,23 @@
 import json
 import logging
 
-import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from didgen.data.manifest import SPLITS, read_manifest
+from didgen.data.manifest import SPLITS
 from didgen.downstream.datasets import DatasetError, check_apart, usable_rows
-from didgen.stages.prepare import Config, Settings, run
+from didgen.stages.prepare import Settings
+from tests.stages.clinic_images import prepare as write_and_prepare
+from tests.stages.clinic_images import write_clinic
 
 
-def own(folder, count, splits="", **columns):
-    """A table of random images, all with labels and masks."""
-    rng = np.random.default_rng(0)
-    mask = np.zeros((40, 40), np.uint8)
-    mask[10:30, 10:30] = 255
-    for k in range(count):
-        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(folder / f"{k}.png")
-        Image.fromarray(mask).save(folder / f"{k}_mask.png")
-    frame = pd.DataFrame({"id": [f"i{k:02d}" for k in range(count)]})
-    frame["image"] = [f"{k}.png" for k in range(count)]
-    frame["mask"] = [f"{k}_mask.png" for k in range(count)]
-    frame["label"] = ["MEL", "NV"] * (count // 2)
-    return frame.assign(patient_id="", lesion_id="", split=splits).assign(**columns)
+def own(folder, count, splits=""):
+    return write_clinic(folder, count, lesion_id="", split=splits)
 
 
 def prepare(folder, frame, **changes):
-    frame.to_csv(folder / "own.csv", index=False)
-    values = {"source": "table", "table": str(folder / "own.csv"), "classes": ("MEL", "NV"),
-              "size": 32, "near_duplicates": False, "out": folder / "out"}  # fmt: skip
-    run(Config(**values | changes))
-    frames = [read_manifest(folder / f"out/{split}.csv") for split in SPLITS]
-    return pd.concat(frames).set_index("id"), told(folder / "out", "summary.json")
+    """The rows of all splits, and the summary."""
+    return write_and_prepare(folder, frame, **changes), told(folder / "out", "summary.json")
 
 
 def told(folder, name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
@@ -13,13 +15,16 @@ from .skin import draw_hair, draw_patient, draw_skin
 from .types import MINIMUM_SIZE, Phantom, PhantomSpec, PhantomTruth, check_class
 
 
-def render(spec: PhantomSpec, size: int = 128) -> Phantom:
+def render(
+    spec: PhantomSpec, size: int = 128, center: tuple[float, float] | None = None
+) -> Phantom:
     """Draw the photograph of a spec at size x size pixels.
 
     The scene is defined in field units: another size shows the same scene, finer or coarser.
-    Only the sensor's noise is drawn per pixel.
+    Only the sensor's noise is drawn per pixel. `center`: where the lesion's middle lies, (x, y) in
+    0..1, the lesion cut off where it reaches beyond the edge; None: as the spec's seed decides.
 
-    Raises: ValueError for an unknown class or a size below 32 pixels.
+    Raises: ValueError for an unknown class, a size below 32 pixels or a center outside the image.
     """
     check_class(spec.label)
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < MINIMUM_SIZE:
@@ -29,6 +34,10 @@ def render(spec: PhantomSpec, size: int = 128) -> Phantom:
     patient = draw_patient(spec.patient_seed)
     lesion = draw_lesion(spec.label, spec.lesion_seed)
     pose = draw_pose(lesion, pose_rng)
+    if center is not None:
+        if not all(0.0 <= value <= 1.0 for value in center):
+            raise ValueError(f"center is {center}: expected (x, y) within 0..1, inside the image")
+        pose = replace(pose, x=center[0], y=center[1])
 
     lab = draw_skin(patient, light_rng, size)
     mask, colors = paint_lesion(lesion, pose, lab, patient.lab[0])

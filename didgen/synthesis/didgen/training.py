@@ -72,6 +72,7 @@ class Run:
     team: Team
 
 
+@explain_no_memory()
 def finetune(
     backbone: Backbone,
     cache: TrainingCache,
@@ -90,20 +91,6 @@ def finetune(
     batch that cannot be shared.
     """
     check_shares(settings, team.size)
-    with explain_no_memory():
-        return _finetune(backbone, cache, positions, prefix, settings, state, team, watch)
-
-
-def _finetune(
-    backbone: Backbone,
-    cache: TrainingCache,
-    positions: tuple[int, int],
-    prefix: str,
-    settings: TrainingSettings,
-    state: Path,
-    team: Team,
-    watch: Watch | None,
-) -> list[StepLoss]:
     prepare_unet(backbone.unet, settings)
     module = team.wrap(backbone.unet)
     unet = module if team.sharded else backbone.unet
