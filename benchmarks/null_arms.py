@@ -110,7 +110,7 @@ def synthetic_sets(
     again = np.resize(rng.permutation(len(train)), len(pool))
     copies = train.iloc[again].reset_index(drop=True)
     copies["id"] = [f"copy_{k}" for k in range(len(copies))]
-    # Images of one lesion stay together: another id alone would say that copies are independent.
+    # Dealt out, not made up: labels and masks are as frequent as before.
     dealt = rng.permutation(len(pool))
     relabelled = pool.assign(
         id=[f"relabelled_{k}" for k in range(len(pool))],

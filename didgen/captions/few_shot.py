@@ -5,6 +5,8 @@ what it answers is checked like any other: schema, tokens, near-duplicates.
 """
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,10 +15,11 @@ import numpy as np
 from didgen.captions.attributes import Attributes
 from didgen.captions.captioner import Answer, Question, Result
 from didgen.captions.novelty import MAX_OVERLAP, SeenCaptions
-from didgen.captions.questions import GIVEN, ClaimError, claim_schema, read_claims
+from didgen.captions.questions import GIVEN, ClaimError, choices, claim_schema, read_claims
 from didgen.captions.recombine import ClassCaptions, NewPrompt, PromptCounts, accept, recombine
 from didgen.data.classes import CLASSES
 
+LOGGER = logging.getLogger(__name__)
 SYSTEM = (
     "You write descriptions of dermoscopic images for a database, in fixed words. Each describes "
     "one image that could exist."
@@ -48,7 +51,7 @@ def few_shot_question(
             f"Write one more, of another image of {noun}: unlike each of these, yet with "
             "attributes that go together as they do here. Use the same keys in the same order, and "
             "for each one of its values:",
-            *(f'"{name}": {_words(node)}' for name, node in schema["properties"].items()),
+            *(f'"{name}": {choices(node)}' for name, node in schema["properties"].items()),
             "Answer with the JSON object alone.",
         ]
     )
@@ -68,15 +71,6 @@ def _as_json(attributes: Attributes) -> str:
     return json.dumps(attributes.model_dump(mode="json", exclude=set(GIVEN)))
 
 
-def _words(node: dict[str, Any]) -> str:
-    """The values that a property may have, as JSON."""
-    if "anyOf" in node:
-        return ", ".join(_words(option) for option in node["anyOf"])
-    if node.get("type") == "array":
-        return f"a list of at most {node['maxItems']} of {_words(node['items'])}"
-    return ", ".join(json.dumps(word) for word in node.get("enum", (node.get("const"),)))
-
-
 def write_prompts(
     captions: ClassCaptions,
     count: int,
@@ -91,9 +85,11 @@ def write_prompts(
     """`count` prompts of a class by a language model, in an order that does not depend on its pace.
 
     Each is asked for up to `tries` times, with new examples and another seed, until an answer
-    follows the schema and is no near-duplicate; what is then missing is recombined and counted as a
-    fallback. `parent_ids` are the images shown as examples.
+    follows the schema and is no near-duplicate; what is then missing is recombined, counted as a
+    fallback, and warned of with what was wrong most often. `parent_ids` are the images shown as
+    examples.
     """
+    faults: Counter[str] = Counter()
     seen = captions.seen(tokenizer)
     counts = PromptCounts()
     found: list[NewPrompt | None] = [None] * count
@@ -106,12 +102,19 @@ def write_prompts(
         answers = dict(ask([question for question, _ in placed]))
         # In the order of the prompts, whatever order the answers came in.
         for place, slot in enumerate(open_slots):
-            attributes = _read(answers.get(place), captions.label, counts)
+            attributes = _read(answers[place], captions.label, counts, faults)
             if attributes is not None:
                 found[slot] = accept(
                     attributes, placed[place][1], "language model", tokenizer, max_overlap, seen,
                     counts,
                 )  # fmt: skip
+    if missing := found.count(None):
+        LOGGER.warning(
+            "%s: %d of %d prompts are recombined in place of the model's: %d answers were refused, "
+            "%d did not come, %d near-duplicates%s",
+            captions.label, missing, count, counts.invalid, counts.unanswered,
+            counts.near_duplicates, "".join(f"; {why}: {n}" for why, n in faults.most_common(3)),
+        )  # fmt: skip
     return _filled(found, captions, tokenizer, seed, max_overlap, seen, counts), counts
 
 
@@ -119,14 +122,18 @@ def _rng(seed: int, label: str, slot: int, attempt: int) -> np.random.Generator:
     return np.random.default_rng([seed, slot, attempt, *label.encode()])
 
 
-def _read(result: Result | None, label: str, counts: PromptCounts) -> Attributes | None:
+def _read(
+    result: Result, label: str, counts: PromptCounts, faults: Counter[str]
+) -> Attributes | None:
     if not isinstance(result, Answer):
         counts.unanswered += 1
+        faults[result.reason] += 1
         return None
     try:
         return read_claims(result.text, label)
-    except ClaimError:
+    except ClaimError as error:
         counts.invalid += 1
+        faults[f"its answer: {error}"] += 1
         return None
 
 

@@ -4,8 +4,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from didgen.captions.attributes import Attributes
 from didgen.captions.captioner import Answer, Failure, LanguageModel, Question, Result
@@ -16,8 +17,11 @@ from didgen.captions.questions import (
     ask_again,
     describe_question,
     read_claims,
+    read_sentence,
+    sentence_question,
 )
 
+T = TypeVar("T")
 LOGGER = logging.getLogger(__name__)
 
 
@@ -40,12 +44,22 @@ class Description:
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """What was read of the answer to a question, by its index; None with the failure's reason."""
+
+    index: int
+    value: T | None
+    raw: str = ""
+    failure: str = ""
+
+
 @dataclass
 class Tally:
     """What the questions cost: those asked now, those found in the journal, tokens, seconds.
 
     `deaths` counts how often the model's process died. `seconds` is the model's time, summed up;
-    `wall` the time in which it was asked.
+    `wall` the time in which it was asked, without that of loading it.
     """
 
     asked: int = 0
@@ -62,6 +76,15 @@ class Tally:
         self.prompt_tokens += answer.prompt_tokens
         self.answer_tokens += answer.answer_tokens
         self.seconds += answer.seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of answers a second, of all requests together; None where nothing was asked."""
+        return self.answer_tokens / self.wall if self.asked and self.wall else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts and the rate, for a JSON file."""
+        return asdict(self) | {"tokens_per_second": self.tokens_per_second}
 
 
 class Interview:
@@ -151,39 +174,70 @@ def describe(
     image_side: longer side in pixels to which images are shrunk. tries: how often an image is
     asked about until an answer follows the schema. Raises: `ModelError`.
     """
-    faults: dict[int, tuple[str, ...]] = dict.fromkeys(range(len(subjects)), ())
+
+    def question(k: int) -> Question:
+        return describe_question(ImageFile.of(subjects[k].image, image_side))
+
+    def read(k: int, text: str) -> Attributes:
+        return read_claims(text, subjects[k].label)
+
+    for one in _readings(interview, len(subjects), question, read, tries):
+        yield Description(subjects[one.index].id, one.value, one.raw, one.failure)
+
+
+def word(
+    attributes: Sequence[Attributes], interview: Interview, tries: int = 2
+) -> Iterator[Reading[str]]:
+    """One sentence each in the model's words, in any order.
+
+    tries: how often it is asked for until an answer is one. Raises: `ModelError`.
+    """
+    return _readings(
+        interview,
+        len(attributes),
+        lambda k: sentence_question(attributes[k]),
+        lambda _, text: read_sentence(text),
+        tries,
+    )
+
+
+def _readings(
+    interview: Interview,
+    count: int,
+    question: Callable[[int], Question],
+    read: Callable[[int, str], T],
+    tries: int,
+) -> Iterator[Reading[T]]:
+    """One reading a question; an answer that `read` refuses is asked for again with its fault."""
+    faults: dict[int, tuple[str, ...]] = dict.fromkeys(range(count), ())
     for attempt in range(1, tries + 1):
         asked = list(faults)
-        questions = (
-            _question(ImageFile.of(subjects[k].image, image_side), faults[k]) for k in asked
-        )
-        refused = {}
-        for index, result in interview.ask(questions):
+        refused: dict[int, tuple[str, ...]] = {}
+        for index, result in interview.ask(_with_faults(question(k), faults[k]) for k in asked):
             k = asked[index]
-            description = _read(subjects[k], result)
-            if isinstance(description, ClaimError) and attempt < tries:
-                refused[k] = (*faults[k], str(description))
-            elif isinstance(description, ClaimError):
-                yield Description(subjects[k].id, None, result.text, f"its answer: {description}")
+            reading = _reading(k, result, read)
+            if isinstance(reading, Reading):
+                yield reading
+            elif attempt < tries:
+                refused[k] = (*faults[k], str(reading))
             else:
-                yield description
+                yield Reading(k, None, result.text, f"its answer: {reading}")
         faults = refused
         if not faults:
             return
         LOGGER.info("%d answers did not follow the schema; asking again", len(faults))
 
 
-def _read(subject: Subject, result: Result) -> Description | ClaimError:
+def _reading(k: int, result: Result, read: Callable[[int, str], T]) -> Reading[T] | ClaimError:
     if isinstance(result, Failure):
-        return Description(subject.id, None, "", result.reason)
+        return Reading(k, None, "", result.reason)
     try:
-        return Description(subject.id, read_claims(result.text, subject.label), result.text)
+        return Reading(k, read(k, result.text), result.text)
     except ClaimError as error:
         return error
 
 
-def _question(image: ImageFile, faults: Sequence[str]) -> Question:
-    question = describe_question(image)
+def _with_faults(question: Question, faults: Sequence[str]) -> Question:
     for fault in faults:
         question = ask_again(question, fault)
     return question

@@ -1,6 +1,7 @@
 """The words of a caption that a mask alone decides: size, position, shape and symmetry."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +12,37 @@ from didgen.captions.attributes import (
     position_word,
     size_word,
 )
-from didgen.captions.outline import measure_outline, shape_word, symmetry_word
+from didgen.captions.outline import Outline, measure_outline, shape_word, symmetry_word
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mask's share of the field, its centroid in shares of height and width, its outline."""
+
+    share: float
+    row: float
+    column: float
+    outline: Outline
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "Layout":
+        """Measure a mask, bool (H, W), not empty."""
+        rows, columns = np.nonzero(mask)
+        return cls(
+            share=float(mask.mean()),
+            row=float((rows.mean() + 0.5) / mask.shape[0]),
+            column=float((columns.mean() + 0.5) / mask.shape[1]),
+            outline=measure_outline(mask),
+        )
+
+    def words(self) -> dict[str, str]:
+        """Size, position, shape and symmetry."""
+        return {
+            "size": size_word(self.share),
+            "position": position_word(self.row, self.column),
+            "shape": shape_word(self.outline),
+            "symmetry": symmetry_word(self.outline),
+        }
 
 
 def attributes_of(row: Mapping[str, str]) -> Attributes:
@@ -39,16 +70,6 @@ def attributes_of(row: Mapping[str, str]) -> Attributes:
 def with_layout(attributes: Attributes, mask: np.ndarray) -> Attributes:
     """The attributes with the size, position, shape and symmetry of a mask, bool (H, W).
 
-    The same measures and thresholds as in captions of real images. What an image alone shows
-    (colors, border, tone, hair, artifacts) stays.
+    What an image alone shows (colors, border, tone, hair, artifacts) stays.
     """
-    rows, columns = np.nonzero(mask)
-    row, column = (rows.mean() + 0.5) / mask.shape[0], (columns.mean() + 0.5) / mask.shape[1]
-    outline = measure_outline(mask)
-    changes = {
-        "size": size_word(float(mask.mean())),
-        "position": position_word(row, column),
-        "shape": shape_word(outline),
-        "symmetry": symmetry_word(outline),
-    }
-    return attributes.model_copy(update=changes)
+    return attributes.model_copy(update=Layout.of(mask).words())

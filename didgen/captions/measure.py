@@ -13,18 +13,11 @@ from didgen.captions.attributes import (
     Attributes,
     Hair,
     SkinTone,
-    position_word,
-    size_word,
     skin_tone_word,
 )
 from didgen.captions.color import MIN_TONE_B, color_words, srgb_to_lab, typology_angle
-from didgen.captions.outline import (
-    border_width,
-    border_word,
-    measure_outline,
-    shape_word,
-    symmetry_word,
-)
+from didgen.captions.layout import Layout
+from didgen.captions.outline import border_width, border_word
 from didgen.captions.segment import segment
 
 MaskSource = Literal["given", "segmented", "whole image"]
@@ -180,19 +173,16 @@ def _surroundings(lab: np.ndarray, corners: np.ndarray, mask: np.ndarray | None)
 def _region(
     lab: np.ndarray, mask: np.ndarray, around: Surroundings, numbers: dict[str, float]
 ) -> dict:
-    """Size, outline, border, colors and position of the masked region; adds to `numbers`."""
-    rows, columns = np.nonzero(mask)
-    row, column = (rows.mean() + 0.5) / mask.shape[0], (columns.mean() + 0.5) / mask.shape[1]
-    outline = measure_outline(mask)
+    """Layout, border and colors of the masked region as words; adds to `numbers`."""
+    layout = Layout.of(mask)
     width = border_width(lab, mask, around.corners)
-    share = float(mask.mean())
     numbers |= {
-        "area_share": share,
-        "row": float(row),
-        "column": float(column),
-        "solidity": outline.solidity,
-        "axis_ratio": outline.axis_ratio,
-        "asymmetry": outline.asymmetry,
+        "area_share": layout.share,
+        "row": layout.row,
+        "column": layout.column,
+        "solidity": layout.outline.solidity,
+        "axis_ratio": layout.outline.axis_ratio,
+        "asymmetry": layout.outline.asymmetry,
         "border_width": width,
     }
     colored = mask & ~around.corners
@@ -202,10 +192,7 @@ def _region(
     region = lab[colored if colored.any() else mask]
     numbers["region_lightness"] = float(region[:, 0].mean())
     return {
-        "size": size_word(share),
-        "position": position_word(row, column),
-        "shape": shape_word(outline),
-        "symmetry": symmetry_word(outline),
+        **layout.words(),
         "border": border_word(width),
         "colors": color_words(region, numbers["lightness"], numbers["b"]),
     }

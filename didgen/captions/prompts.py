@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "An image of <lesion> on <skin>."
@@ -16,17 +15,6 @@ class ReservedWord(ValueError):
 
 class PrefixTooLong(ValueError):
     """The tokenizer's limit leaves no room even for the prefix."""
-
-
-@dataclass(frozen=True)
-class PromptStatistics:
-    """Token counts of prompts, start and end tokens included, and how many were trimmed."""
-
-    count: int
-    max_tokens: int
-    mean_tokens: float
-    trimmed: int
-    limit: int
 
 
 def count_tokens(prompt: str, tokenizer: Any) -> int:
@@ -95,21 +83,3 @@ def _shorter_and_shorter(caption: str) -> Iterable[str]:
     words = caption[: ends[0]].split() if ends else caption.rstrip(".").split()
     for kept in range(len(words) - 1, 0, -1):
         yield " ".join(words[:kept]) + "."
-
-
-def prompt_statistics(
-    captions: Iterable[str], tokenizer: Any, prefix: str = PREFIX
-) -> PromptStatistics:
-    """Token statistics of the prompts made from captions. Raises: as `build_prompt`."""
-    counts, trimmed = [], 0
-    for caption in captions:
-        prompt = build_prompt(caption, tokenizer, prefix)
-        counts.append(count_tokens(prompt, tokenizer))
-        trimmed += prompt != " ".join(f"{prefix} {caption}".split())
-    return PromptStatistics(
-        count=len(counts),
-        max_tokens=max(counts, default=0),
-        mean_tokens=sum(counts) / len(counts) if counts else 0.0,
-        trimmed=trimmed,
-        limit=int(tokenizer.model_max_length),
-    )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from didgen.captions.attributes import MEDIUM_BELOW, SMALL_BELOW, Attributes
 from didgen.captions.captioner import Question
+from didgen.captions.diversity import n_grams, words_of
 from didgen.captions.image_file import ImageFile
 from didgen.captions.sentence import clauses_of
 
@@ -46,6 +47,8 @@ HINTS = {
     "hair": "how much hair is seen",
     "artifacts": "other marks in the image",
 }
+# A sentence with as many words in a row of the instructions has taken them for its subject.
+REPEATED_WORDS = 5
 _BOUNDS = ("minItems", "maxItems", "minLength", "maxLength")
 _KEPT = ("type", "enum", "const", "anyOf", "items", *_BOUNDS)
 
@@ -91,7 +94,7 @@ def describe_question(image: ImageFile, max_tokens: int = 1024) -> Question:
     """The question that asks for an image's attributes."""
     schema = claim_schema()
     lines = [
-        f'"{name}" ({_meaning(name)}): {_choices(node)}'
+        f'"{name}" ({_meaning(name)}): {choices(node)}'
         for name, node in schema["properties"].items()
     ]
     return Question(
@@ -107,13 +110,14 @@ def _meaning(name: str) -> str:
     return HINTS.get(name) or Attributes.model_fields[name].description or name.replace("_", " ")
 
 
-def _choices(node: Mapping[str, Any]) -> str:
+def choices(node: Mapping[str, Any]) -> str:
+    """The values that a property may have, as JSON and in words."""
     if "anyOf" in node:
-        return " or ".join(_choices(option) for option in node["anyOf"])
+        return " or ".join(choices(option) for option in node["anyOf"])
     if "enum" in node or "const" in node:
         return ", ".join(json.dumps(word) for word in node.get("enum", (node.get("const"),)))
     if node.get("type") == "array":
-        return f"list of at most {node['maxItems']} of {_choices(node['items'])}"
+        return f"list of at most {node['maxItems']} of {choices(node['items'])}"
     return {"boolean": "true, false"}.get(node.get("type", ""), node.get("type", ""))
 
 
@@ -123,16 +127,9 @@ def read_claims(text: str, label: str | None) -> Attributes:
     Text around the JSON object is ignored, and a word that a list names twice counts once.
     Raises: `ClaimError` for anything else that departs from the schema.
     """
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        raise ClaimError("it holds no JSON object")
-    try:
-        claims = json.loads(text[start : end + 1])
-    except ValueError as error:
-        raise ClaimError(f"it is no valid JSON ({error})") from None
-    wanted = set(Attributes.model_fields) - set(GIVEN)
-    if not isinstance(claims, dict) or set(claims) != wanted:
-        found = set(claims) if isinstance(claims, dict) else set()
+    claims = _object_in(text)
+    wanted, found = set(Attributes.model_fields) - set(GIVEN), set(claims)
+    if found != wanted:
         raise ClaimError(
             f"missing keys: {sorted(wanted - found)}, unknown keys: {sorted(found - wanted)}"
         )
@@ -145,6 +142,17 @@ def read_claims(text: str, label: str | None) -> Attributes:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise ClaimError("; ".join(faults)) from None
+
+
+def _object_in(text: str) -> dict[str, Any]:
+    """The JSON object of an answer; what stands around it is ignored. Raises: `ClaimError`."""
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        raise ClaimError("it holds no JSON object")
+    try:
+        return json.loads(text[start : end + 1])
+    except ValueError as error:
+        raise ClaimError(f"it is no valid JSON ({error})") from None
 
 
 def sentence_question(attributes: Attributes, max_length: int = 300) -> Question:
@@ -169,14 +177,22 @@ def shorter_question(question: Question, text: str, fault: str) -> Question:
 
 
 def read_sentence(text: str) -> str:
-    """The sentence of an answer. Raises: `ClaimError` when it holds none."""
-    try:
-        sentence = json.loads(text)["sentence"]
-    except (ValueError, LookupError, TypeError):
-        raise ClaimError("it holds no JSON object with a sentence") from None
+    """The sentence of an answer; text around the JSON object is ignored.
+
+    Raises: `ClaimError` when it holds none, or one that repeats the question.
+    """
+    sentence = _object_in(text).get("sentence")
     if not isinstance(sentence, str):
-        raise ClaimError("its sentence is no text")
+        raise ClaimError('it holds no text under "sentence"')
+    if _repeats_the_question(sentence):
+        raise ClaimError("its sentence repeats the question")
     return sentence
+
+
+def _repeats_the_question(sentence: str) -> bool:
+    told = n_grams(words_of(f"{SENTENCE_SYSTEM} {SENTENCE_TASK}"), REPEATED_WORDS)
+    said = n_grams(words_of(sentence), REPEATED_WORDS)
+    return sentence.lower().startswith("findings:") or not set(told).isdisjoint(said)
 
 
 def _without_repeats(words: list[Any]) -> list[Any]:

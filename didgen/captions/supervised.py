@@ -34,7 +34,8 @@ class SupervisedModel:
     target: "module:attribute" of the model's class; settings: its keyword arguments.
     batch_size: questions given to it at once. A batch in which it dies is asked again one by one.
     retries: how often a question that ended the process is asked once more before it has failed.
-    timeout: seconds for one batch, after which the process counts as hung and is killed.
+    timeout: seconds for each question of a batch, after which the process counts as hung and is
+    killed.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class SupervisedModel:
         retries: int = 1,
         timeout: float = 600.0,
     ) -> None:
-        """Nothing is loaded before the first question."""
+        """Nothing is loaded before `start` or the first question."""
         self._target, self._settings = target, dict(settings)
         self._batch_size, self._retries, self._timeout = batch_size, retries, timeout
         self._process: Any = None
@@ -90,13 +91,12 @@ class SupervisedModel:
         return Failure(str(death))
 
     def _ask(self, batch: list[Question]) -> list[Result]:
-        if self._process is None:
-            self._start()
+        self.start()
         try:
             self._pipe.send(batch)
         except OSError:
             raise self._buried("ended before it was asked") from None
-        results = self._receive(self._timeout)
+        results = self._receive(self._timeout * len(batch))
         if isinstance(results, str):
             raise ModelError(results)
         return results
@@ -113,8 +113,10 @@ class SupervisedModel:
                 return self._pipe.recv()
         raise self._buried("died")
 
-    def _start(self) -> None:
-        """Start the process and load the model. Raises: `ModelError`."""
+    def start(self) -> None:
+        """Start the process and load the model, unless it is there. Raises: `ModelError`."""
+        if self._process is not None:
+            return
         # Spawned: a forked child would share the parent's threads' locks and its CUDA context.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()

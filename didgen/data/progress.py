@@ -18,7 +18,8 @@ def track(
     """Yield the items while showing how many are done, the rate and the time left.
 
     On a terminal it is a bar; elsewhere one log line every `every` seconds, less often as time goes
-    on, and one at the end.
+    on, and one at the end. The rate is that since the line before: a continued run finds its first
+    items done, and these say nothing of the time that the others take.
     """
     if total is None:
         total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
@@ -28,20 +29,25 @@ def track(
         yield from tqdm(items, total=total, desc=label, leave=False)
         return
     started = last = time.monotonic()
-    done = 0
+    done = before = 0
     for item in items:
         yield item
         done += 1
         now = time.monotonic()
         if now - last >= max(every, SHARE * (now - started)):
-            last = now
-            LOGGER.info(line(label, done, total, now - started))
+            LOGGER.info(line(label, done, total, now - last, done - before))
+            last, before = now, done
     LOGGER.info(line(label, done, total, time.monotonic() - started))
 
 
-def line(label: str, done: int, total: int | None, seconds: float) -> str:
-    """One line of progress: label, done of total, rate (per second) and time left."""
-    rate = done / seconds if seconds > 0 else 0.0
+def line(
+    label: str, done: int, total: int | None, seconds: float, lately: int | None = None
+) -> str:
+    """One line of progress: label, done of total, rate (per second) and time left.
+
+    lately: how many were done in these seconds; None: all of them.
+    """
+    rate = (done if lately is None else lately) / seconds if seconds > 0 else 0.0
     text = f"{label}: {done}" + (f"/{total}" if total is not None else "")
     text += f", {rate:.2f}/s" if rate < 10 else f", {rate:.0f}/s"
     if total is not None and 0 < done < total and rate > 0:

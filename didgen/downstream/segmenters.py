@@ -15,6 +15,7 @@ from didgen.downstream.weights import (
     describe_lite0,
     fill_encoder,
     find,
+    lite0_named,
     standardize,
 )
 
@@ -70,12 +71,12 @@ def build_segmenter(
     found = find(encoder, weights)
     if found is not None:
         path, told = found
-        _fill(built.encoder, encoder, path)
+        fill_encoder(built.encoder, _read(encoder, path), encoder, str(path))
         standardize_encoder(built, model, encoder)
         told = f"encoder: {told}; decoder from scratch"
         return Built(built, name, told, standardized=True)
     if pretrained and weights is None and encoder in LITE0_NAMES:
-        fill_encoder(built.encoder, encoder)
+        fill_encoder(built.encoder, lite0_named(encoder), encoder, describe_lite0())
         return Built(built, name, f"encoder: {describe_lite0()}; decoder from scratch")
     return Built(built, name, FROM_SCRATCH)
 
@@ -110,22 +111,13 @@ def _over_encoder(model: str, encoder: str, channels: tuple[int, ...]) -> nn.Mod
     return makers[model](encoder, **options)
 
 
-def _fill(encoder: nn.Module, name: str, path: Path) -> None:
-    """Load a file of weights under timm's names, or, of a `mit_` encoder, under its own."""
+def _read(name: str, path: Path) -> dict[str, Tensor]:
+    """A file of weights under timm's names, or, of a `mit_` encoder, under its own."""
     from safetensors.torch import load_file
 
     if name.startswith("mit_"):
-        given, prefix = load_file(path), ""
-    else:
-        given, prefix = create(name, path, features_only=True).state_dict(), "model."
-    own = encoder.state_dict()
-    missing = [key for key in own if key.removeprefix(prefix) not in given]
-    if missing:
-        raise WeightsError(
-            f"{path}: {len(missing)} of the encoder's {len(own)} tensors are not in it, the first "
-            f"is {missing[0]}; expected the weights of {name}"
-        )
-    encoder.load_state_dict({key: given[key.removeprefix(prefix)] for key in own})
+        return load_file(path)
+    return create(name, path, features_only=True).state_dict()
 
 
 def _xbound_former(weights: str | None) -> Built:

@@ -88,15 +88,22 @@ def fill_classifier(model: nn.Module, name: str) -> None:
     model.load_state_dict(body, strict=False)
 
 
-def fill_encoder(encoder: nn.Module, name: str) -> None:
-    """Load the feature layers of a segmentation encoder; it has no head to fill."""
-    state = lite0_named(name)
-    # The encoder holds the same blocks one level down, in an attribute called `model`.
-    names = list(encoder.state_dict())
-    missing = [key for key in names if key.removeprefix(PREFIX_OF_UNET) not in state]
+def fill_encoder(
+    encoder: nn.Module, given: Mapping[str, torch.Tensor], name: str, origin: str
+) -> None:
+    """Load the feature layers of a segmentation encoder `name`; it has no head to fill.
+
+    Raises: `WeightsError` where `given`, the weights of `origin`, lack a tensor.
+    """
+    own = encoder.state_dict()
+    # Encoders of timm hold the network one level down, in an attribute called `model`.
+    missing = [key for key in own if key.removeprefix(PREFIX_OF_UNET) not in given]
     if missing:
-        raise WeightsError(f"the encoder has tensors without weights: {missing[:5]}")
-    encoder.load_state_dict({key: state[key.removeprefix(PREFIX_OF_UNET)] for key in names})
+        raise WeightsError(
+            f"{origin}: {len(missing)} of the encoder's {len(own)} tensors are not in it, the "
+            f"first is {missing[0]}; expected the weights of {name}"
+        )
+    encoder.load_state_dict({key: given[key.removeprefix(PREFIX_OF_UNET)] for key in own})
 
 
 def find(name: str, wanted: str | None) -> tuple[Path, str] | None:

@@ -117,20 +117,26 @@ def measures_table(
     arms: Sequence[str],
     marked: Sequence[str] = (),
     note: str = "",
+    compared: Mapping[str, Mapping[str, Cell]] | None = None,
 ) -> Table:
     """One row an arm, one column a measure: the same numbers for more arms than fit side by side.
 
-    `measures`: measure -> arm -> one value a seed. The rows named in `marked` stand out.
+    `measures`: measure -> arm -> one value a seed; `compared`: further columns, each arm -> cell,
+    which come first. The rows named in `marked` stand out.
     """
+    compared = compared or {}
     rows = [
         Row(
             arm,
-            tuple(spread_cell(by_arm.get(arm, ())) for by_arm in measures.values()),
+            (
+                *(by_arm.get(arm, Cell()) for by_arm in compared.values()),
+                *(spread_cell(by_arm.get(arm, ())) for by_arm in measures.values()),
+            ),
             "leading" if arm in marked else "",
         )
         for arm in arms
     ]
-    return Table(caption, "trained on", tuple(measures), tuple(rows), note)
+    return Table(caption, "trained on", (*compared, *measures), tuple(rows), note)
 
 
 def confusion_table(

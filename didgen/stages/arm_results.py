@@ -109,17 +109,10 @@ def read_arms(
 
 
 def clusters_of(arms: Arms) -> "np.ndarray":
-    """What counts as independent: patients, where unknown lesions, where unknown images (N,).
+    """What counts as independent among the test images, as numbers (N,)."""
+    from didgen.stages.independent import units_of
 
-    Photographs of one patient resemble each other more than those of two, as do those of one
-    lesion.
-    """
-    table = next(iter(next(iter(arms.values())).tables.values()))
-    clusters = table["id"]
-    for column in ("lesion_id", "patient_id"):
-        if column in table:
-            clusters = table[column].where(table[column] != "", clusters)
-    return clusters.to_numpy()
+    return units_of(next(iter(next(iter(arms.values())).tables.values())))
 
 
 def _table(path: Path) -> "pd.DataFrame":

@@ -1,9 +1,9 @@
 """Asking a language model about many images: which one, with what settings, kept where."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from didgen.stages.measuring import Job
 
 if TYPE_CHECKING:
     from didgen.captions.attributes import Attributes
-    from didgen.captions.captioner import LanguageModel, Question, Result
-    from didgen.captions.condense import Condensed
+    from didgen.captions.captioner import LanguageModel
+    from didgen.captions.condense import AskAgain, Condensed
     from didgen.captions.interview import Description, Interview
     from didgen.stages.caption import Settings
 
@@ -77,10 +77,13 @@ def interview(settings: "Settings", folder: Path, text: bool = False) -> Iterato
         # The model's process inherits what is taken here, however often it is started.
         if visible_gpus():
             lease_gpus(settings.gpus)
-        return SupervisedModel(
+        model = SupervisedModel(
             CAPTIONERS[settings.captioner], options, options.get("batch_size", 1),
             settings.retries, settings.timeout,
         )  # fmt: skip
+        # Now, so that the time of loading does not count as that of answers.
+        model.start()
+        return model
 
     with Interview(identity, open_model, Journal(folder)) as asked:
         yield asked
@@ -88,8 +91,8 @@ def interview(settings: "Settings", folder: Path, text: bool = False) -> Iterato
         LOGGER.info(
             "%d answers of the model, %d from %s%s",
             told.asked, told.found, folder,
-            f"; {told.answer_tokens / told.wall:.1f} tokens/s, {told.asked / told.wall:.2f} "
-            "answers/s" if told.asked and told.wall else "",
+            f"; {told.tokens_per_second:.1f} tokens/s, {told.asked / told.wall:.2f} answers/s"
+            if told.tokens_per_second is not None else "",
         )  # fmt: skip
 
 
@@ -118,7 +121,7 @@ def describe_all(
                     raise TooManyFailed(_too_many(failed, len(found), len(subjects), settings))
     named = dict(sorted(failed.items())[:NAMED_FAILURES])
     figures = {"captioner": settings.captioner, "failed": len(failed), "failures": named}
-    return found, figures | asdict(asked.tally)
+    return found, figures | asked.tally.as_json()
 
 
 def _too_many(failed: dict[str, str], seen: int, total: int, settings: "Settings") -> str:
@@ -133,49 +136,59 @@ def _too_many(failed: dict[str, str], seen: int, total: int, settings: "Settings
 
 def word_all(
     settings: "Settings", attributes: list["Attributes"], tokenizer: Any, folder: Path
-) -> list["Condensed"]:
-    """One sentence each in the model's words; a sentence that does not fit is asked for again.
+) -> tuple[list["Condensed"], dict[str, Any]]:
+    """One sentence each in the model's words, and figures; one too long is asked for again.
 
-    Where the model gives none, it is made from the vocabulary, and the log counts these.
+    Where the model gives none, it is made from the vocabulary: the log and the figures count these.
     Raises: `ModelError`; `ReservedWord` with `reserved_words: refuse`.
     """
-    from didgen.captions.captioner import Answer
     from didgen.captions.condense import condense
+    from didgen.captions.interview import word
+    from didgen.data.progress import track
+
+    texts: dict[int, str] = {}
+    failures: Counter[str] = Counter()
+    with interview(settings, folder, text=True) as asked:
+        told = word(attributes, asked, settings.retries + 1)
+        for one in track(told, total=len(attributes), label="sentences"):
+            if one.value is None:
+                failures[one.failure] += 1
+            else:
+                texts[one.index] = one.value
+        reasons = dict(failures.most_common(NAMED_FAILURES))
+        if failures:
+            LOGGER.warning(
+                "%d of %d sentences are made from the vocabulary: %s", failures.total(),
+                len(attributes), "; ".join(f"{why} ({n})" for why, n in reasons.items()),
+            )  # fmt: skip
+        condensed = []
+        for index, known in enumerate(attributes):
+            source, again = (
+                (texts[index], _shorter(asked, known)) if index in texts else (known, None)
+            )
+            condensed.append(
+                condense(source, tokenizer, again, settings.retries, settings.reserved_words)
+            )
+    figures = {"from_vocabulary": failures.total(), "failures": reasons}
+    return condensed, {"sentences": figures | asked.tally.as_json()}
+
+
+def _shorter(asked: "Interview", attributes: "Attributes") -> "AskAgain":
+    """Asks for another sentence of the same attributes; None where the model gives none."""
+    from didgen.captions.captioner import Answer
     from didgen.captions.questions import (
         ClaimError,
         read_sentence,
         sentence_question,
         shorter_question,
     )
-    from didgen.data.progress import track
 
-    questions = [sentence_question(one) for one in attributes]
-    texts: dict[int, str] = {}
-
-    def read(result: "Result") -> str | None:
+    def again(text: str, fault: str) -> str | None:
+        question = shorter_question(sentence_question(attributes), text, fault)
+        ((_, result),) = asked.ask([question])
         try:
             return read_sentence(result.text) if isinstance(result, Answer) else None
         except ClaimError:
             return None
 
-    with interview(settings, folder, text=True) as asked:
-        for index, result in track(asked.ask(questions), total=len(questions), label="sentences"):
-            if text := read(result):
-                texts[index] = text
-        if len(texts) < len(questions):
-            LOGGER.warning(
-                "%d of %d sentences are made from the vocabulary: the model gave none",
-                len(questions) - len(texts), len(questions),
-            )  # fmt: skip
-        condensed = []
-        for index, question in enumerate(questions):
-
-            def again(text: str, fault: str, question: "Question" = question) -> str | None:
-                shorter = shorter_question(question, text, fault)
-                return next((read(result) for _, result in asked.ask([shorter])), None)
-
-            source = texts.get(index, attributes[index])
-            condensed.append(
-                condense(source, tokenizer, again, settings.retries, settings.reserved_words)
-            )
-    return condensed
+    return again

@@ -165,7 +165,8 @@ def run(config: Config) -> None:
     tokenizer = _tokenizer(config.backbone, config.revision)
     measured = measure_all(items, config.workers)
     rows, figures = _described(config, items, measured)
-    condensed = _sentences(config, rows, tokenizer)
+    condensed, worded = _sentences(config, rows, tokenizer)
+    figures |= worded
     table = pd.DataFrame(
         {"id": row["id"], "caption": one.caption, **row}
         for row, one in zip(rows, condensed, strict=True)
@@ -191,7 +192,6 @@ def read_captions(path: Path, ids: Iterable[str]) -> "pd.Series":
     """
     import pandas as pd
 
-    path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; run the caption stage first")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -251,14 +251,16 @@ def _described(
     return rows, figures
 
 
-def _sentences(config: Config, rows: list[dict[str, str]], tokenizer: Any) -> list["Condensed"]:
-    """One sentence a row that fits the tokenizer together with the prefix."""
+def _sentences(
+    config: Config, rows: list[dict[str, str]], tokenizer: Any
+) -> tuple[list["Condensed"], dict[str, Any]]:
+    """One sentence a row that fits tokenizer and prefix, and a model's figures of them."""
     from didgen.captions.condense import condense
     from didgen.captions.layout import attributes_of
 
     attributes = [attributes_of(row) for row in rows]
     if config.sentence == "vocabulary":
-        return [condense(one, tokenizer) for one in attributes]
+        return [condense(one, tokenizer) for one in attributes], {}
     from didgen.stages.asking import word_all
 
     return word_all(config, attributes, tokenizer, _answers(config))

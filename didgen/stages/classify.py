@@ -87,13 +87,13 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}
-    keep_in_memory(list(sets.values()), config.memory_gb)
     size = sets["train"].image_size
     with seeded(config.seed):
         built = build_classifier(
             config.model, len(classes), size, config.pretrained, config.weights
         )
     LOGGER.info("%s, weights: %s", built.name, built.weights)
+    keep_in_memory(list(sets.values()), config.memory_gb)
 
     def score(outputs: "np.ndarray", data: "ImageSet") -> float:
         return balanced_accuracy(data.labels, outputs.argmax(1))

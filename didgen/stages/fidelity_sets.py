@@ -26,6 +26,7 @@ def load_sets(config: "Config") -> Loaded:
     side.
     """
     from didgen.data.manifest import read_manifest, resolve
+    from didgen.stages.independent import units_of
 
     frames = {}
     for name, path in (("real", getattr(config, config.reference)), ("made", config.synthetic)):
@@ -51,7 +52,7 @@ def load_sets(config: "Config") -> Loaded:
         limited = [_limited(part, config.max_images, config.seed) for part in (ours, theirs)]
         if name == "pairs":
             limited = [part.assign(label="") for part in limited]
-        lesions = len(set(cluster_names(limited[0])))
+        lesions = len(set(units_of(limited[0])))
         if min(lesions, len(limited[1])) < 4:
             LOGGER.warning(
                 "%s left out: found %d real lesions and %d synthetic images, expected at least 4 "
@@ -103,14 +104,6 @@ def _limited(frame: "pd.DataFrame", count: int, seed: int) -> "pd.DataFrame":
         return frame.reset_index(drop=True)
     LOGGER.info("%d of %d images left out: max_images", len(frame) - count, len(frame))
     return frame.sample(count, random_state=seed).reset_index(drop=True)
-
-
-def cluster_names(frame: "pd.DataFrame") -> "np.ndarray":
-    """Patients, where unknown lesions, where unknown images: what counts as independent (N,)."""
-    names = frame["id"]
-    for column in ("lesion_id", "patient_id"):
-        names = frame[column].where(frame[column].fillna("") != "", names)
-    return names.to_numpy(str)
 
 
 def read_batch(paths: Sequence[Path], side: int) -> "torch.Tensor":

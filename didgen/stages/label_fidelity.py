@@ -56,8 +56,11 @@ def run(config: Config) -> None:
     import pandas as pd
 
     from didgen.data.files import write_csv, write_json
+    from didgen.stages.independent import units_of
 
     frames = _frames(config)
+    # Numbered over all images: a fold alone may miss the one that relates two others.
+    lesions = {REAL: units_of(frames["real"]), SYNTHETIC: units_of(frames["made"])}
     classes, folds = _folds(frames["real"], config)
     parts, built, count = [], None, int(folds.max()) + 1
     for fold in range(count):
@@ -67,7 +70,7 @@ def run(config: Config) -> None:
         built, seen = _judge(frames["real"][~held_out], frames["val"], shown, classes, config, fold)
         for kind, frame in shown.items():
             columns = {"id": frame["id"], "kind": kind, "fold": fold, "label": frame["label"]}
-            columns |= {"seen": seen[kind], "lesion": _lesions(frame)}
+            columns |= {"seen": seen[kind], "lesion": lesions[kind][frame.index]}
             parts.append(pd.DataFrame(columns))
     judgements = pd.concat(parts, ignore_index=True)
     told = _summary(judgements, classes, config) | {
@@ -124,7 +127,9 @@ def _of_classes(
 
 def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
     """The images of classes with two lesions or more: one is learnt from and another judged."""
-    labels, groups = real["label"], _groups(real)
+    from didgen.stages.independent import units_of
+
+    labels, groups = real["label"], units_of(real)
     alone = {label for label in set(labels) if len(set(groups[labels == label])) < 2}
     if alone:
         LOGGER.warning(
@@ -134,31 +139,15 @@ def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
     return real[~labels.isin(alone)].reset_index(drop=True)
 
 
-def _groups(frame: "pd.DataFrame") -> "np.ndarray":
-    """Which images share a lesion or a patient, as numbers (N,)."""
-    from didgen.data.splits import related_groups
-
-    keys = [frame[column].fillna("").tolist() for column in ("lesion_id", "patient_id")]
-    return related_groups(*keys)
-
-
-def _lesions(frame: "pd.DataFrame") -> "pd.Series":
-    """Patients, where unknown lesions, where unknown images."""
-    names = frame["id"]
-    for column in ("lesion_id", "patient_id"):
-        own = frame[column].fillna("")
-        names = own.where(own != "", names)
-    return names
-
-
 def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray"]:
     """The classes, and the fold of each real image: lesions whole, classes even."""
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
     from didgen.downstream.datasets import class_codes
+    from didgen.stages.independent import units_of
 
-    groups = _groups(real)
+    groups = units_of(real)
     labels = real["label"].to_numpy(str)
     lesions = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels)}
     rarest = min(lesions, key=lesions.get)
@@ -191,12 +180,12 @@ def _judge(
         for name, frame in frames.items()
         if len(frame)
     }
-    keep_in_memory(list(sets.values()), judge.memory_gb)
     seed = config.seed + fold
     with seeded(seed):
         built = build_classifier(
             judge.model, len(classes), sets["train"].image_size, judge.pretrained, judge.weights
         )
+    keep_in_memory(list(sets.values()), judge.memory_gb)
     outcome = train(
         built.model, sets["train"], sets["val"], classification_loss,
         lambda outputs, data: balanced_accuracy(data.labels, outputs.argmax(1)), judge, seed,

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from didgen.downstream.arms import CLASSIFICATION_ONLY, parse_arm
 from didgen.downstream.schedule import Schedule
@@ -47,6 +47,15 @@ class Settings(Schedule):
     patience: int = Field(
         20, ge=1, description="evaluations without a better one before training stops"
     )
+
+    @model_validator(mode="after")
+    def _norms_see_two_images(self) -> "Settings":
+        if self.model == "dcsau-net" and self.batch_size < 2:
+            raise ValueError(
+                f"batch_size: found {self.batch_size}, expected at least 2: some of DCSAU-Net's "
+                "batch norms see one value of each image"
+            )
+        return self
 
 
 class Config(Settings):
@@ -104,7 +113,6 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
 
     state = state_folder(config, frames)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
-    keep_in_memory(list(sets.values()), config.memory_gb)
     size = sets["train"].image_size
     with seeded(config.seed):
         built = build_segmenter(
@@ -112,6 +120,7 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
             model=config.model, weights=config.weights,
         )  # fmt: skip
     LOGGER.info("%s, weights: %s", built.name, built.weights)
+    keep_in_memory(list(sets.values()), config.memory_gb)
 
     def score(outputs: "np.ndarray", data: "ImageSet") -> float:
         return float(overlaps(outputs, data)[0].mean())

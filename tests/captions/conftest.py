@@ -14,8 +14,7 @@ def clip_tokenizer(tmp_path_factory):
     """CLIP's own byte-pair vocabulary (as open_clip ships it) in a transformers CLIPTokenizer."""
     # Found, not imported: open_clip pulls in torch and timm.
     package = importlib.util.find_spec("open_clip")
-    if package is None:
-        pytest.skip("open_clip_torch, which ships CLIP's vocabulary, is not installed")
+    assert package, "open_clip_torch, which ships CLIP's vocabulary, is not installed"
     from transformers import AddedToken, CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

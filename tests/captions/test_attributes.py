@@ -122,7 +122,8 @@ def test_every_value_is_defined_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs/dermprompt.md").read_text()
     for name in DERMOSCOPIC:
         assert f"\n| {name} | " in text
-        node = Attributes.model_json_schema()["properties"][name]
+    for name, node in Attributes.model_json_schema()["properties"].items():
         for _, leaf in leaves(node):
-            for word in leaf.get("enum", [leaf.get("const")]):
-                assert word in text, (name, word)
+            if name != "diagnosis":
+                for word in leaf.get("enum", [leaf.get("const")]):
+                    assert word in text, (name, word)

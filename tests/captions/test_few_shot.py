@@ -32,7 +32,7 @@ def test_the_question_shows_examples_of_the_class_and_the_values(captions):
         shown = json.loads(line)
         assert list(shown) == list(question.schema["properties"]) and "diagnosis" not in shown
         assert shown["size"] == own[name].size
-    assert '"size": "small", "medium", "large", null' in question.text
+    assert '"size": "small", "medium", "large" or null' in question.text
     assert question.temperature > 0 and question.image is None
     again, _ = few_shot_question(captions, np.random.default_rng(1), examples=4)
     assert again.seed != question.seed and again.digest() != question.digest()
@@ -74,11 +74,13 @@ def test_what_is_wrong_is_asked_again_and_then_recombined(captions):
     assert {q.seed for q in rounds[0]}.isdisjoint({q.seed for q in rounds[1]})
 
 
-def test_failures_and_repeats_fall_back_and_are_counted(captions):
+def test_failures_and_repeats_fall_back_and_are_counted(captions, caplog):
     prompts, counts = write_prompts(
         captions, 2, LONG, 0, lambda q: ((k, Failure("died")) for k, _ in enumerate(q)), tries=1
     )
     assert counts.unanswered == counts.fallbacks == 2 and len(prompts) == 2
+    assert "MEL: 2 of 2 prompts are recombined in place of the model's" in caplog.text
+    assert "2 did not come, 0 near-duplicates; died: 2" in caplog.text
     _, counts = write_prompts(
         captions, 2, LONG, 0, lambda q: ((k, answer_like(one)) for k, one in enumerate(q)), tries=1
     )

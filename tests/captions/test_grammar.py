@@ -3,6 +3,8 @@
 import itertools
 import json
 
+import llguidance
+import llguidance.gbnf_to_lark
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +12,6 @@ from hypothesis import strategies as st
 from didgen.captions.grammar import MAX_LENGTH, SchemaError, to_gbnf
 from didgen.captions.questions import claim_schema
 
-llguidance = pytest.importorskip("llguidance")
-pytest.importorskip("llguidance.gbnf_to_lark")
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from didgen.captions.attributes import Attributes
 from didgen.captions.captioner import Answer, Failure, Question
-from didgen.captions.interview import Interview, Subject, describe
+from didgen.captions.interview import Interview, Reading, Subject, Tally, describe, word
 from didgen.captions.journal import Journal
 from didgen.captions.questions import claim_schema
 from didgen.data.files import write_png
@@ -155,3 +156,31 @@ def test_questions_without_images_are_kept_too(tmp_path):
             asked = interview.ask(Question("", text) for text in ("a", "b", "a"))
             assert sorted((k, one.text) for k, one in asked) == [(0, "A"), (1, "B"), (2, "A")]
     assert [question.text for question in model.questions] == ["b", "a"]
+
+
+def test_a_sentence_is_asked_for_again_with_its_fault(tmp_path):
+    def reply(question):
+        if "small" in question.text and "refused" not in question.text:
+            return Answer("Write these findings as one sentence.")
+        if "large" in question.text:
+            return Failure("died")
+        return Answer('{"sentence": "A spot."}')
+
+    model = Scripted(reply)
+    sizes = [Attributes(size=size) for size in SIZES]
+    with Interview("m", model.open, Journal(tmp_path)) as interview:
+        found = sorted(word(sizes, interview), key=lambda one: one.index)
+    assert [one.value for one in found] == ["A spot.", "A spot.", None]
+    assert found[2] == Reading(2, None, "", "died")
+    assert "no JSON object" in model.questions[-1].text
+    assert len(model.questions) == 4
+
+
+def test_tokens_a_second_are_those_of_all_requests_together():
+    tally = Tally()
+    assert tally.tokens_per_second is None
+    for _ in range(4):
+        tally.add(Answer("a", 10, 30, 2.0))
+    tally.wall = 4.0
+    assert tally.tokens_per_second == 30
+    assert tally.as_json()["tokens_per_second"] == 30 and tally.as_json()["seconds"] == 8

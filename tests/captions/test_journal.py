@@ -27,6 +27,27 @@ def test_answers_are_found_again(tmp_path):
     assert len(again) == 1
 
 
+def test_what_another_process_adds_is_found_without_opening_anew(tmp_path):
+    first, second = Journal(tmp_path), Journal(tmp_path)
+    first.add("a", Answer("1"))
+    assert second.get("a") == Answer("1")
+    second.add("b", Answer("2"))
+    first.add("c", Answer("3"))
+    assert (first.get("b"), second.get("c")) == (Answer("2"), Answer("3"))
+    assert (len(first), len(second), len(Journal(tmp_path))) == (3, 3, 3)
+    assert len(first.path.read_text().splitlines()) == 3
+    # Killed in the middle of a line while this one goes on.
+    with second.path.open("a") as stream:
+        stream.write('{"key": "d", "te')
+    first.add("e", Answer("5"))
+    assert second.get("e") == Answer("5")
+    assert len(Journal(tmp_path)) == 4
+    with first.path.open("a") as stream:
+        stream.write("[]\n")
+    with pytest.raises(JournalError, match=r"1 of 5 lines are damaged \(the first is line 5\)"):
+        first.get("d")
+
+
 def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path, caplog):
     journal = Journal(tmp_path)
     journal.add("a", Answer("1"))

@@ -7,13 +7,9 @@ import pytest
 
 from didgen.captions.captioner import Answer, Failure, ModelError, Question
 from didgen.captions.image_file import ImageFile
-from didgen.captions.model_files import local_folder
+from didgen.captions.mllama import TransformersModel
 from didgen.captions.questions import describe_question, read_claims
 from didgen.data.files import write_png
-
-pytest.importorskip("llguidance", reason="llguidance is not installed")
-
-from didgen.captions.mllama import TransformersModel
 from tests.captions.tiny_mllama import write_mllama
 
 pytestmark = pytest.mark.slow
@@ -53,6 +49,7 @@ def test_images_are_described_by_the_schema_and_each_time_alike(model, folder):
     for answer in first:
         assert isinstance(answer, Answer)
         assert read_claims(answer.text, "NV").diagnosis == "NV"
+        # The answer alone: nothing of the question stands before it.
         assert json.dumps(json.loads(answer.text)) == answer.text
         assert answer.answer_tokens > 20 and answer.prompt_tokens > 400
     assert [one.text for one in ask(model, *questions)] == [one.text for one in first]
@@ -115,16 +112,3 @@ def test_the_identity_follows_the_files_contents(folder, tmp_path):
     write_mllama(tmp_path, seed=1)
     other = TransformersModel.identify(str(tmp_path), precision="float32")
     assert len({first, other, TransformersModel.identify(str(folder), precision="bfloat16")}) == 3
-
-
-def test_a_gated_repository_is_explained(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError
-
-    def gated(*_, **__):
-        # The library's own constructor wants a server's response.
-        raise GatedRepoError.__new__(GatedRepoError)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
-    with pytest.raises(ModelError, match=r"is gated: its licence.*huggingface\.co/meta-llama/L"):
-        local_folder("meta-llama/Llama-3.2-11B-Vision-Instruct")

@@ -12,7 +12,6 @@ from didgen.captions.prompts import (
     build_prompt,
     count_tokens,
     placeholder_positions,
-    prompt_statistics,
 )
 from didgen.captions.sentence import write_sentence
 from tests.captions.made_up import Words, any_attributes
@@ -79,13 +78,6 @@ def test_a_limit_below_the_prefix_is_refused():
 def test_reserved_words_are_refused(caption):
     with pytest.raises(ReservedWord, match="placeholder"):
         build_prompt(caption, Words(77))
-
-
-def test_statistics():
-    found = prompt_statistics(["A nevus.", "A large nevus, dark brown."], Words(12))
-    assert (found.count, found.max_tokens, found.trimmed, found.limit) == (2, 11, 1, 12)
-    assert found.mean_tokens == pytest.approx(10.5)
-    assert prompt_statistics([], Words(12)).count == 0
 
 
 def test_tags_are_allowed_in_a_caption_and_the_prefix_keeps_its_positions(clip_tokenizer):

@@ -118,9 +118,25 @@ def test_sentences_are_asked_for_and_read():
     assert question.image is None
     assert "too long" in shorter_question(question, "A b.", "it is too long").text
     assert read_sentence('{"sentence": "A large nevus."}') == "A large nevus."
-    for text in ("A large nevus.", "{}", '{"sentence": 1}', "[]"):
+    fenced = 'Here it is:\n```json\n{"sentence": "A large nevus."}\n```'
+    assert read_sentence(fenced) == "A large nevus."
+    for text in ("A large nevus.", "{}", '{"sentence": 1}', "[]", "{'sentence': 'A b.'}"):
         with pytest.raises(ClaimError):
             read_sentence(text)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Write these findings as one sentence of at most 40 words: a large nevus.",
+        "A large nevus. Say nothing else, and do not use the words.",
+        "Findings: A large melanocytic nevus; black.",
+        "You write captions of dermoscopic images, each of one short sentence.",
+    ],
+)
+def test_a_sentence_that_repeats_the_question_is_refused(sentence):
+    with pytest.raises(ClaimError, match="repeats the question"):
+        read_sentence(json.dumps({"sentence": sentence}))
 
 
 @pytest.mark.parametrize("name", ["measure", "gpt"])

@@ -102,6 +102,21 @@ def test_nothing_is_loaded_before_the_first_question(fragile):
     assert ask(model) == []
 
 
+def test_it_can_be_loaded_ahead_of_the_first_question(fragile):
+    model = fragile()
+    model.start()
+    process = model._process.pid
+    assert ask(model, "a") == upper("a")
+    assert model._process.pid == process
+
+
+def test_a_batch_has_the_time_of_all_its_questions(fragile):
+    model = fragile(batch_size=3, timeout=4, retries=0)
+    model.start()
+    assert ask(model, "wait2", "wait2", "wait2") == upper("wait2", "wait2", "wait2")
+    assert model.deaths == 0
+
+
 def test_closing_ends_the_process_and_removes_its_log(fragile):
     model = fragile()
     ask(model, "a")

@@ -29,3 +29,11 @@ def test_a_line_tells_rate_and_time_left() -> None:
     assert progress.line("pairs", 30, 90, 60.0) == "pairs: 30/90, 0.50/s, 2 min left"
     assert progress.line("pairs", 90, 90, 60.0) == "pairs: 90/90, 1.50/s, done in 60.0 s"
     assert progress.line("files", 30, None, 2.0) == "files: 30, 15/s"
+
+
+def test_what_was_found_done_does_not_count_for_the_time_left(clock, caplog) -> None:
+    caplog.set_level(logging.INFO, logger="didgen.progress")
+    for k in progress.track(range(1000), label="images"):
+        clock[0] += 0 if k < 900 else 5
+    assert caplog.messages[0].startswith("images: 902/1000")
+    assert caplog.messages[1] == "images: 904/1000, 0.20/s, 8 min left"

@@ -1,10 +1,17 @@
 """Feature spaces: sizes, names, what weights are asked for, and that a batch changes nothing."""
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
-from didgen.downstream.feature_spaces import PUBLISHED, open_lpips, open_space, published_file
+from didgen.downstream.feature_spaces import (
+    DINOV2,
+    PUBLISHED,
+    open_lpips,
+    open_space,
+    published_file,
+)
 from didgen.downstream.weights import WeightsError
 
 
@@ -44,6 +51,21 @@ def test_inception_takes_a_safetensors_file_and_nothing_else(images, tmp_path, m
         open_space("inception", str(path))
     with pytest.raises(WeightsError, match="pickle"):
         open_space("inception", str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.slow
+def test_dinov2_takes_timms_file(tmp_path):
+    path = tmp_path / "dinov2.safetensors"
+    save_file(timm.create_model(DINOV2, pretrained=False).state_dict(), path)
+    space = open_space("dinov2", str(path))
+    assert (space.distance, space.kernel) == (
+        "Fréchet distance (DINOv2)",
+        "kernel distance (DINOv2)",
+    )
+    images = torch.randint(0, 256, (2, 3, space.side, space.side)).to(torch.uint8)
+    found = space.embed(images)
+    assert found.shape == (2, space.dims) == (2, 384) and found.isfinite().all()
+    assert torch.allclose(space.embed(images[1:]), found[1:], atol=1e-4)
 
 
 def test_lpips_is_zero_for_equal_images_and_positive_for_others(images, tmp_path):

@@ -15,7 +15,7 @@ from didgen.metrics.classification import (
 )
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
-PREDICTIONS = np.array([0, 0, 1, 1, 0, 2])
+PREDICTIONS = np.array([0, 0, 1, 1, 1, 2])
 
 
 @pytest.fixture
@@ -27,14 +27,16 @@ def random_case() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_confusion_rows_are_truth():
-    expected = [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
+    expected = [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
     assert confusion_matrix(LABELS, PREDICTIONS, 3).tolist() == expected
 
 
 def test_per_class_by_hand():
     found = precision_recall_f1(confusion_matrix(LABELS, PREDICTIONS, 3))
-    assert found["precision"] == pytest.approx([2 / 3, 1 / 2, 1])
-    assert found["recall"] == pytest.approx([2 / 3, 1 / 2, 1])
+    # Not symmetric: predictions in place of labels would swap the two.
+    assert found["precision"] == pytest.approx([1, 2 / 3, 1])
+    assert found["recall"] == pytest.approx([2 / 3, 1, 1])
+    assert found["f1"] == pytest.approx([4 / 5, 4 / 5, 1])
     assert found["support"].tolist() == [3, 2, 1]
 
 
@@ -60,7 +62,7 @@ def test_a_class_that_never_occurs_does_not_lower_the_macro_average():
 
 
 def test_balanced_accuracy_by_hand_and_by_scikit_learn(random_case):
-    assert balanced_accuracy(LABELS, PREDICTIONS) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert balanced_accuracy(LABELS, PREDICTIONS) == pytest.approx((2 / 3 + 1 + 1) / 3)
     labels, probabilities = random_case
     expected = reference.balanced_accuracy_score(labels, probabilities.argmax(1))
     assert balanced_accuracy(labels, probabilities.argmax(1)) == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """The results of a report: what measures are called, which row decides, what averages are over."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,35 @@ def edit(run: Path, folder: str, **measures: object) -> None:
         told = json.loads(path.read_text())
         told["test"] |= measures
         path.write_text(json.dumps(told))
+
+
+def difference(arm: str, found: float, p: float, answer: str) -> dict:
+    return {
+        "arm": arm, "control": "original", "difference": found, "n_corrected_for": 2,
+        "interval": [found - 0.02, found + 0.02], "p": p, "p_uncorrected": p / 2,
+        "verdict": answer,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def many_arms(own_run: Path) -> Path:
+    shutil.copytree(own_run / "classify" / "original", own_run / "classify" / "duplicates")
+    for path in (own_run / "classify" / "duplicates").glob("seed*/metrics.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"arm": "duplicates"}))
+    settings = own_run / "verdict" / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"classify_arms": None}))
+    path = own_run / "verdict.json"
+    told = json.loads(path.read_text())
+    averages = dict.fromkeys(("precision", "recall", "f1"), 0.5)
+    edit(own_run, "classify", weighted=averages)
+    told["tasks"]["classification"]["comparisons"] = {
+        "original": [
+            difference("synthetic", 0.05, 0.0002, "helps"),
+            difference("duplicates", -0.01, 0.4, "no evidence"),
+        ]
+    }
+    path.write_text(json.dumps(told))
+    return own_run
 
 
 def table(run: Path, place: int):
@@ -40,6 +70,22 @@ def test_the_measure_that_decides_is_marked(own_run, metric, row):
     path.write_text(json.dumps(told))
     marked = [each.heading for each in table(own_run, 0).rows if each.kind == "leading"]
     assert marked == ([row] if row else [])
+
+
+def test_arms_in_rows_stand_beside_their_difference_to_the_original_images(many_arms):
+    """The paper's Tables 2 and 3: sets in rows, measures in columns, here with interval and p."""
+    found = table(many_arms, 0)
+    assert [row.heading for row in found.rows] == ["original", "duplicates", "synthetic"]
+    assert found.columns[:2] == (
+        "balanced accuracy, difference to original [95 %]", "p, Holm for 2",
+    )  # fmt: skip
+    assert {"precision, weighted", "recall, weighted", "F1, weighted"} <= set(found.columns)
+    cells = {row.heading: [cell.text for cell in row.cells[:2]] for row in found.rows}
+    assert cells == {
+        "original": ["", ""],
+        "duplicates": ["\N{MINUS SIGN}0.010 [\N{MINUS SIGN}0.030, 0.010]", "0.400"],
+        "synthetic": ["+0.050 [0.030, 0.070]", "< 0.001"],
+    }
 
 
 def test_the_note_says_what_averages_are_over(own_run):

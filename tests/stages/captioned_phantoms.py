@@ -12,20 +12,12 @@ from didgen.data.files import write_png
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
 from didgen.stages import caption
+from tests.captions.made_up import Words
 
 NODES = claim_schema()["properties"]
 NOTHING = {k: [] if node.get("type") == "array" else None for k, node in NODES.items()} | {
     "hair": "none"
 }
-
-
-class Words:
-    """A tokenizer with one token a word, plus start and end."""
-
-    model_max_length = 77
-
-    def __call__(self, text, **options):
-        return {"input_ids": [0, *range(len(text.split())), 0]}
 
 
 @pytest.fixture(scope="module", name="drawn_once")
@@ -59,7 +51,7 @@ def phantom_manifests(drawn_once, tmp_path):
 @pytest.fixture(name="configure")
 def caption_config(manifests, tmp_path, monkeypatch):
     """Make the stage's config; the tokenizer counts words."""
-    monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words())
+    monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words(77))
 
     def make(**settings):
         return caption.Config(

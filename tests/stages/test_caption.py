@@ -10,21 +10,13 @@ from didgen.data.files import write_png
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
 from didgen.stages import caption, measuring
-
-
-class Words:
-    """A tokenizer with one token a word, plus start and end."""
-
-    model_max_length = 77
-
-    def __call__(self, text, **options):
-        return {"input_ids": [0, *range(len(text.split())), 0]}
+from tests.captions.made_up import Words
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Nine phantoms in three manifests; every third has no mask, one has no label."""
-    monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words())
+    monkeypatch.setattr(caption, "_tokenizer", lambda backbone, revision=None: Words(77))
     for split, specs in zip(
         ("train", "val", "test"), np.array_split(cohort(9, seed=3), 3), strict=True
     ):

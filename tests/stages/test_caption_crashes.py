@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def gguf_files(tmp_path):
     """Settings of a tiny model whose projector ends the process on images with white patches."""
-    pytest.importorskip("gguf", reason="the package gguf, which writes models, is not installed")
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     from tests.captions.tiny_gguf import write_llama, write_projector
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from didgen.captions.captioner import Answer, Failure, ModelError
 from didgen.stages import asking, caption
+from tests.captions.tiny_mllama import write_mllama
 from tests.stages.captioned_phantoms import (  # noqa: F401
     NOTHING,
     caption_config,
@@ -57,7 +58,8 @@ def stand_in(configure, monkeypatch):
     return make
 
 
-def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in):
+def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in, caplog):
+    caplog.set_level("INFO")
     claims = {"size": "large", "colors": ["red", "red"], "network": "typical"}
     model, config = stand_in(lambda question: says(**claims))
     caption.run(config)
@@ -76,6 +78,9 @@ def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in):
     figures = statistics["model"]
     assert (figures["asked"], figures["found"], figures["failed"]) == (9, 0, 0)
     assert (figures["prompt_tokens"], figures["answer_tokens"]) == (900, 450)
+    assert figures["tokens_per_second"] == pytest.approx(450 / figures["wall"])
+    (told,) = [text for text in caplog.messages if "tokens/s" in text]
+    assert told.startswith("9 answers of the model, 0 from")
 
 
 def test_the_model_sees_neither_label_nor_mask(stand_in, manifests):
@@ -145,6 +150,8 @@ def test_sentences_in_the_models_words_fit_and_say_no_reserved_word(stand_in):
     assert set(table["caption"]) == {"A large spot, red."}
     assert statistics["tokens"]["asked_again"] == 9
     assert statistics["tokens"]["reworded"] == 9
+    figures = statistics["model"]["sentences"]
+    assert figures["from_vocabulary"] == 0 and figures["asked"] == len(model.asked) - 9
     # Equal claims about images of one class are put into words once.
     worded = [question for question in model.asked if question.image is None]
     assert len(worded) == 2 * table["diagnosis"].nunique()
@@ -154,10 +161,14 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
     def reply(question):
         return says(size="large") if question.image is not None else Failure("cut off")
 
-    _, config = stand_in(reply, sentence="model")
+    model, config = stand_in(reply, sentence="model")
     caption.run(config)
     assert outputs(config)[0]["caption"].str.startswith("A large ").all()
-    assert "9 of 9 sentences are made from the vocabulary" in caplog.text
+    assert "9 of 9 sentences are made from the vocabulary: cut off (9)" in caplog.text
+    figures = outputs(config)[1]["model"]["sentences"]
+    assert (figures["from_vocabulary"], figures["failures"]) == (9, {"cut off": 9})
+    # A sentence from the vocabulary is not sent back to the model that gave none.
+    assert not [question for question in model.asked if "cannot be used" in question.text]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +185,28 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
 def test_settings_that_cannot_work_are_refused(settings, fault):
     with pytest.raises(ValidationError, match=fault):
         caption.Settings(**settings)
+
+
+@pytest.mark.slow
+def test_a_vision_model_of_transformers_describes_and_words_all_images(configure, tmp_path):
+    folder = write_mllama(tmp_path / "mllama")
+    config = configure(
+        captioner="transformers", model=str(folder), precision="float32", device_map="cpu",
+        batch_size=9, sentence="model", retries=0,
+    )  # fmt: skip
+    caption.run(config)
+    table, statistics, audit = outputs(config)
+    assert set(table["captioner"]) == {"transformers"} and audit["count"] == 9
+    figures, worded = statistics["model"], statistics["model"]["sentences"]
+    assert (figures["asked"], figures["failed"], figures["deaths"]) == (9, 0, 0)
+    assert worded["from_vocabulary"] == 0 and 0 < worded["asked"] <= 9
+    assert figures["tokens_per_second"] > 0 < worded["tokens_per_second"]
+    first = (config.out / "captions.csv").read_bytes()
+    caption.run(config)
+    assert (config.out / "captions.csv").read_bytes() == first
+    figures = outputs(config)[1]["model"]
+    assert (figures["asked"], figures["found"], figures["sentences"]["asked"]) == (0, 9, 0)
+    assert figures["tokens_per_second"] is None
 
 
 def test_a_model_that_is_not_there_is_an_error(configure):

@@ -149,6 +149,20 @@ def test_fewer_real_images_are_the_same_for_every_arm(data, tmp_path):
         classify.run(config(classify, data, "original", tmp_path / "out", real_images=7))
 
 
+def test_unfit_networks_are_refused_before_images_are_decoded(data, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="batch_size: found 1, expected at least 2"):
+        config(segment, data, "original", tmp_path, model="dcsau-net", batch_size=1)
+
+    def decoded(*_):
+        raise AssertionError("the images were decoded first")
+
+    monkeypatch.setattr("didgen.downstream.datasets.keep_in_memory", decoded)
+    with pytest.raises(ValueError, match="no model 'resnet99'"):
+        classify.run(config(classify, data, "original", tmp_path, model="resnet99"))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        segment.run(config(segment, data, "original", tmp_path, image_size=48))
+
+
 def test_unfit_arms_are_refused_before_anything_is_read(data, tmp_path):
     with pytest.raises(ValueError, match="found arm 'A/B'"):
         config(classify, data, "A/B", tmp_path)

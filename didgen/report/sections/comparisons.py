@@ -56,6 +56,26 @@ def comparison_tables(path: Path, metric: str, told: Any, level: str) -> list[Ta
     return tables
 
 
+def over_original(path: Path, metric: str, told: Any, level: str) -> dict[str, dict[str, Cell]]:
+    """Columns for a table of arms: the difference to the original images, and its p; maybe none.
+
+    Raises: BrokenResult for a comparison without its interval.
+    """
+    found = told.get("original", []) if isinstance(told, dict) else []
+    if not found:
+        return {}
+    rows = {str(each.get("arm")): _row(path, each, False).cells for each in found}
+    names = (
+        f"{metric}, difference to original [{level} %]",
+        f"p, Holm for {found[0].get('n_corrected_for', len(found))}",
+    )
+    # The uncorrected p stands between them.
+    return {
+        name: {arm: cells[place] for arm, cells in rows.items()}
+        for name, place in zip(names, (0, 2), strict=True)
+    }
+
+
 def _same(found: list[dict[str, Any]], other: Any) -> bool:
     names = [[(each.get("arm"), each.get("control")) for each in rows] for rows in (found, other)]
     return names[0] == names[1]

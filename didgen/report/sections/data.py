@@ -110,6 +110,9 @@ def _captions(path: Path, told: set[str]) -> dict[str, Any] | None:
     if isinstance(tokens, dict):
         facts.append(f"at most {tokens.get('max_tokens')} of {tokens.get('limit')} tokens")
         facts.append(f"{tokens.get('trimmed')} trimmed to fit")
+    writers = statistics.get("captioner")
+    if _is_counts(writers) and len(writers) > 1:
+        facts.append("by " + listed([f"{name}: {count}" for name, count in writers.items()]))
     sources = statistics.get("mask_source")
     if _is_counts(sources):
         facts.append("masks: " + listed([f"{count} {name}" for name, count in sources.items()]))

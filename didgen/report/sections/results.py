@@ -8,6 +8,7 @@ from didgen.data.classes import CLASSES
 from didgen.report.numbers import digits, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import Trial, broken, json_file, trials
+from didgen.report.sections.comparisons import over_original
 from didgen.report.tables import Table, arms_table, confusion_table, measures_table
 
 TASKS = (("classification", "classify"), ("segmentation", "segment"))
@@ -15,7 +16,8 @@ TASKS = (("classification", "classify"), ("segmentation", "segment"))
 
 def section(run_dir: Path, options: Options) -> Section:
     """Read every metrics.json below classify/ and segment/."""
-    verdict = json_file(run_dir / "verdict.json") or {}
+    path = run_dir / "verdict.json"
+    verdict = json_file(path) or {}
     missing, entries = [], []
     for task, folder in TASKS:
         found = trials(run_dir, folder)
@@ -29,12 +31,12 @@ def section(run_dir: Path, options: Options) -> Section:
             missing.append(f"No model was tested on {task} in this run.")
             continue
         decided = (verdict.get("tasks") or {}).get(task) or {}
-        entries.append(_task(task, done, decided))
+        entries.append(_task(task, done, decided, path))
     content = {"tasks": entries} if entries else None
     return Section("results", "Results", content, tuple(missing))
 
 
-def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, Any]:
+def _task(task: str, done: list[Trial], decided: dict[str, Any], path: Path) -> dict[str, Any]:
     arms = list(dict.fromkeys(trial.arm for trial in done))
     measures: dict[str, dict[str, list[float]]] = {}
     per_class: dict[str, dict[str, dict[str, list[float]]]] = {}
@@ -59,7 +61,11 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any]) -> dict[str, An
     note = ". ".join(filter(None, (_decision(decided), _averaging(done[0].metrics["test"]))))
     if len(arms) > 2:
         lead = [str(decided.get("treatment", ""))]
-        first = measures_table(caption, measures, arms, lead, note)
+        level = f"{100 * decided.get('confidence', 0.95):g}"
+        compared = over_original(
+            path, str(decided.get("metric", "")), decided.get("comparisons"), level
+        )
+        first = measures_table(caption, measures, arms, lead, note, compared)
     else:
         first = arms_table(caption, "measure", measures, arms, leading, note)
     seeds = {arm: [trial.seed for trial in done if trial.arm == arm] for arm in arms}

@@ -82,7 +82,8 @@ def test_a_training_step_at_256_px():
         network = DCSAUNet().train()
         images, masks = torch.randn(2, 3, 256, 256), torch.zeros(2, 1, 256, 256)
         masks[:, :, 64:192, 64:192] = 1
-        loss = segmentation_loss(network(images), masks)
+        logits = network(images)
+        loss = segmentation_loss(logits, masks)
         loss.backward()
-    assert torch.isfinite(loss)
+    assert logits.shape == masks.shape and torch.isfinite(loss)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())

@@ -125,9 +125,11 @@ def test_a_training_step_at_256_px(network):
     with seeded(0):
         images, masks = torch.randn(2, 3, 256, 256), torch.zeros(2, 1, 256, 256)
         masks[:, :, 64:192, 64:192] = 1
-        loss = xbound_loss(network.train()(images), masks)
+        output = network.train()(images)
+        loss = xbound_loss(output, masks)
         loss.backward()
-    assert torch.isfinite(loss)
+    assert [x.shape for x in output.lesions] == [masks.shape] * 4 and torch.isfinite(loss)
+    assert [scale[0].shape[-1] for scale in output.boundaries] == [32, 16, 8]
     grads = [p.grad for p in network.parameters()]
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
     network.zero_grad()
