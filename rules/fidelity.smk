@@ -58,10 +58,11 @@ rule label_fidelity:
     params:
         code=revision("label_fidelity"),
         settings=section("label_fidelity", classifier="classify"),
+        state=f"{RUN}/.state/label_fidelity",
         out=lambda wildcards, output: folder(output.summary),
     message:
         "Judging the classes of synthetic images"
     shell:
         "python -m didgen label_fidelity --settings {params.settings:q}"
         " --synthetic {input.synthetic} --train {input.train} --val {input.val}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --state {params.state} --out {params.out} 2>&1 | tee {log}"

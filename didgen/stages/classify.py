@@ -83,7 +83,8 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     from didgen.metrics.classification import balanced_accuracy, summarize
     from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
-    state = state_folder(config, frames)
+    learned = {name: frames[name] for name in ("train", "val")}
+    state = state_folder(config, learned, config.weights)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}

@@ -102,8 +102,18 @@ def _limited(
     return proportionate(real, wanted, by_class=need == "label")
 
 
-def state_folder(config: JudgeConfig, frames: dict[str, "pd.DataFrame"]) -> Path | None:
-    """Where this training's state belongs: a folder named after its settings and inputs."""
+class StatefulConfig(Protocol):
+    """A stage's Config that says where resumable state belongs."""
+
+    state: Path | None
+
+    def model_dump_json(self, *, exclude: set[str] | None = None) -> str: ...
+
+
+def state_folder(
+    config: StatefulConfig, frames: dict[str, "pd.DataFrame"], weights: str | None
+) -> Path | None:
+    """Where a training's state belongs: a folder named after its settings, images and weights."""
     import hashlib
 
     import timm
@@ -116,11 +126,10 @@ def state_folder(config: JudgeConfig, frames: dict[str, "pd.DataFrame"]) -> Path
     settings = config.model_dump_json(exclude=set(FREE))
     versions = f"{didgen.__version__}/{torch.__version__}/{timm.__version__}"
     digest = hashlib.sha256(f"{settings}/{versions}".encode())
-    if config.weights is not None and Path(config.weights).is_file():
-        digest.update(Path(config.weights).read_bytes())
+    if weights is not None and Path(weights).is_file():
+        digest.update(Path(weights).read_bytes())
     bytes_of: dict[Path, bytes] = {}
-    for name in ("train", "val"):
-        frame = frames[name]
+    for name, frame in frames.items():
         rows = zip(frame["id"], frame["label"], frame["image"], frame["mask"], strict=True)
         for own, label, *files in rows:
             digest.update(f"{name}\0{own}\0{label}\0".encode())

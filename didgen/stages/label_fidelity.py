@@ -42,6 +42,9 @@ class Config(Settings):
     synthetic: Path = Field(description="metadata.csv of the synthetic images")
     train: Path = Field(description="manifest of the real training images")
     val: Path = Field(description="manifest of the real validation images, for early stopping")
+    state: Path | None = Field(
+        None, description="folder for resumable state, removed when done; null: start anew"
+    )
     out: Path = Field(description="folder to write: label_fidelity.json, judgements.csv")
 
 
@@ -52,29 +55,40 @@ def run(config: Config) -> None:
     lesion; each synthetic image by all of them, and the mean counts. Raises: ValueError when no
     synthetic image has a class that can be judged. A class of one lesion cannot, and where the
     rarest has fewer lesions than folds are asked for, there are as many folds as it has lesions.
+    With `state`, judges that are done are not trained again after an interruption.
     """
+    from didgen.data.locks import sole_writer
+
+    frames = _frames(config)
+    with sole_writer(config.out):  # a killed launcher may have left these trainings behind
+        _report(config, frames)
+
+
+def _report(config: Config, frames: dict[str, "pd.DataFrame"]) -> None:
     import pandas as pd
 
     from didgen.data.files import write_csv, write_json
     from didgen.stages.independent import units_of
+    from didgen.stages.judging import finish_state
 
-    frames = _frames(config)
     # Numbered over all images: a fold alone may miss the one that relates two others.
     lesions = {REAL: units_of(frames["real"]), SYNTHETIC: units_of(frames["made"])}
     classes, folds = _folds(frames["real"], config)
-    parts, built, count = [], None, int(folds.max()) + 1
+    parts, states, model, count = [], [], {}, int(folds.max()) + 1
     for fold in range(count):
         LOGGER.info("judge %d of %d", fold + 1, count)
         held_out = folds == fold
         shown = {REAL: frames["real"][held_out], SYNTHETIC: frames["made"]}
-        built, seen = _judge(frames["real"][~held_out], frames["val"], shown, classes, config, fold)
+        learned = {"train": frames["real"][~held_out], "val": frames["val"]}
+        state, model, seen = _judge(learned, shown, classes, config, fold)
+        states.append(state)
         for kind, frame in shown.items():
             columns = {"id": frame["id"], "kind": kind, "fold": fold, "label": frame["label"]}
             columns |= {"seen": seen[kind], "lesion": lesions[kind][frame.index]}
             parts.append(pd.DataFrame(columns))
     judgements = pd.concat(parts, ignore_index=True)
     told = _summary(judgements, classes, config) | {
-        "model": built.describe(),
+        "model": model,
         "folds": count,
         "confidence": config.confidence,
         "note": "real: images of a fold by the classifier that was not trained on it; synthetic: "
@@ -85,6 +99,8 @@ def run(config: Config) -> None:
     write_csv(config.out / "judgements.csv", judgements)
     write_json(config.out / "config.json", json.loads(config.model_dump_json()))
     write_json(config.out / "label_fidelity.json", told)
+    for state in states:
+        finish_state(state)
 
 
 def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
@@ -163,10 +179,32 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
 
 
 def _judge(
-    train_rows: "pd.DataFrame", val_rows: "pd.DataFrame", shown: dict[str, "pd.DataFrame"],
+    learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
     classes: list[str], config: Config, fold: int,
+) -> tuple[Path | None, dict[str, Any], dict[str, list[str]]]:  # fmt: skip
+    """The class that one classifier sees in each image shown: found in its state, or trained.
+
+    Also returns the folder of its state, and what it is.
+    """
+    from didgen.data.files import read_json, write_json
+    from didgen.stages.judging import state_folder
+
+    state = state_folder(config, {**learned, **shown}, config.classifier.weights)
+    kept = None if state is None else state / "judgements.json"
+    if kept is not None and kept.is_file():
+        LOGGER.info("this judge's judgements were found in %s", state)
+        told = read_json(kept)
+        return state, told["model"], told["seen"]
+    built, seen = _train_judge(learned, shown, classes, config, fold, state)
+    if kept is not None:
+        write_json(kept, {"model": built.describe(), "seen": seen})
+    return state, built.describe(), seen
+
+
+def _train_judge(
+    learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
+    classes: list[str], config: Config, fold: int, state: Path | None,
 ) -> tuple["Built", dict[str, list[str]]]:  # fmt: skip
-    """Train one classifier; the class that it sees in each image shown."""
     from didgen.backbone.precision import default_device
     from didgen.downstream.classifiers import build_classifier, classification_loss
     from didgen.downstream.datasets import build, keep_in_memory
@@ -174,10 +212,9 @@ def _judge(
     from didgen.metrics.classification import balanced_accuracy
 
     judge = config.classifier
-    frames = {"train": train_rows, "val": val_rows, **shown}
     sets = {
         name: build(frame.reset_index(drop=True), judge.image_size, classes)
-        for name, frame in frames.items()
+        for name, frame in {**learned, **shown}.items()
         if len(frame)
     }
     seed = config.seed + fold
@@ -189,6 +226,7 @@ def _judge(
     outcome = train(
         built.model, sets["train"], sets["val"], classification_loss,
         lambda outputs, data: balanced_accuracy(data.labels, outputs.argmax(1)), judge, seed,
+        state=state,
     )  # fmt: skip
     device = default_device()
     return built, {

@@ -111,7 +111,8 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     from didgen.downstream.training import predict, seeded, train
     from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
-    state = state_folder(config, frames)
+    learned = {name: frames[name] for name in ("train", "val")}
+    state = state_folder(config, learned, config.weights)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
     size = sets["train"].image_size
     with seeded(config.seed):

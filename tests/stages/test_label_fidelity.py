@@ -9,6 +9,7 @@ import pytest
 
 from didgen.data.files import read_json, write_png
 from didgen.data.manifest import write_manifest
+from didgen.stages import label_fidelity
 from didgen.stages.classify import Settings as ClassifySettings
 from didgen.stages.label_fidelity import Config, _folds, _of_several_lesions, run
 
@@ -65,6 +66,31 @@ def test_a_class_that_is_never_shown_is_found_out(tmp_path):
     assert (sizes["real"], sizes["synthetic"]) == (24, 2 * 8)
     # A lesion is never judged by two classifiers: one of them was trained on it.
     assert (table[table["kind"] == "real"].groupby("lesion")["fold"].nunique() == 1).all()
+
+
+def test_judges_that_are_done_are_not_trained_again(tmp_path, monkeypatch):
+    same, trained = {"MEL": "MEL", "NV": "NV"}, []
+    whole = judged(tmp_path, same, state=tmp_path / "state")
+    assert not list((tmp_path / "state").glob("*"))
+
+    def counted(learned, shown, classes, config, fold, state):
+        trained.append(fold)
+        if stop and fold == 1:
+            raise KeyboardInterrupt
+        seen = {kind: frame["label"].tolist() for kind, frame in shown.items()}
+        return SimpleNamespace(describe=lambda: whole["model"]), seen
+
+    monkeypatch.setattr(label_fidelity, "_train_judge", counted)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path, same, state=tmp_path / "state")
+    assert trained == [0, 1] and len(list((tmp_path / "state").glob("*/judgements.json"))) == 1
+    stop = False
+    found = judged(tmp_path, same, state=tmp_path / "state")
+    assert trained == [0, 1, 1] and found["mean"] == {"real": 1, "synthetic": 1}
+    # Other synthetic images have to be judged anew.
+    judged(tmp_path, {"MEL": "MEL", "NV": "MEL"}, state=tmp_path / "state")
+    assert trained == [0, 1, 1, 0, 1] and not list((tmp_path / "state").glob("*"))
 
 
 def test_there_are_as_many_folds_as_the_rarest_class_has_lesions(caplog):
