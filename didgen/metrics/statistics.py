@@ -132,8 +132,13 @@ def clustered_bootstrap(
 
     Each resample draws L lesions with replacement, all images of a lesion together, and takes the
     mean difference over seeds. To each is added, with both signs, a draw of t with S - 1 degrees
-    of freedom times `training_error`: resampling the few seeds themselves would make the interval
-    too narrow. With one seed that chance cannot be known and is not covered.
+    of freedom times the standard error over seeds: resampling the few seeds themselves would make
+    the interval too narrow. Images on which the seeds disagree move both, and count once, as in
+    two-way clustered errors (Cameron, Gelbach and Miller 2011): half of their variance is taken out
+    of either. Taken out of the seeds alone, too little would be left to t where few seeds look
+    alike by luck; taken out of the resamples alone, the interval would be too wide. It is never
+    narrower than that of the resamples alone. With two seeds nothing is taken out: it is too wide.
+    With one the chance of training cannot be known and is not covered.
     """
     rng = np.random.default_rng([seed, 2])
     sums, sizes = data.by_lesion()
@@ -144,16 +149,34 @@ def clustered_bootstrap(
         weights = rng.multinomial(n_lesions, np.full(n_lesions, 1 / n_lesions), count).astype(float)
         found.append(_metric(_weigh(weights, sums), _weigh(weights, sizes)))
     draws = np.concatenate(found)
-    n_seeds = len(data.per_seed)
+    difference, n_seeds = float(data.per_seed.mean()), len(data.per_seed)
+    low, high, p = _percentiles(draws, confidence)
     if n_seeds > 1:
-        chance = training_error(data) * rng.standard_t(n_seeds - 1, resamples)
-        draws = np.concatenate([draws + chance, draws - chance])
+        twice = disagreement(data) ** 2 if n_seeds >= SEEDS_TO_SEPARATE else 0.0
+        kept = _without(draws, twice / 2)
+        error = np.sqrt(max(0.0, seed_error(data) ** 2 - twice / 2))
+        chance = error * rng.standard_t(n_seeds - 1, resamples)
+        wider = _percentiles(np.concatenate([kept + chance, kept - chance]), confidence)
+        low, high, p = min(low, wider[0]), max(high, wider[1]), max(p, wider[2])
+    return Interval(difference, low, high, confidence, p)
+
+
+def _percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """The ends of the percentile interval, and 1 minus the confidence at which one touches 0."""
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
     # Rounding must not decide on which side of 0 a draw lies.
     beyond = min((draws <= 1e-12).sum(), (draws >= -1e-12).sum())
-    p = min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
-    return Interval(float(data.per_seed.mean()), float(low), float(high), confidence, p)
+    return float(low), float(high), min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
+
+
+def _without(draws: np.ndarray, part: float) -> np.ndarray:
+    """The draws (R,), moved towards their mean until their variance is less by `part`."""
+    variance = draws.var()
+    if not variance:
+        return draws
+    share = np.sqrt(max(0.0, variance - part) / variance)
+    return draws.mean() + share * (draws - draws.mean())
 
 
 def _weigh(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -167,25 +190,16 @@ def _metric(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return (metric[:, 0] - metric[:, 1]).mean(-1)
 
 
-def training_error(data: Paired) -> float:
-    """Standard error of the mean difference over seeds, from training chance alone.
-
-    The spread over seeds holds chance that the test images bring in too: images on which the seeds
-    disagree. The bootstrap over lesions covers it already, so with three seeds or more it is
-    subtracted, as in two-way clustered errors (Cameron, Gelbach and Miller 2011).
-    """
-    per_seed = data.per_seed
-    n_seeds = len(per_seed)
-    variance = per_seed.var(ddof=1)
-    if n_seeds >= SEEDS_TO_SEPARATE:
-        variance = max(0.0, variance - _shared_variance(data))
-    return float(np.sqrt(variance / n_seeds))
+def seed_error(data: Paired) -> float:
+    """Standard error of the mean difference over seeds."""
+    return float(np.sqrt(data.per_seed.var(ddof=1) / len(data.per_seed)))
 
 
-def _shared_variance(data: Paired) -> float:
-    """Variance of one seed's difference that comes from lesions on which the seeds disagree.
+def disagreement(data: Paired) -> float:
+    """The part of the mean difference's standard error that lesions bring in on which seeds differ.
 
-    From the residuals of seeds by lesions, of each lesion's influence on the metric.
+    From the residuals of seeds by lesions, of each lesion's influence on the metric; 0 for one
+    seed or one lesion.
     """
     sums, sizes = data.by_lesion()
     totals = sizes.sum(2, keepdims=True)
@@ -197,11 +211,12 @@ def _shared_variance(data: Paired) -> float:
     influence = parts.sum(-1) / present.sum(-1)
     difference = influence[0] - influence[1]
     n_seeds, n_lesions = difference.shape
+    if min(n_seeds, n_lesions) < 2:
+        return 0.0
     residuals = difference - difference.mean(0)
     residuals = residuals - residuals.mean(1, keepdims=True)
-    if n_lesions < 2:
-        return 0.0
-    return float((residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions)
+    of_one_seed = (residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions
+    return float(np.sqrt(of_one_seed / n_seeds))
 
 
 def sign_flip_test(data: Paired, resamples: int = RESAMPLES, seed: int = 0) -> float:
