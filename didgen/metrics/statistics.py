@@ -7,6 +7,7 @@ lesion are not independent, so the interval and the deciding test resample whole
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 10_000
 MIN_SEEDS = 2
@@ -133,32 +134,32 @@ def clustered_bootstrap(
     Each resample draws L lesions with replacement, all images of a lesion together, and takes the
     mean difference over seeds. To each is added, with both signs, a draw of t with S - 1 degrees
     of freedom times the standard error over seeds: resampling the few seeds themselves would make
-    the interval too narrow. Images on which the seeds disagree move both, and count once, as in
-    two-way clustered errors (Cameron, Gelbach and Miller 2011): half of their variance is taken out
-    of either. Taken out of the seeds alone, too little would be left to t where few seeds look
-    alike by luck; taken out of the resamples alone, the interval would be too wide. It is never
-    narrower than that of the resamples alone. With two seeds nothing is taken out: it is too wide.
-    With one the chance of training cannot be known and is not covered.
+    the interval too narrow. Images on which the seeds disagree move both; with three seeds or more
+    that error is taken out once, as in two-way clustered errors (Cameron, Gelbach and Miller 2011).
+    Little is then left where few seeds look alike by luck, so the interval is never narrower than
+    that of the resamples alone or that of t over the seeds alone. With one seed the chance of
+    training cannot be known and is not covered.
     """
     rng = np.random.default_rng([seed, 2])
     sums, sizes = data.by_lesion()
     n_lesions = sums.shape[2]
-    found = []
+    parts = []
     for start in range(0, resamples, CHUNK):
         count = min(CHUNK, resamples - start)
         weights = rng.multinomial(n_lesions, np.full(n_lesions, 1 / n_lesions), count).astype(float)
-        found.append(_metric(_weigh(weights, sums), _weigh(weights, sizes)))
-    draws = np.concatenate(found)
+        parts.append(_metric(_weigh(weights, sums), _weigh(weights, sizes)))
+    draws = np.concatenate(parts)
     difference, n_seeds = float(data.per_seed.mean()), len(data.per_seed)
-    low, high, p = _percentiles(draws, confidence)
+    found = [_percentiles(draws, confidence)]
     if n_seeds > 1:
-        twice = disagreement(data) ** 2 if n_seeds >= SEEDS_TO_SEPARATE else 0.0
-        kept = _without(draws, twice / 2)
-        error = np.sqrt(max(0.0, seed_error(data) ** 2 - twice / 2))
+        error = seed_error(data)
+        found.append(_t_interval(difference, error, n_seeds - 1, confidence))
+        if n_seeds >= SEEDS_TO_SEPARATE:
+            error = np.sqrt(max(0.0, error**2 - disagreement(data) ** 2))
         chance = error * rng.standard_t(n_seeds - 1, resamples)
-        wider = _percentiles(np.concatenate([kept + chance, kept - chance]), confidence)
-        low, high, p = min(low, wider[0]), max(high, wider[1]), max(p, wider[2])
-    return Interval(difference, low, high, confidence, p)
+        found.append(_percentiles(np.concatenate([draws + chance, draws - chance]), confidence))
+    lows, highs, ps = zip(*found, strict=True)
+    return Interval(difference, min(lows), max(highs), confidence, max(ps))
 
 
 def _percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float, float]:
@@ -170,13 +171,14 @@ def _percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float, fl
     return float(low), float(high), min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
 
 
-def _without(draws: np.ndarray, part: float) -> np.ndarray:
-    """The draws (R,), moved towards their mean until their variance is less by `part`."""
-    variance = draws.var()
-    if not variance:
-        return draws
-    share = np.sqrt(max(0.0, variance - part) / variance)
-    return draws.mean() + share * (draws - draws.mean())
+def _t_interval(
+    mean: float, error: float, freedom: int, confidence: float
+) -> tuple[float, float, float]:
+    """The ends of Student's interval of a mean and the two-sided p that it is 0."""
+    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
+    # No spread at all: the mean is as it is.
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return mean - reach, mean + reach, p
 
 
 def _weigh(weights: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -101,9 +101,8 @@ def test_what_seeds_disagree_on_is_not_counted_twice():
     assert seed_error(agreed) == pytest.approx(0.1 * np.sqrt(10) / 4 / np.sqrt(5))
     # All chance is of single images here; counted twice, the interval would be wider by a fifth.
     found = clustered_bootstrap(alone)
-    once = 0.3 / np.sqrt(2000)
-    twice = np.hypot(1.96 * once, stats.t.ppf(0.975, 4) * seed_error(alone))
-    assert 1.96 * once < (found.high - found.low) / 2 < 0.85 * twice
+    once, of_seeds = 0.3 / np.sqrt(2000), stats.t.ppf(0.975, 4) * seed_error(alone)
+    assert of_seeds <= (found.high - found.low) / 2 < 0.9 * np.hypot(1.96 * once, of_seeds)
 
 
 def test_seeds_that_look_alike_by_luck_do_not_narrow_the_interval():
@@ -113,6 +112,18 @@ def test_seeds_that_look_alike_by_luck_do_not_narrow_the_interval():
     found = clustered_bootstrap(lucky)
     of_images = np.std(scores.mean(0)) / 10
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * of_images, rel=0.05)
+
+
+def test_a_difference_that_seeds_do_not_bear_out_is_none():
+    """Five trainings of an arm that was a copy of the control: images alone would be sure."""
+    per_seed = np.array([0.050, 0.042, 0.000, 0.029, 0.008])
+    rng = np.random.default_rng(2)
+    scores = rng.normal(0, 0.02, (1, 300)) + rng.normal(0, 0.3, (5, 300))
+    scores += (per_seed - scores.mean(1))[:, None]
+    found = clustered_bootstrap(paired(scores, np.zeros_like(scores)))
+    t_test = stats.ttest_1samp(per_seed, 0)
+    assert found.p >= t_test.pvalue - 1e-9 > 0.05
+    assert found.low <= t_test.confidence_interval().low + 1e-9 < 0
 
 
 def test_the_p_of_the_interval_agrees_with_its_ends():
@@ -265,4 +276,5 @@ def test_the_interval_of_balanced_accuracy_covers_the_truth():
         arms = [recall_tally(np.where(r, labels, "x"), labels) for r in right]
         found = clustered_bootstrap(Paired(*arms, np.arange(210)), resamples=500, seed=trial)
         covered += found.low <= 0.05 <= found.high
-    assert 0.93 <= covered / trials <= 0.98
+    # Seeds differ by nothing but images here, where the interval errs on the safe side.
+    assert 0.95 <= covered / trials <= 0.995
