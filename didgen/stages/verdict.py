@@ -193,8 +193,8 @@ def _entry(task: "Task", told: dict[str, list[dict[str, Any]]], config: Config) 
         "effect": lead["effect"],
         "confidence": config.confidence,
         "margin": config.margin,
-        "test": "the larger p of a sign-flip randomization test over patients or lesions and of "
-        "the bootstrap over lesions and seeds, two-sided, "
+        "test": "the largest p of a sign-flip randomization test over patients or lesions, of the "
+        "bootstrap over lesions and seeds and of Student's t over seeds, two-sided, "
         f"Holm-corrected for {lead['n_corrected_for']}",
         "other_tests": lead["other_tests"],
         "n_test": n_test,
