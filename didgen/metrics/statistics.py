@@ -7,7 +7,6 @@ lesion are not independent, so the interval and the deciding test resample whole
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 10_000
 MIN_SEEDS = 2
@@ -133,52 +132,28 @@ def clustered_bootstrap(
 
     Each resample draws L lesions with replacement, all images of a lesion together, and takes the
     mean difference over seeds. To each is added, with both signs, a draw of t with S - 1 degrees
-    of freedom times the standard error over seeds: resampling the few seeds themselves would make
-    the interval too narrow. Images on which the seeds disagree move both; with three seeds or more
-    that error is taken out once, as in two-way clustered errors (Cameron, Gelbach and Miller 2011).
-    Little is then left where few seeds look alike by luck, so the interval is never narrower than
-    that of the resamples alone or that of t over the seeds alone. With one seed the chance of
-    training cannot be known and is not covered.
+    of freedom times `training_error`: resampling the few seeds themselves would make the interval
+    too narrow. With one seed that chance cannot be known and is not covered.
     """
     rng = np.random.default_rng([seed, 2])
     sums, sizes = data.by_lesion()
     n_lesions = sums.shape[2]
-    parts = []
+    found = []
     for start in range(0, resamples, CHUNK):
         count = min(CHUNK, resamples - start)
         weights = rng.multinomial(n_lesions, np.full(n_lesions, 1 / n_lesions), count).astype(float)
-        parts.append(_metric(_weigh(weights, sums), _weigh(weights, sizes)))
-    draws = np.concatenate(parts)
-    difference, n_seeds = float(data.per_seed.mean()), len(data.per_seed)
-    found = [_percentiles(draws, confidence)]
+        found.append(_metric(_weigh(weights, sums), _weigh(weights, sizes)))
+    draws = np.concatenate(found)
+    n_seeds = len(data.per_seed)
     if n_seeds > 1:
-        error = seed_error(data)
-        found.append(_t_interval(difference, error, n_seeds - 1, confidence))
-        if n_seeds >= SEEDS_TO_SEPARATE:
-            error = np.sqrt(max(0.0, error**2 - disagreement(data) ** 2))
-        chance = error * rng.standard_t(n_seeds - 1, resamples)
-        found.append(_percentiles(np.concatenate([draws + chance, draws - chance]), confidence))
-    lows, highs, ps = zip(*found, strict=True)
-    return Interval(difference, min(lows), max(highs), confidence, max(ps))
-
-
-def _percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """The ends of the percentile interval, and 1 minus the confidence at which one touches 0."""
+        chance = training_error(data) * rng.standard_t(n_seeds - 1, resamples)
+        draws = np.concatenate([draws + chance, draws - chance])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
     # Rounding must not decide on which side of 0 a draw lies.
     beyond = min((draws <= 1e-12).sum(), (draws >= -1e-12).sum())
-    return float(low), float(high), min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
-
-
-def _t_interval(
-    mean: float, error: float, freedom: int, confidence: float
-) -> tuple[float, float, float]:
-    """The ends of Student's interval of a mean and the two-sided p that it is 0."""
-    reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
-    # No spread at all: the mean is as it is.
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
-    return mean - reach, mean + reach, p
+    p = min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
+    return Interval(float(data.per_seed.mean()), float(low), float(high), confidence, p)
 
 
 def _weigh(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -192,16 +167,25 @@ def _metric(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return (metric[:, 0] - metric[:, 1]).mean(-1)
 
 
-def seed_error(data: Paired) -> float:
-    """Standard error of the mean difference over seeds."""
-    return float(np.sqrt(data.per_seed.var(ddof=1) / len(data.per_seed)))
+def training_error(data: Paired) -> float:
+    """Standard error of the mean difference over seeds, from training chance alone.
+
+    The spread over seeds holds chance that the test images bring in too: images on which the seeds
+    disagree. The bootstrap over lesions covers it already, so with three seeds or more it is
+    subtracted, as in two-way clustered errors (Cameron, Gelbach and Miller 2011).
+    """
+    per_seed = data.per_seed
+    n_seeds = len(per_seed)
+    variance = per_seed.var(ddof=1)
+    if n_seeds >= SEEDS_TO_SEPARATE:
+        variance = max(0.0, variance - _shared_variance(data))
+    return float(np.sqrt(variance / n_seeds))
 
 
-def disagreement(data: Paired) -> float:
-    """The part of the mean difference's standard error that lesions bring in on which seeds differ.
+def _shared_variance(data: Paired) -> float:
+    """Variance of one seed's difference that comes from lesions on which the seeds disagree.
 
-    From the residuals of seeds by lesions, of each lesion's influence on the metric; 0 for one
-    seed or one lesion.
+    From the residuals of seeds by lesions, of each lesion's influence on the metric.
     """
     sums, sizes = data.by_lesion()
     totals = sizes.sum(2, keepdims=True)
@@ -213,12 +197,11 @@ def disagreement(data: Paired) -> float:
     influence = parts.sum(-1) / present.sum(-1)
     difference = influence[0] - influence[1]
     n_seeds, n_lesions = difference.shape
-    if min(n_seeds, n_lesions) < 2:
-        return 0.0
     residuals = difference - difference.mean(0)
     residuals = residuals - residuals.mean(1, keepdims=True)
-    of_one_seed = (residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions
-    return float(np.sqrt(of_one_seed / n_seeds))
+    if n_lesions < 2:
+        return 0.0
+    return float((residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions)
 
 
 def sign_flip_test(data: Paired, resamples: int = RESAMPLES, seed: int = 0) -> float:
@@ -247,9 +230,12 @@ def _swap(signs: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([middle + moved, middle - moved], axis=1)
 
 
-def deciding_p(interval: Interval, flipped: float) -> float:
-    """The larger p of the interval (other lesions, other seeds) and of the sign-flip test."""
-    return max(interval.p, flipped)
+def deciding_p(interval: Interval, flipped: float, of_seeds: float | None = None) -> float:
+    """The largest p: of the interval, of the sign-flip test, and of a paired t over seeds, if any.
+
+    Of few seeds that look alike by luck the interval knows too little; Student's t allows for it.
+    """
+    return max(interval.p, flipped, of_seeds or 0.0)
 
 
 def decide(

@@ -98,11 +98,11 @@ def compare(
     task: Task, arm: str, control: str, confidence: float, resamples: int, seed: int
 ) -> Comparison:
     """Interval over lesions and seeds, the deciding p, and the secondary tests."""
+    from didgen.metrics.significance import paired_t
     from didgen.metrics.statistics import Paired, clustered_bootstrap, deciding_p, sign_flip_test
 
     paired = Paired(task.tallies[arm], task.tallies[control], task.clusters)
     interval = clustered_bootstrap(paired, confidence, resamples, seed)
-    p = deciding_p(interval, sign_flip_test(paired, resamples, seed))
     ours, theirs = task.answers[arm], task.answers[control]
     secondary = _of_classification if task.name == "classification" else _of_segmentation
     tests, effect_name, effect, each_seed = secondary(ours, theirs, task.clusters)
@@ -111,12 +111,11 @@ def compare(
         {"seed": s, "difference": float(d), "p": each}
         for s, d, each in zip(seeds, paired.per_seed, each_seed, strict=True)
     ]
+    of_seeds = None
     if len(seeds) > 1:
-        from didgen.metrics.significance import paired_t
-
-        tests["paired t over seeds"] = paired_t(
-            task.tallies[arm].per_seed, task.tallies[control].per_seed
-        )
+        of_seeds = paired_t(task.tallies[arm].per_seed, task.tallies[control].per_seed)
+        tests["paired t over seeds"] = of_seeds
+    p = deciding_p(interval, sign_flip_test(paired, resamples, seed), of_seeds)
     return Comparison(task.name, arm, control, interval, p, tests, effect_name, effect, rows)
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from didgen.metrics.significance import paired_t
 from didgen.metrics.statistics import (
     Interval,
     Paired,
@@ -12,13 +12,12 @@ from didgen.metrics.statistics import (
     clustered_bootstrap,
     decide,
     deciding_p,
-    disagreement,
     f1_tally,
     mean_tally,
     recall_tally,
-    seed_error,
     sentence,
     sign_flip_test,
+    training_error,
 )
 
 
@@ -86,44 +85,15 @@ def test_the_bootstrap_of_macro_f1_matches_one_written_out():
 
 
 def test_what_seeds_disagree_on_is_not_counted_twice():
-    """The spread of seeds holds chance on single images, and so do resampled lesions."""
+    """The spread of seeds holds chance on single images, which resampling lesions covers."""
     rng = np.random.default_rng(0)
     images_only = rng.normal(0, 0.3, (5, 400))
-    shift = np.array([-0.1, -0.05, 0, 0.05, 0.1])[:, None]
-    alone, with_shift, agreed = (
-        paired(x, np.zeros_like(x))
-        for x in (images_only, images_only + shift, images_only[:1] + shift)
-    )
-    # 0.3 over 5 x 400 scores, whatever is common to all images of a seed.
-    assert disagreement(alone) == pytest.approx(0.3 / np.sqrt(2000), rel=0.05)
-    assert disagreement(with_shift) == pytest.approx(disagreement(alone))
-    assert disagreement(agreed) == pytest.approx(0, abs=1e-12)
-    assert seed_error(agreed) == pytest.approx(0.1 * np.sqrt(10) / 4 / np.sqrt(5))
-    # All chance is of single images here; counted twice, the interval would be wider by a fifth.
-    found = clustered_bootstrap(alone)
-    once, of_seeds = 0.3 / np.sqrt(2000), stats.t.ppf(0.975, 4) * seed_error(alone)
-    assert of_seeds <= (found.high - found.low) / 2 < 0.9 * np.hypot(1.96 * once, of_seeds)
-
-
-def test_seeds_that_look_alike_by_luck_do_not_narrow_the_interval():
-    scores = np.random.default_rng(1).normal(0, 0.3, (3, 100))
-    lucky = paired(scores - scores.mean(1, keepdims=True), np.zeros_like(scores))
-    assert seed_error(lucky) == pytest.approx(0, abs=1e-12)
-    found = clustered_bootstrap(lucky)
-    of_images = np.std(scores.mean(0)) / 10
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * of_images, rel=0.05)
-
-
-def test_a_difference_that_seeds_do_not_bear_out_is_none():
-    """Five trainings of an arm that was a copy of the control: images alone would be sure."""
-    per_seed = np.array([0.050, 0.042, 0.000, 0.029, 0.008])
-    rng = np.random.default_rng(2)
-    scores = rng.normal(0, 0.02, (1, 300)) + rng.normal(0, 0.3, (5, 300))
-    scores += (per_seed - scores.mean(1))[:, None]
-    found = clustered_bootstrap(paired(scores, np.zeros_like(scores)))
-    t_test = stats.ttest_1samp(per_seed, 0)
-    assert found.p >= t_test.pvalue - 1e-9 > 0.05
-    assert found.low <= t_test.confidence_interval().low + 1e-9 < 0
+    shifted = images_only + np.array([-0.1, -0.05, 0, 0.05, 0.1])[:, None]
+    alone, with_shift = (paired(x, np.zeros_like(x)) for x in (images_only, shifted))
+    naive = alone.per_seed.std(ddof=1) / np.sqrt(5)
+    assert training_error(alone) < 0.75 * naive
+    expected = np.std([-0.1, -0.05, 0, 0.05, 0.1], ddof=1) / np.sqrt(5)
+    assert training_error(with_shift) == pytest.approx(expected, rel=0.15)
 
 
 def test_the_p_of_the_interval_agrees_with_its_ends():
@@ -138,6 +108,22 @@ def test_the_larger_p_decides():
     interval = Interval(0.1, 0.05, 0.15, 0.95, p=0.004)
     assert deciding_p(interval, 0.02) == 0.02
     assert deciding_p(interval, 0.001) == 0.004
+    assert deciding_p(interval, 0.001, of_seeds=0.055) == 0.055
+    assert deciding_p(interval, 0.02, of_seeds=0.001) == 0.02
+
+
+def test_a_difference_that_seeds_do_not_bear_out_is_no_evidence():
+    """Five trainings of an arm that was a copy of its control; images alone would be sure."""
+    found = np.array([0.050, 0.042, 0.000, 0.029, 0.008])
+    rng = np.random.default_rng(2)
+    scores = rng.normal(0, 0.3, (5, 300))
+    scores += (found - scores.mean(1))[:, None]
+    interval = clustered_bootstrap(paired(scores, np.zeros_like(scores)))
+    p = deciding_p(interval, 0.001, paired_t(found, np.zeros(5)))
+    # Mean 0.0258, standard error 0.00959, four degrees of freedom: t = 2.689.
+    assert p == pytest.approx(0.0547, abs=1e-4)
+    assert interval.low > 0 and interval.p < 0.05
+    assert decide(interval, p, n_seeds=5) == "no evidence"
 
 
 def test_images_of_one_lesion_are_not_counted_as_independent():
@@ -247,10 +233,8 @@ def test_arms_that_are_alike_are_seldom_called_helpful():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "of_lesion", "of_seed", "of_image"),
-    [(1, 0.1, 0.0, 0.05), (3, 0.1, 0.006, 0.1), (5, 0.1, 0.006, 0.1), (5, 0.1, 0.02, 0.05),
-     # As small trainings are, which differ by chance and disagree on many images.
-     (3, 0.03, 0.04, 0.35), (5, 0.03, 0.04, 0.35)],
-)  # fmt: skip
+    [(1, 0.1, 0.0, 0.05), (3, 0.1, 0.006, 0.1), (5, 0.1, 0.006, 0.1), (5, 0.1, 0.02, 0.05)],
+)
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, of_lesion, of_seed, of_image):
     covered, trials = 0, 1000
     lesions = np.repeat(np.arange(100), 2)
@@ -261,7 +245,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, of_lesion, of_
         data = paired(effect, np.zeros((seeds, 200)), lesions)
         found = clustered_bootstrap(data, resamples=500, seed=trial)
         covered += found.low <= 0.02 <= found.high
-    assert 0.93 <= covered / trials <= 0.98
+    assert 0.93 <= covered / trials <= 0.97
 
 
 @pytest.mark.slow
@@ -276,5 +260,4 @@ def test_the_interval_of_balanced_accuracy_covers_the_truth():
         arms = [recall_tally(np.where(r, labels, "x"), labels) for r in right]
         found = clustered_bootstrap(Paired(*arms, np.arange(210)), resamples=500, seed=trial)
         covered += found.low <= 0.05 <= found.high
-    # Seeds differ by nothing but images here, where the interval errs on the safe side.
-    assert 0.95 <= covered / trials <= 0.995
+    assert 0.93 <= covered / trials <= 0.97
