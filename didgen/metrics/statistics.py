@@ -11,8 +11,9 @@ import numpy as np
 RESAMPLES = 10_000
 MIN_SEEDS = 2
 CHUNK = 1000
-# With two seeds one degree of freedom is too little to tell apart what seeds and images add.
-SEEDS_TO_SEPARATE = 3
+# Between t with the seeds' own degrees of freedom (0), too wide beside a normal part, and those of
+# Welch and Satterthwaite (near 1), too narrow: simulated, this covers best.
+WELCH_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,12 @@ def clustered_bootstrap(
     """Percentile interval of the metric's difference: over lesions, widened for training chance.
 
     Each resample draws L lesions with replacement, all images of a lesion together, and takes the
-    mean difference over seeds. To each is added, with both signs, a draw of t with S - 1 degrees
-    of freedom times `training_error`: resampling the few seeds themselves would make the interval
-    too narrow. With one seed that chance cannot be known and is not covered.
+    mean difference over seeds. To each is added, with both signs, a draw of t times `seed_error`:
+    resampling the few seeds themselves would make the interval too narrow. What images on which
+    the seeds disagree add is in both parts; it is taken out of the resamples (`disagreement`), as
+    in two-way clustered errors (Cameron, Gelbach and Miller 2011): taken out of the seeds' part,
+    little or nothing would be left to t where few seeds look alike by luck. With one seed the
+    chance of training cannot be known and is not covered.
     """
     rng = np.random.default_rng([seed, 2])
     sums, sizes = data.by_lesion()
@@ -146,7 +150,7 @@ def clustered_bootstrap(
     draws = np.concatenate(found)
     n_seeds = len(data.per_seed)
     if n_seeds > 1:
-        chance = training_error(data) * rng.standard_t(n_seeds - 1, resamples)
+        draws, chance = _with_seeds(data, draws, rng)
         draws = np.concatenate([draws + chance, draws - chance])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
@@ -154,6 +158,20 @@ def clustered_bootstrap(
     beyond = min((draws <= 1e-12).sum(), (draws >= -1e-12).sum())
     p = min(1.0, 2 * (1 + int(beyond)) / (1 + len(draws)))
     return Interval(float(data.per_seed.mean()), float(low), float(high), confidence, p)
+
+
+def _with_seeds(
+    data: Paired, draws: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resamples (R,) without what the seeds' spread holds too, and draws of that spread (R,)."""
+    of_seeds, of_all = seed_error(data), draws.var()
+    of_images = max(0.0, of_all - disagreement(data) ** 2)
+    middle = draws.mean()
+    kept = middle + np.sqrt(of_images / of_all) * (draws - middle) if of_all > 0 else draws
+    if of_seeds == 0:
+        return kept, np.zeros_like(kept)
+    freedom = (len(data.per_seed) - 1) * (1 + of_images / of_seeds**2) ** WELCH_SHARE
+    return kept, of_seeds * rng.standard_t(freedom, len(draws))
 
 
 def _weigh(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -167,25 +185,17 @@ def _metric(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return (metric[:, 0] - metric[:, 1]).mean(-1)
 
 
-def training_error(data: Paired) -> float:
-    """Standard error of the mean difference over seeds, from training chance alone.
-
-    The spread over seeds holds chance that the test images bring in too: images on which the seeds
-    disagree. The bootstrap over lesions covers it already, so with three seeds or more it is
-    subtracted, as in two-way clustered errors (Cameron, Gelbach and Miller 2011).
-    """
+def seed_error(data: Paired) -> float:
+    """Standard error of the mean difference over seeds, from their spread (two seeds or more)."""
     per_seed = data.per_seed
-    n_seeds = len(per_seed)
-    variance = per_seed.var(ddof=1)
-    if n_seeds >= SEEDS_TO_SEPARATE:
-        variance = max(0.0, variance - _shared_variance(data))
-    return float(np.sqrt(variance / n_seeds))
+    return float(per_seed.std(ddof=1) / np.sqrt(len(per_seed)))
 
 
-def _shared_variance(data: Paired) -> float:
-    """Variance of one seed's difference that comes from lesions on which the seeds disagree.
+def disagreement(data: Paired) -> float:
+    """Standard error of the mean difference that comes from lesions on which the seeds disagree.
 
-    From the residuals of seeds by lesions, of each lesion's influence on the metric.
+    From the residuals of seeds by lesions, of each lesion's influence on the metric. Both the
+    spread over seeds and that over resamples of lesions hold it.
     """
     sums, sizes = data.by_lesion()
     totals = sizes.sum(2, keepdims=True)
@@ -201,7 +211,8 @@ def _shared_variance(data: Paired) -> float:
     residuals = residuals - residuals.mean(1, keepdims=True)
     if n_lesions < 2:
         return 0.0
-    return float((residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions)
+    of_one_seed = (residuals**2).sum() / ((n_seeds - 1) * (n_lesions - 1)) * n_lesions
+    return float(np.sqrt(of_one_seed / n_seeds))
 
 
 def sign_flip_test(data: Paired, resamples: int = RESAMPLES, seed: int = 0) -> float:
