@@ -19,24 +19,11 @@ from pathlib import Path
 # Before numpy: each job has one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from didgen.data.files import write_csv  # noqa: E402
-from didgen.data.phantoms import PhantomSpec, cohort, render  # noqa: E402
-
-# From the edges: beyond, of a small lesion little would be left to see.
-MARGIN = 0.15
-
-
-def centers(count: int, seed: int) -> list[tuple[float, float]]:
-    """Points (x, y), equally many in each cell of the 3x3 grid, in random order."""
-    rng = np.random.default_rng(seed)
-    cells = rng.permutation(np.arange(count) % 9)
-    corners = np.stack([cells % 3, cells // 3], axis=1) / 3
-    points = np.clip(corners + rng.uniform(0, 1 / 3, (count, 2)), MARGIN, 1 - MARGIN)
-    return [(float(x), float(y)) for x, y in points]
+from didgen.data.phantoms import PhantomSpec, cohort, render, spread_centers  # noqa: E402
 
 
 def draw(out: Path, size: int, order: tuple[PhantomSpec, tuple[float, float]]) -> dict[str, str]:
@@ -62,7 +49,7 @@ def main() -> None:
     for folder in ("images", "masks"):
         (given.out / folder).mkdir(parents=True, exist_ok=True)
     specs = cohort(given.count, seed=given.seed, prefix="PV")
-    orders = list(zip(specs, centers(given.count, given.seed), strict=True))
+    orders = list(zip(specs, spread_centers(given.count, given.seed), strict=True))
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(partial(draw, given.out, given.size), orders, chunksize=16))
     write_csv(given.out / "varied.csv", pd.DataFrame(rows))

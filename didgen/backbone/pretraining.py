@@ -1,12 +1,13 @@
-"""The tiny backbone's pretraining: phantoms, autoencoder, decoder, denoiser, resulting folder."""
+"""The tiny backbone's pretraining: autoencoder, decoder, text encoder, UNet, resulting folder."""
 
 import copy
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +16,10 @@ from didgen.backbone.pretraining_autoencoder import tile, train_autoencoder
 from didgen.backbone.pretraining_decoder import refine_decoder
 from didgen.backbone.pretraining_denoiser import (
     PREFIX,
-    CaptionedLatents,
+    PromptedLatents,
     caption_latents,
     denoiser_loss,
+    embed_prompts,
     encode_images,
     scaling_factor,
 )
@@ -29,6 +31,7 @@ from didgen.backbone.pretraining_images import (
 )
 from didgen.backbone.pretraining_loop import Plan, train
 from didgen.backbone.pretraining_parallel import rank, run_in_parallel
+from didgen.backbone.pretraining_text import train_text_encoder
 from didgen.backbone.sampling import sample
 from didgen.backbone.tiny import TinyShape, build
 from didgen.data.classes import CLASSES
@@ -45,21 +48,28 @@ PREVIEW_GUIDANCE = 4.0
 class Recipe:
     """Length and size of a pretraining; `deadline` as in `pretraining_loop.Plan`.
 
-    v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves color casts,
-    because at high noise a small error in the noise is a large one in the image.
+    start: a tiny backbone whose autoencoder is kept and from whose UNet training goes on.
+    diagnosis_only: the UNet's prompts name the diagnosis and nothing else; the text encoder learns
+    from whole captions still. v-prediction, as in Stable Diffusion 2.1: a short training with
+    epsilon leaves color casts, because at high noise a small error in the noise is a large one in
+    the image.
     """
 
-    images: int = 3072
+    images: int = 6144
     vae_steps: int = 4200
     decoder_steps: int = 1000
+    text_steps: int = 600
     unet_steps: int = 8000
     batch_size: int = 8
+    text_batch_size: int = 128
     seed: int = 0
     workers: int = 2
     prediction_type: str = "v_prediction"
     shape: TinyShape = field(default_factory=TinyShape)
     shard: int = SHARD
     deadline: float | None = None
+    start: Path | None = None
+    diagnosis_only: bool = False
 
 
 def pretrain(
@@ -76,7 +86,7 @@ def pretrain(
     latest export; `record` is saved beside the weights as `config.json`.
     Raises: OutOfTime, with the state saved, at the deadline.
     """
-    backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
+    backbone = begin(recipe)
 
     def draw(count: int, seed: int) -> PhantomSet:
         return draw_phantoms(
@@ -90,23 +100,63 @@ def pretrain(
         )
 
     held_out, phantoms = draw(recipe.shard, recipe.seed + 1), draw(recipe.images, recipe.seed)
-    LOGGER.info("%d phantoms are drawn; training the autoencoder", len(phantoms.images))
-    train_autoencoder(
-        backbone.vae,
-        phantoms.images,
-        held_out.images,
-        Plan(recipe.vae_steps, lr=3e-3, ema=0.998, deadline=recipe.deadline),
-        work / "autoencoder",
-        recipe.seed,
-    )
-    refine(backbone, features, phantoms, held_out, recipe, work)
+    LOGGER.info("%d phantoms are drawn", len(phantoms.images))
+    if recipe.start is None:
+        LOGGER.info("training the autoencoder")
+        train_autoencoder(
+            backbone.vae,
+            phantoms.images,
+            held_out.images,
+            Plan(recipe.vae_steps, lr=3e-3, ema=0.998, deadline=recipe.deadline),
+            work / "autoencoder",
+            recipe.seed,
+        )
+        refine(backbone, features, phantoms, held_out, recipe, work)
+    data = prompt_latents(backbone, phantoms, recipe, work)
+    LOGGER.info("training the UNet")
+    given = (backbone, data, held_out, recipe, out, work, record)
+    run_in_parallel(recipe.workers, train_denoiser, *given)
+
+
+def begin(recipe: Recipe) -> Backbone:
+    """An untrained backbone, or with autoencoder and UNet of the recipe's `start`.
+
+    Raises: ValueError for a start of another shape.
+    """
+    backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
+    if recipe.start is None:
+        return backbone
+    start = Backbone.load(recipe.start)
+    wanted, found = ({n: p.shape for n, p in b.unet.named_parameters()} for b in (backbone, start))
+    if found != wanted or start.image_size != backbone.image_size:
+        raise ValueError(
+            f"{recipe.start} is no tiny backbone of {backbone.image_size} px, its UNet has other "
+            "weights: start from a folder that pretrain-tiny wrote, or from none"
+        )
+    return replace(backbone, vae=start.vae, unet=start.unet.requires_grad_(True))
+
+
+def prompt_latents(
+    backbone: Backbone, phantoms: PhantomSet, recipe: Recipe, work: Path
+) -> PromptedLatents:
+    """Encode the phantoms, train the text encoder in place and embed what the UNet is to read."""
     mean, std = encode_images(backbone, phantoms.images, work / "latents.pt")
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
-    LOGGER.info("scaling factor %.4f; training the UNet", backbone.vae.config.scaling_factor)
+    factor = backbone.vae.config.scaling_factor
+    LOGGER.info("scaling factor %.4f; training the text encoder", factor)
     data = caption_latents(backbone, mean, std, phantoms.captions)
-    run_in_parallel(
-        recipe.workers, train_denoiser, backbone, data, held_out, recipe, out, work, record
-    )
+    plan = Plan(recipe.text_steps, lr=1e-3, ema=0.99, every=50, deadline=recipe.deadline)
+    train_text_encoder(backbone, data, plan, recipe.text_batch_size, work / "text", recipe.seed)
+    if recipe.diagnosis_only:
+        named = np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
+        data = caption_latents(backbone, mean, std, named)
+    return embed_prompts(backbone, data)
+
+
+def name_diagnosis(code: str) -> str:
+    """A caption of the diagnosis alone, e.g. "A melanoma."."""
+    phrase = CLASSES[code].phrase
+    return f"{'An' if phrase[0] in 'aeiou' else 'A'} {phrase}."
 
 
 def refine(
@@ -128,20 +178,19 @@ def refine(
 
 def train_denoiser(
     backbone: Backbone,
-    data: CaptionedLatents,
+    data: PromptedLatents,
     held_out: PhantomSet,
     recipe: Recipe,
     out: Path,
     work: Path,
     record: dict[str, Any],
 ) -> None:
-    """Train UNet and text encoder, with previews and exports every 1000 steps; write `out`."""
+    """Train the UNet, with previews and exports every 1000 steps; write `out`."""
     folder = work / "denoiser"
     folder.mkdir(parents=True, exist_ok=True)
-    denoiser = nn.ModuleDict({"unet": backbone.unet, "text_encoder": backbone.text_encoder})
 
     def loss_of(step: int) -> Tensor:
-        return denoiser_loss(backbone, denoiser, data, recipe.batch_size, recipe.seed, step)
+        return denoiser_loss(backbone, backbone.unet, data, recipe.batch_size, recipe.seed, step)
 
     def on_save(step: int, average: dict[str, Tensor]) -> None:
         if step % PREVIEW_EVERY == 0 or step == recipe.unet_steps:
@@ -150,26 +199,18 @@ def train_denoiser(
             preview(averaged, held_out, work, step)
 
     plan = Plan(
-        recipe.unet_steps, lr=8e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
+        recipe.unet_steps, lr=5e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
     )
-    average = train(denoiser, loss_of, plan, folder, on_save)
+    average = train(backbone.unet, loss_of, plan, folder, on_save)
     if rank() == 0:
         export(with_weights(backbone, average), out, work, record)
 
 
 def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:
-    """A copy of the backbone whose UNet and text encoder have the averaged weights."""
-    modules = nn.ModuleDict({"unet": backbone.unet, "text_encoder": backbone.text_encoder})
-    modules = copy.deepcopy(modules)
-    modules.load_state_dict(average, strict=False)
-    modules.eval()
-    return Backbone(
-        vae=backbone.vae,
-        text_encoder=modules["text_encoder"],
-        tokenizer=backbone.tokenizer,
-        unet=modules["unet"],
-        scheduler=backbone.scheduler,
-    )
+    """A copy of the backbone whose UNet has the averaged weights."""
+    unet = copy.deepcopy(backbone.unet)
+    unet.load_state_dict(average)
+    return replace(backbone, unet=unet.eval())
 
 
 def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> None:
@@ -210,7 +251,7 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
         # "float16" here, a pipeline opened without a type would mix the two and fail.
         config = folder / "text_encoder" / "config.json"
         write_json(config, {**read_json(config), "dtype": "float32"})
-        for phase in ("autoencoder", "decoder", "denoiser"):
+        for phase in ("autoencoder", "decoder", "text", "denoiser"):
             log = work / phase / "log.csv"
             if log.exists():
                 shutil.copy(log, folder / f"{phase}.csv")

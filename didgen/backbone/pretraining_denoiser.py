@@ -1,4 +1,4 @@
-"""Second phase of the tiny backbone's pretraining: UNet and text encoder, jointly, from scratch.
+"""Last phase of the tiny backbone's pretraining: the UNet, its text encoder frozen.
 
 Shapes: N images, B batch, C channels, h and w latent cells, T token positions.
 """
@@ -91,6 +91,38 @@ def tokenize(backbone: Backbone, prompts: list[str]) -> Tensor:
     ).input_ids
 
 
+@dataclass(frozen=True)
+class PromptedLatents:
+    """What the denoiser learns from: as `CaptionedLatents`, its prompts embedded.
+
+    Shapes: mean and std (N, 2, C, h, w), scaled; prompts (N, 2, T, D); empty and prefix (T, D).
+    """
+
+    mean: Tensor
+    std: Tensor
+    prompts: Tensor
+    empty: Tensor
+    prefix: Tensor
+
+
+@torch.no_grad()
+def embed_prompts(
+    backbone: Backbone, data: CaptionedLatents, batch_size: int = 64
+) -> PromptedLatents:
+    """Embed every prompt once, in half precision: the text encoder doesn't change any more."""
+    ids = torch.cat([data.ids.flatten(0, 1), data.empty[None], data.prefix[None]])
+    encoder = backbone.text_encoder.eval()
+    parts = [encoder(part)[0].half() for part in ids.split(batch_size)]
+    embedded = torch.cat(parts)
+    return PromptedLatents(
+        mean=data.mean,
+        std=data.std,
+        prompts=embedded[:-2].unflatten(0, (-1, 2)),
+        empty=embedded[-2],
+        prefix=embedded[-1],
+    )
+
+
 def stratified_timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
     """One timestep from each of `count` equal parts of 0..total-1, so that batches vary less."""
     part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
@@ -110,8 +142,8 @@ def snr_weights(alphas_cumprod: Tensor, t: Tensor, prediction_type: str) -> Tens
 
 def denoiser_loss(
     backbone: Backbone,
-    denoiser: nn.ModuleDict,
-    data: CaptionedLatents,
+    unet: nn.Module,
+    data: PromptedLatents,
     batch_size: int,
     seed: int,
     step: int,
@@ -124,15 +156,16 @@ def denoiser_loss(
     mean = data.mean[picks, sides]
     latents = mean + data.std[picks, sides] * torch.randn(mean.shape, generator=generator)
     noise = torch.randn(mean.shape, generator=generator)
-    chance = torch.rand(batch_size, 1, generator=generator)
-    ids = torch.where(chance < EMPTY_SHARE + PREFIX_SHARE, data.prefix, data.ids[picks, sides])
-    ids = torch.where(chance < EMPTY_SHARE, data.empty, ids)
+    chance = torch.rand(batch_size, 1, 1, generator=generator)
+    prompts = torch.where(
+        chance < EMPTY_SHARE + PREFIX_SHARE, data.prefix, data.prompts[picks, sides]
+    )
+    prompts = torch.where(chance < EMPTY_SHARE, data.empty, prompts).float()
     alphas = backbone.scheduler.alphas_cumprod
     t = stratified_timesteps(batch_size, len(alphas), generator)
     noisy = backbone.add_noise(latents, noise, t)
     with torch.autocast("cpu", torch.bfloat16):
-        embeddings = denoiser["text_encoder"](ids)[0]
-        output = denoiser["unet"](noisy, t, encoder_hidden_states=embeddings).sample
+        output = unet(noisy, t, encoder_hidden_states=prompts).sample
     error = output.float() - backbone.training_target(latents, noise, t)
     weights = snr_weights(alphas, t, backbone.prediction_type)
     return (weights * error.square().mean(dim=(1, 2, 3))).mean()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from didgen.data.files import atomic_path
-from didgen.data.phantoms import cohort, render
+from didgen.data.phantoms import cohort, render, spread_centers
 from didgen.data.progress import track
 
 SHARD = 256
@@ -45,7 +45,7 @@ def draw_phantoms(
 ) -> PhantomSet:
     """At least `count` phantoms, equally many of each class, `size` px, in whole shards."""
     shards = range(-(-count // shard))
-    paths = [folder / f"phantoms_{size}_{seed}_{k:03d}.npz" for k in shards]
+    paths = [folder / f"placed_{size}_{seed}_{k:03d}.npz" for k in shards]
     missing = [(path, k) for path, k in zip(paths, shards, strict=True) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     if workers == 1:
@@ -68,9 +68,18 @@ def draw_phantoms(
 def draw_shard(
     path: Path, number: int, count: int, size: int, seed: int, captioner: Captioner
 ) -> None:
-    """Draw and describe one shard, a cohort of its own, and write it atomically."""
-    specs = cohort(count, seed=seed * 10_000 + number)
-    phantoms = [render(spec, size=size) for spec in specs]
+    """Draw and describe one shard, a cohort of its own, and write it atomically.
+
+    In every second phantom the lesion lies anywhere.
+    """
+    own_seed = seed * 10_000 + number
+    specs = cohort(count, seed=own_seed)
+    centers = spread_centers(count, own_seed)
+    # In a clinic's photographs lesions lie in the middle; words of place need others too.
+    phantoms = [
+        render(spec, size, center if k % 2 else None)
+        for k, (spec, center) in enumerate(zip(specs, centers, strict=True))
+    ]
     captions = [captioner(item.image, item.mask, item.label) for item in phantoms]
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(

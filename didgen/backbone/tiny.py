@@ -122,7 +122,14 @@ def build_text_encoder(shape: TinyShape, tokenizer: object) -> CLIPTextModel:
 
 
 def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
-    """The noise schedule of Stable Diffusion."""
+    """The noise schedule of Stable Diffusion; for v-prediction ending in pure noise.
+
+    Stable Diffusion's own last step still shows tone and place of the image faintly, so that a
+    model learns to read them there and not in the prompt. Rescaled to no signal at all (Lin et al.
+    2024, Common Diffusion Noise Schedules and Sample Steps are Flawed) it has to read the prompt.
+    Epsilon-prediction can't begin from pure noise and keeps Stable Diffusion's schedule.
+    """
+    from_noise = prediction_type == "v_prediction"
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -132,4 +139,6 @@ def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=prediction_type,
+        rescale_betas_zero_snr=from_noise,
+        timestep_spacing="trailing" if from_noise else "leading",
     )

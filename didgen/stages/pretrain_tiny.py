@@ -3,7 +3,7 @@
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,12 +18,20 @@ LOGGER = logging.getLogger(__name__)
 class Settings(Section):
     """Length and size of the pretraining."""
 
-    images: int = Field(3072, ge=1, description="phantom photographs to learn from")
+    images: int = Field(6144, ge=1, description="phantom photographs to learn from")
     vae_steps: int = Field(4200, ge=1, description="steps of the autoencoder, 16 crops each")
     decoder_steps: int = Field(
         1000, ge=1, description="steps of the decoder alone, with features, 8 crops a worker"
     )
-    unet_steps: int = Field(8000, ge=1, description="steps of UNet and text encoder, 8 images each")
+    text_steps: int = Field(
+        600, ge=1, description="steps of the text encoder, matching 128 captions and images each"
+    )
+    unet_steps: int = Field(8000, ge=1, description="steps of the UNet, 8 images each")
+    prompts: Literal["attributes", "diagnosis"] = Field(
+        "attributes",
+        description="what the UNet's prompts say; `diagnosis`: a control that has to learn "
+        "nothing of sizes, places, colors and tones",
+    )
     seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
     minutes_limit: float | None = Field(
         None, gt=0, description="minutes after which to stop and keep the state; null: none"
@@ -39,10 +47,15 @@ class Config(Settings):
         Path("results/pretrain-tiny"),
         description="folder for phantoms, states, logs and previews; training continues from it",
     )
+    start: Path | None = Field(
+        None,
+        description="a tiny backbone to go on from: its autoencoder is kept, its UNet trained on; "
+        "null: from scratch",
+    )
 
 
 def run(config: Config) -> None:
-    """Draw phantoms, train autoencoder, decoder, then UNet and text encoder; write the folder.
+    """Draw phantoms, train autoencoder, decoder, text encoder, then the UNet; write the folder.
 
     Called again with the same work folder it continues where it stopped.
     """
@@ -55,13 +68,16 @@ def run(config: Config) -> None:
         images=config.images,
         vae_steps=config.vae_steps,
         decoder_steps=config.decoder_steps,
+        text_steps=config.text_steps,
         unet_steps=config.unet_steps,
         seed=config.seed,
         workers=config.workers,
+        start=config.start,
+        diagnosis_only=config.prompts == "diagnosis",
         deadline=None if limit is None else time.monotonic() + 60 * limit,
     )
     # The record travels with the weights: how they were made, not where.
-    record = config.model_dump(mode="json", exclude={"out", "work"})
+    record = config.model_dump(mode="json", exclude={"out", "work", "start"})
     try:
         pretrain(recipe, describe, lite0_features(), config.out, config.work, record)
     except OutOfTime as stop:

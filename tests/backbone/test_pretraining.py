@@ -1,11 +1,13 @@
 import copy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.pretraining import Recipe, pretrain
+from didgen.backbone.pretraining import Recipe, name_diagnosis, pretrain
 from didgen.backbone.pretraining_autoencoder import draw_crops, jitter_colors, tile
 from didgen.backbone.pretraining_decoder import feature_distance, refine_decoder
 from didgen.backbone.pretraining_denoiser import (
@@ -17,7 +19,9 @@ from didgen.backbone.pretraining_denoiser import (
 )
 from didgen.backbone.pretraining_images import draw_phantoms
 from didgen.backbone.pretraining_loop import Plan
-from didgen.backbone.tiny import MINIATURE
+from didgen.backbone.sampling import sample, step_timesteps
+from didgen.backbone.tiny import MINIATURE, build
+from didgen.data.phantoms import cohort, render, spread_centers
 
 
 def generator(seed=0):
@@ -132,8 +136,10 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
         images=7,
         vae_steps=5,
         decoder_steps=2,
+        text_steps=2,
         unet_steps=2,
         batch_size=2,
+        text_batch_size=4,
         workers=1,
         shape=MINIATURE,
         shard=7,
@@ -144,6 +150,7 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
         "config.json",
         "autoencoder.csv",
         "decoder.csv",
+        "text.csv",
         "denoiser.csv",
         "model_index.json",
     } <= names
@@ -155,3 +162,59 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     before = backbone.checksum()
     pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     assert Backbone.load(tmp_path / "out").checksum() == before
+
+
+def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
+    start = tmp_path / "start"
+    build(MINIATURE, seed=3, prediction_type="v_prediction").save(start)
+    recipe = Recipe(
+        images=7,
+        text_steps=2,
+        unet_steps=2,
+        batch_size=2,
+        text_batch_size=4,
+        workers=1,
+        shape=MINIATURE,
+        shard=7,
+        start=start,
+        diagnosis_only=True,
+    )
+    pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {})
+    begun, made = Backbone.load(start), Backbone.load(tmp_path / "out")
+    for name, value in begun.vae.state_dict().items():
+        assert torch.equal(made.vae.state_dict()[name], value.half().float()), name
+    moved = [
+        not torch.equal(made.unet.state_dict()[name], value.half().float())
+        for name, value in begun.unet.state_dict().items()
+    ]
+    assert any(moved)
+    assert not (tmp_path / "work" / "autoencoder").exists()
+    larger = replace(recipe, start=Path("tiny"))
+    with pytest.raises(ValueError, match="no tiny backbone of 64 px"):
+        pretrain(larger, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {})
+
+
+def test_the_control_names_the_diagnosis_alone():
+    assert name_diagnosis("MEL") == "A melanoma."
+    assert name_diagnosis("AKIEC") == "An actinic keratosis."
+
+
+def test_every_second_phantom_lies_anywhere(tmp_path):
+    drawn = draw_phantoms(tmp_path, 4, 32, 5, caption, workers=1, shard=4)
+    specs, centers = cohort(4, seed=50_000), spread_centers(4, 50_000)
+    for k, (spec, center) in enumerate(zip(specs, centers, strict=True)):
+        wanted = render(spec, 32, center if k in (1, 3) else None)
+        assert np.array_equal(drawn.images[k], wanted.image)
+
+
+def test_v_prediction_begins_from_pure_noise_and_epsilon_does_not():
+    v, epsilon = (build(MINIATURE, prediction_type=kind) for kind in ("v_prediction", "epsilon"))
+    assert v.scheduler.alphas_cumprod[-1] == 0
+    assert epsilon.scheduler.alphas_cumprod[-1] == pytest.approx(0.00466, rel=0.01)
+    noise = torch.randn(1, 4, 16, 16, generator=generator())
+    assert torch.equal(v.add_noise(torch.ones_like(noise), noise, 999), noise)
+    for scheduler in ("ddim", "dpm++"):
+        assert step_timesteps(v, scheduler, 10)[0] == 999
+        made = sample(v, ["a lesion"], [0], steps=10, scheduler=scheduler)
+        assert made.isfinite().all()
+        assert made.abs().max() < 20

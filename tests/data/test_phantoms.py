@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from didgen.data.phantoms import PHANTOM_CLASSES, PhantomSpec, cohort, render
+from didgen.data.phantoms import PHANTOM_CLASSES, PhantomSpec, cohort, render, spread_centers
 from didgen.data.phantoms.canvas import Pose
 from didgen.data.phantoms.clinic import class_counts
 from didgen.data.phantoms.outline import Outline, draw_outline
@@ -255,3 +255,14 @@ def test_a_given_center_moves_the_lesion_and_nothing_else():
     assert np.abs(difference[48:, 28:36]).max() <= 3
     with pytest.raises(ValueError, match=r"center is \(1.2, 0.5\): expected .* within 0..1"):
         render(spec, 64, (1.2, 0.5))
+
+
+def test_spread_centers_fill_a_grid_evenly():
+    points = np.array(spread_centers(90, seed=2))
+    cells = (points * 3).astype(int)
+    _, counts = np.unique(cells[:, 1] * 3 + cells[:, 0], return_counts=True)
+    assert counts.tolist() == [10] * 9
+    assert points.min() >= 0.15
+    assert points.max() <= 0.85
+    assert spread_centers(90, seed=2) == [tuple(p) for p in points.tolist()]
+    assert spread_centers(90, seed=3) != spread_centers(90, seed=2)

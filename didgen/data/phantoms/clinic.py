@@ -8,6 +8,9 @@ import numpy as np
 
 from .types import PHANTOM_CLASSES, PhantomSpec, check_class
 
+# From the edges: beyond, of a small lesion little would be left to see.
+MARGIN = 0.15
+
 
 def cohort(
     n_images: int,
@@ -53,6 +56,15 @@ def cohort(
                     )
                 )
     return specs
+
+
+def spread_centers(count: int, seed: int) -> list[tuple[float, float]]:
+    """Points (x, y) in 0..1, equally many in each cell of a 3x3 grid, in random order."""
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation(np.arange(count) % 9)
+    corners = np.stack([cells % 3, cells // 3], axis=1) / 3
+    points = np.clip(corners + rng.uniform(0, 1 / 3, (count, 2)), MARGIN, 1 - MARGIN)
+    return [(float(x), float(y)) for x, y in points]
 
 
 def class_counts(
