@@ -103,6 +103,17 @@ def test_what_seeds_disagree_on_is_not_counted_twice():
     assert of_training(with_shift) == pytest.approx(expected, rel=0.15)
 
 
+def test_seeds_that_look_alike_by_luck_do_not_make_the_interval_sure():
+    """Per-seed differences are equal, so that their spread says nothing of what images bring in."""
+    effect = np.random.default_rng(0).normal(0, 0.3, (3, 200))
+    effect -= effect.mean(1, keepdims=True)
+    zero = np.zeros_like(effect)
+    found = clustered_bootstrap(paired(effect, zero))
+    of_images = clustered_bootstrap(paired(effect.mean(0), zero[0]))
+    share = (found.high - found.low) / (of_images.high - of_images.low)
+    assert share == pytest.approx(np.sqrt(0.5), rel=0.01)
+
+
 def test_the_p_of_the_interval_agrees_with_its_ends():
     data = noisy(shift=0.003)
     found = clustered_bootstrap(data)
