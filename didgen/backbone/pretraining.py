@@ -1,9 +1,10 @@
 """The tiny backbone's pretraining: autoencoder, decoder, text encoder, UNet, resulting folder."""
 
 import copy
+import json
 import logging
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,9 @@ class Recipe:
     """Length and size of a pretraining; `deadline` as in `pretraining_loop.Plan`.
 
     start: a tiny backbone whose autoencoder is kept and from whose UNet training goes on.
-    diagnosis_only: the UNet's prompts name the diagnosis and nothing else; the text encoder learns
-    from whole captions still. v-prediction, as in Stable Diffusion 2.1: a short training with
-    epsilon leaves color casts, because at high noise a small error in the noise is a large one in
-    the image.
+    diagnosis_only: prompts name the diagnosis and nothing else, those of the text encoder too.
+    v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves color casts,
+    because at high noise a small error in the noise is a large one in the image.
     """
 
     images: int = 6144
@@ -84,9 +84,11 @@ def pretrain(
 
     `features` are those of `refine_decoder`. `work` keeps phantoms, states, logs, previews and the
     latest export; `record` is saved beside the weights as `config.json`.
-    Raises: OutOfTime, with the state saved, at the deadline.
+    Raises: OutOfTime, with the state saved, at the deadline; ValueError for a `work` folder of
+    another recipe, or a start of another shape; BackboneError for a start that can't be opened.
     """
     backbone = begin(recipe)
+    claim(work, recipe)
 
     def draw(count: int, seed: int) -> PhantomSet:
         return draw_phantoms(
@@ -118,10 +120,34 @@ def pretrain(
     run_in_parallel(recipe.workers, train_denoiser, *given)
 
 
+def claim(work: Path, recipe: Recipe) -> None:
+    """Note in `work` which recipe is trained there, or compare: states of two must not mix.
+
+    Raises: ValueError where the folder holds another recipe's states, or states without a note.
+    """
+    wanted = {**asdict(recipe), "deadline": None}
+    wanted["start"] = recipe.start and Backbone.load(recipe.start).checksum()
+    # As it comes back from the file: tuples are lists there.
+    wanted = json.loads(json.dumps(wanted))
+    note = work / "recipe.json"
+    if note.exists():
+        found = read_json(note)
+        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
+    else:
+        what = ", ".join(sorted(str(path.relative_to(work)) for path in work.glob("*/state.pt")))
+    if what:
+        raise ValueError(
+            f"{work} holds a training of another recipe: found {what}; give another work folder, "
+            "or delete this one to begin anew"
+        )
+    write_json(note, wanted)
+
+
 def begin(recipe: Recipe) -> Backbone:
     """An untrained backbone, or with autoencoder and UNet of the recipe's `start`.
 
-    Raises: ValueError for a start of another shape.
+    Raises: ValueError for a start of another shape or prediction type.
     """
     backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
     if recipe.start is None:
@@ -132,6 +158,11 @@ def begin(recipe: Recipe) -> Backbone:
         raise ValueError(
             f"{recipe.start} is no tiny backbone of {backbone.image_size} px, its UNet has other "
             "weights: start from a folder that pretrain-tiny wrote, or from none"
+        )
+    if start.prediction_type != recipe.prediction_type:
+        raise ValueError(
+            f"{recipe.start} predicts {start.prediction_type}, expected {recipe.prediction_type}: "
+            "start from a folder that pretrain-tiny wrote, or from none"
         )
     return replace(backbone, vae=start.vae, unet=start.unet.requires_grad_(True))
 
@@ -144,12 +175,12 @@ def prompt_latents(
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
     factor = backbone.vae.config.scaling_factor
     LOGGER.info("scaling factor %.4f; training the text encoder", factor)
-    data = caption_latents(backbone, mean, std, phantoms.captions)
+    captions = phantoms.captions
+    if recipe.diagnosis_only:
+        captions = np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
+    data = caption_latents(backbone, mean, std, captions)
     plan = Plan(recipe.text_steps, lr=1e-3, ema=0.99, every=50, deadline=recipe.deadline)
     train_text_encoder(backbone, data, plan, recipe.text_batch_size, work / "text", recipe.seed)
-    if recipe.diagnosis_only:
-        named = np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
-        data = caption_latents(backbone, mean, std, named)
     return embed_prompts(backbone, data)
 
 
@@ -251,6 +282,12 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
         # "float16" here, a pipeline opened without a type would mix the two and fail.
         config = folder / "text_encoder" / "config.json"
         write_json(config, {**read_json(config), "dtype": "float32"})
+        for part in ("unet", "vae"):
+            # Where a start was opened from is of no use elsewhere.
+            config = folder / part / "config.json"
+            settings = read_json(config)
+            settings.pop("_name_or_path", None)
+            write_json(config, settings)
         for phase in ("autoencoder", "decoder", "text", "denoiser"):
             log = work / phase / "log.csv"
             if log.exists():

@@ -23,7 +23,7 @@ SNR_CAP = 5.0
 
 @dataclass(frozen=True)
 class CaptionedLatents:
-    """What the denoiser learns from; index 0 is the image, 1 its mirror image.
+    """What the text encoder learns from; index 0 is the image, 1 its mirror image.
 
     Shapes: mean and std (N, 2, C, h, w), scaled; ids (N, 2, T), empty and prefix (T,) token ids.
     """

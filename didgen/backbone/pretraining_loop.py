@@ -1,4 +1,4 @@
-"""The training loop behind both phases of the tiny backbone's pretraining: resumable, averaged."""
+"""The training loop behind all phases of the tiny backbone's pretraining: resumable, averaged."""
 
 import csv
 import logging

@@ -89,5 +89,5 @@ def train_text_encoder(
         return matching_loss(similarity, ids)
 
     average = train(matcher, loss_of, plan, folder)
-    matcher.load_state_dict(average, strict=False)
+    matcher.load_state_dict(average)
     backbone.text_encoder.eval()

@@ -1,4 +1,4 @@
-"""Pretrain the tiny backbone from scratch on phantoms (its result comes with DiDGen)."""
+"""Pretrain the tiny backbone on phantoms (its result comes with DiDGen)."""
 
 import logging
 import time
@@ -29,8 +29,8 @@ class Settings(Section):
     unet_steps: int = Field(8000, ge=1, description="steps of the UNet, 8 images each")
     prompts: Literal["attributes", "diagnosis"] = Field(
         "attributes",
-        description="what the UNet's prompts say; `diagnosis`: a control that has to learn "
-        "nothing of sizes, places, colors and tones",
+        description="what the prompts of text encoder and UNet say; `diagnosis`: a control that "
+        "learns nothing of sizes, places, colors and tones",
     )
     seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
     minutes_limit: float | None = Field(
@@ -49,8 +49,8 @@ class Config(Settings):
     )
     start: Path | None = Field(
         None,
-        description="a tiny backbone to go on from: its autoencoder is kept, its UNet trained on; "
-        "null: from scratch",
+        description="a tiny backbone to go on from, a folder or `tiny`: its autoencoder is kept, "
+        "its UNet trained on; null: from scratch",
     )
 
 
@@ -59,6 +59,7 @@ def run(config: Config) -> None:
 
     Called again with the same work folder it continues where it stopped.
     """
+    from didgen.backbone.handle import Backbone
     from didgen.backbone.pretraining import Recipe, pretrain
     from didgen.backbone.pretraining_loop import OutOfTime
     from didgen.downstream.features import lite0_features
@@ -78,6 +79,9 @@ def run(config: Config) -> None:
     )
     # The record travels with the weights: how they were made, not where.
     record = config.model_dump(mode="json", exclude={"out", "work", "start"})
+    if config.start is not None:
+        record |= {"start": Backbone.load(config.start).checksum()}
+        record |= {"vae_steps": None, "decoder_steps": None}
     try:
         pretrain(recipe, describe, lite0_features(), config.out, config.work, record)
     except OutOfTime as stop:

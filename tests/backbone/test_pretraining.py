@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.pretraining import Recipe, name_diagnosis, pretrain
+from didgen.backbone.pretraining import (
+    Recipe,
+    begin,
+    name_diagnosis,
+    pretrain,
+    prompt_latents,
+)
 from didgen.backbone.pretraining_autoencoder import draw_crops, jitter_colors, tile
 from didgen.backbone.pretraining_decoder import feature_distance, refine_decoder
 from didgen.backbone.pretraining_denoiser import (
@@ -17,7 +23,7 @@ from didgen.backbone.pretraining_denoiser import (
     snr_weights,
     stratified_timesteps,
 )
-from didgen.backbone.pretraining_images import draw_phantoms
+from didgen.backbone.pretraining_images import PhantomSet, draw_phantoms
 from didgen.backbone.pretraining_loop import Plan
 from didgen.backbone.sampling import sample, step_timesteps
 from didgen.backbone.tiny import MINIATURE, build
@@ -129,22 +135,24 @@ def test_refining_moves_the_decoder_alone(miniature, tmp_path):
     assert all(p.requires_grad for p in autoencoder.parameters())
 
 
+SHORT = Recipe(
+    images=7,
+    vae_steps=5,
+    decoder_steps=2,
+    text_steps=2,
+    unet_steps=2,
+    batch_size=2,
+    text_batch_size=4,
+    workers=1,
+    shape=MINIATURE,
+    shard=7,
+)
+
+
 def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    recipe = Recipe(
-        images=7,
-        vae_steps=5,
-        decoder_steps=2,
-        text_steps=2,
-        unet_steps=2,
-        batch_size=2,
-        text_batch_size=4,
-        workers=1,
-        shape=MINIATURE,
-        shard=7,
-    )
-    pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
+    pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert {
         "config.json",
@@ -160,25 +168,25 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     assert pipeline.unet.dtype == pipeline.text_encoder.dtype == torch.float32
     assert (tmp_path / "work" / "samples_000002.png").exists()
     before = backbone.checksum()
-    pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
+    pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     assert Backbone.load(tmp_path / "out").checksum() == before
+    other = replace(SHORT, diagnosis_only=True)
+    with pytest.raises(ValueError, match="diagnosis_only False instead of True"):
+        pretrain(other, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
+
+
+def test_states_of_an_unknown_recipe_are_not_gone_on_with(tmp_path):
+    (tmp_path / "denoiser").mkdir()
+    (tmp_path / "denoiser" / "state.pt").touch()
+    with pytest.raises(ValueError, match="another recipe: found denoiser/state.pt; give another"):
+        pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path, {})
+    assert not (tmp_path / "recipe.json").exists()
 
 
 def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
     start = tmp_path / "start"
     build(MINIATURE, seed=3, prediction_type="v_prediction").save(start)
-    recipe = Recipe(
-        images=7,
-        text_steps=2,
-        unet_steps=2,
-        batch_size=2,
-        text_batch_size=4,
-        workers=1,
-        shape=MINIATURE,
-        shard=7,
-        start=start,
-        diagnosis_only=True,
-    )
+    recipe = replace(SHORT, start=start)
     pretrain(recipe, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {})
     begun, made = Backbone.load(start), Backbone.load(tmp_path / "out")
     for name, value in begun.vae.state_dict().items():
@@ -189,9 +197,32 @@ def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
     ]
     assert any(moved)
     assert not (tmp_path / "work" / "autoencoder").exists()
-    larger = replace(recipe, start=Path("tiny"))
+    for part in ("unet", "vae"):
+        assert str(start) not in (tmp_path / "out" / part / "config.json").read_text()
     with pytest.raises(ValueError, match="no tiny backbone of 64 px"):
-        pretrain(larger, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {})
+        begin(replace(recipe, start=Path("tiny")))
+    build(MINIATURE, seed=3, prediction_type="epsilon").save(start)
+    with pytest.raises(ValueError, match="predicts epsilon, expected v_prediction"):
+        begin(recipe)
+
+
+def test_the_control_reads_nothing_but_the_diagnosis(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+    labels = np.array(["MEL", "NV", "MEL", "NV"])
+    words = np.array([["A large one.", "A small one."]] * 2 + [["A tan one.", "A dense one."]] * 2)
+    phantoms = PhantomSet(images, images[..., 0] > 127, labels, words)
+
+    def prompts(diagnosis_only: bool) -> torch.Tensor:
+        recipe = replace(SHORT, diagnosis_only=diagnosis_only)
+        work = tmp_path / str(diagnosis_only)
+        work.mkdir()
+        return prompt_latents(build(MINIATURE), phantoms, recipe, work).prompts
+
+    control, full = prompts(True), prompts(False)
+    assert torch.equal(control[0, 0], control[0, 1])
+    assert torch.equal(control[0], control[2]) and torch.equal(control[1], control[3])
+    assert not torch.equal(control[0], control[1])
+    assert not torch.equal(full[0, 0], full[0, 1]) and not torch.equal(full[0], full[2])
 
 
 def test_the_control_names_the_diagnosis_alone():

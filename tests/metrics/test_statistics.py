@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from didgen.metrics.significance import paired_t
@@ -101,6 +102,31 @@ def test_what_seeds_disagree_on_is_not_counted_twice():
     assert of_training(alone) < 0.75 * naive
     expected = np.std([-0.1, -0.05, 0, 0.05, 0.1], ddof=1) / np.sqrt(5)
     assert of_training(with_shift) == pytest.approx(expected, rel=0.15)
+
+
+def test_disagreement_by_hand():
+    # Each lesion's influence is half its difference from the seed's mean: 0.1 / 2 = 0.05,
+    # all of it unlike the other seed's. One seed's variance: 4 * 0.05^2 / (1 * 1) * 2 = 0.02.
+    opposed = np.array([[0.1, -0.1], [-0.1, 0.1]])
+    assert disagreement(paired(opposed, 0 * opposed)) == pytest.approx(np.sqrt(0.02 / 2))
+    agreed = np.array([[0.3, -0.1], [0.2, -0.2]])
+    assert disagreement(paired(agreed, 0 * agreed)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_width_of_an_interval_over_two_seeds_by_hand():
+    """Images bring three times the seeds' variance: t has sqrt(1 + 3) = 2 degrees of freedom."""
+    spread = 0.01
+    of_images = np.where(np.arange(400) % 2, 1, -1) * spread * np.sqrt(3 * 400)
+    scores = of_images + spread * np.array([[1.0], [-1.0]])
+    found = clustered_bootstrap(paired(scores, 0 * scores), resamples=50_000)
+    grid = np.linspace(-2000, 2000, 400_001)
+    weights = stats.t.pdf(grid, 2) * (grid[1] - grid[0])
+
+    def beyond(half_width: float) -> float:
+        return float(weights @ stats.norm.sf((half_width - spread * grid) / spread / np.sqrt(3)))
+
+    wanted = optimize.brentq(lambda half: beyond(half) - 0.025, spread, 50 * spread)
+    assert (found.low, found.high) == pytest.approx((-wanted, wanted), rel=0.03)
 
 
 def test_seeds_that_look_alike_by_luck_do_not_make_the_interval_sure():
