@@ -50,9 +50,9 @@ class Recipe:
     """Length and size of a pretraining; `deadline` as in `pretraining_loop.Plan`.
 
     start: a tiny backbone whose autoencoder is kept and from whose UNet training goes on.
-    diagnosis_only: prompts name the diagnosis and nothing else, those of the text encoder too.
-    v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves color casts,
-    because at high noise a small error in the noise is a large one in the image.
+    prompts: what text encoder and UNet read, see `captions_of`.
+    prediction_type: v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves
+    color casts, because at high noise a small error in the noise is a large one in the image.
     """
 
     images: int = 6144
@@ -69,7 +69,7 @@ class Recipe:
     shard: int = SHARD
     deadline: float | None = None
     start: Path | None = None
-    diagnosis_only: bool = False
+    prompts: str = "attributes"
 
 
 def pretrain(
@@ -175,13 +175,28 @@ def prompt_latents(
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
     factor = backbone.vae.config.scaling_factor
     LOGGER.info("scaling factor %.4f; training the text encoder", factor)
-    captions = phantoms.captions
-    if recipe.diagnosis_only:
-        captions = np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
+    captions = captions_of(phantoms, recipe.prompts, recipe.seed)
     data = caption_latents(backbone, mean, std, captions)
     plan = Plan(recipe.text_steps, lr=1e-3, ema=0.99, every=50, deadline=recipe.deadline)
     train_text_encoder(backbone, data, plan, recipe.text_batch_size, work / "text", recipe.seed)
     return embed_prompts(backbone, data)
+
+
+def captions_of(phantoms: PhantomSet, prompts: str, seed: int) -> np.ndarray:
+    """The captions (N, 2) to learn from, or those of a control.
+
+    "attributes": each image's own. "shuffled": those of another image of its class, the same words
+    without what they say. "diagnosis": no such words; the model then answers to them by chance.
+    """
+    if prompts == "diagnosis":
+        return np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
+    captions = phantoms.captions.copy()
+    if prompts == "shuffled":
+        rng = np.random.default_rng(seed)
+        for code in np.unique(phantoms.labels):
+            rows = np.flatnonzero(phantoms.labels == code)
+            captions[rows] = captions[rng.permutation(rows)]
+    return captions
 
 
 def name_diagnosis(code: str) -> str:

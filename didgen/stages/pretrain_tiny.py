@@ -27,10 +27,10 @@ class Settings(Section):
         600, ge=1, description="steps of the text encoder, matching 128 captions and images each"
     )
     unet_steps: int = Field(8000, ge=1, description="steps of the UNet, 8 images each")
-    prompts: Literal["attributes", "diagnosis"] = Field(
+    prompts: Literal["attributes", "shuffled", "diagnosis"] = Field(
         "attributes",
-        description="what the prompts of text encoder and UNet say; `diagnosis`: a control that "
-        "learns nothing of sizes, places, colors and tones",
+        description="what text encoder and UNet read; controls: `shuffled`, the captions of other "
+        "images of the class, and `diagnosis`, nothing else",
     )
     seed: int = Field(0, ge=0, description="seed of phantoms, weights, data order and noise")
     minutes_limit: float | None = Field(
@@ -74,7 +74,7 @@ def run(config: Config) -> None:
         seed=config.seed,
         workers=config.workers,
         start=config.start,
-        diagnosis_only=config.prompts == "diagnosis",
+        prompts=config.prompts,
         deadline=None if limit is None else time.monotonic() + 60 * limit,
     )
     # The record travels with the weights: how they were made, not where.

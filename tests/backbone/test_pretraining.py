@@ -10,6 +10,7 @@ from didgen.backbone.handle import Backbone
 from didgen.backbone.pretraining import (
     Recipe,
     begin,
+    captions_of,
     name_diagnosis,
     pretrain,
     prompt_latents,
@@ -170,8 +171,8 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     before = backbone.checksum()
     pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     assert Backbone.load(tmp_path / "out").checksum() == before
-    other = replace(SHORT, diagnosis_only=True)
-    with pytest.raises(ValueError, match="diagnosis_only False instead of True"):
+    other = replace(SHORT, prompts="shuffled")
+    with pytest.raises(ValueError, match="prompts attributes instead of shuffled"):
         pretrain(other, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
 
 
@@ -212,17 +213,29 @@ def test_the_control_reads_nothing_but_the_diagnosis(tmp_path):
     words = np.array([["A large one.", "A small one."]] * 2 + [["A tan one.", "A dense one."]] * 2)
     phantoms = PhantomSet(images, images[..., 0] > 127, labels, words)
 
-    def prompts(diagnosis_only: bool) -> torch.Tensor:
-        recipe = replace(SHORT, diagnosis_only=diagnosis_only)
-        work = tmp_path / str(diagnosis_only)
-        work.mkdir()
-        return prompt_latents(build(MINIATURE), phantoms, recipe, work).prompts
+    def prompts(said: str) -> torch.Tensor:
+        (tmp_path / said).mkdir()
+        recipe = replace(SHORT, prompts=said)
+        return prompt_latents(build(MINIATURE), phantoms, recipe, tmp_path / said).prompts
 
-    control, full = prompts(True), prompts(False)
+    control, full = prompts("diagnosis"), prompts("attributes")
     assert torch.equal(control[0, 0], control[0, 1])
     assert torch.equal(control[0], control[2]) and torch.equal(control[1], control[3])
     assert not torch.equal(control[0], control[1])
     assert not torch.equal(full[0, 0], full[0, 1]) and not torch.equal(full[0], full[2])
+
+
+def test_shuffled_captions_stay_in_their_class():
+    labels = np.array(["MEL", "NV"] * 50)
+    words = np.array([[f"{code} {n}, left", f"{code} {n}, right"] for n, code in enumerate(labels)])
+    phantoms = PhantomSet(np.zeros((100, 8, 8, 3), np.uint8), np.zeros((100, 8, 8)), labels, words)
+    found = captions_of(phantoms, "shuffled", 0)
+    assert sorted(found[:, 0]) == sorted(words[:, 0])
+    assert [line.split()[0] for line in found[:, 0]] == labels.tolist()
+    assert [line.replace("left", "right") for line in found[:, 0]] == found[:, 1].tolist()
+    assert (found[:, 0] == words[:, 0]).mean() < 0.1
+    assert (captions_of(phantoms, "shuffled", 0) == found).all()
+    assert (captions_of(phantoms, "attributes", 0) == words).all()
 
 
 def test_the_control_names_the_diagnosis_alone():

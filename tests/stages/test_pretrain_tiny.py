@@ -21,13 +21,13 @@ def asked(monkeypatch):
 
 
 def test_the_control_is_asked_for_by_its_prompts(asked, tmp_path):
-    for prompts in ("attributes", "diagnosis"):
+    for prompts in ("attributes", "shuffled"):
         given = {"prompts": prompts, "text_steps": 9, "unet_steps": 8, "images": 7}
         pretrain_tiny.run(pretrain_tiny.Config(out=tmp_path, **given))
     (full, kept), (control, noted) = asked
-    assert (full.diagnosis_only, control.diagnosis_only) == (False, True)
+    assert (full.prompts, control.prompts) == ("attributes", "shuffled")
     assert (control.text_steps, control.unet_steps, control.images) == (9, 8, 7)
-    assert (kept["prompts"], noted["prompts"]) == ("attributes", "diagnosis")
+    assert (kept["prompts"], noted["prompts"]) == ("attributes", "shuffled")
     assert "start" not in kept and kept["vae_steps"] == 4200
     assert str(tmp_path) not in str(kept)
 
