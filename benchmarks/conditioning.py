@@ -7,7 +7,10 @@ image (of a class that knows both, where there is one), sets the contrasted attr
 word, and samples both prompts from the same noise. The images are segmented and measured as
 captions are, without knowledge of the prompts. Printed: means, Cohen's d and p of a paired Wilcoxon
 test (one-sided, in the direction that the words say).
-`--without`: a backbone fine-tuned without these captions gets the same prompts and seeds.
+`--without`: a backbone that learned no such captions gets the same prompts and seeds; printed too:
+the mean differences of both, and p of a Mann-Whitney test (one-sided) that the words move more in
+the first. Samples of a pair share all but the word, so that Wilcoxon's p alone may be small where
+next to nothing moves.
 `--unlabelled`: the prompts speak of a "spot", so that the diagnosis cannot decide what is seen.
 """
 
@@ -198,6 +201,27 @@ def effect(contrast: Contrast, values: np.ndarray, left_out: int) -> dict[str, o
     }
 
 
+def beyond(
+    learned: Mapping[str, np.ndarray], control: Mapping[str, np.ndarray]
+) -> list[dict[str, object]]:
+    """Of each contrast in both: mean differences, and p that those of `learned` are larger.
+
+    Values: the difference in each pair, first word's image minus second's, (N,).
+    """
+    return [
+        {
+            "words": name,
+            "with": learned[name].mean(),
+            "without": control[name].mean(),
+            "p": float(
+                stats.mannwhitneyu(learned[name], control[name], alternative="greater").pvalue
+            ),
+        }
+        for name in learned
+        if name in control
+    ]
+
+
 def load(folder: Path) -> Backbone:
     """A backbone; the placeholder tokens are added where it was never fine-tuned by DiDGen."""
     backbone = Backbone.load(folder, device=default_device())
@@ -207,11 +231,14 @@ def load(folder: Path) -> Backbone:
 
 def steer(
     backbone: Backbone, parents: Mapping[str, Attributes], given: argparse.Namespace, tag: str
-) -> pd.DataFrame:
-    """The table of all contrasts for one backbone; with `--out` a sheet of each contrast too."""
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """All contrasts of one backbone: the table, and the differences of the pairs (N,) by contrast.
+
+    With `--out` a sheet of each contrast is written too.
+    """
     options = {"steps": given.steps, "guidance_scale": given.guidance_scale, "scheduler": "dpm++"}
     synthesizer = DidgenSynthesizer(backbone, **options)
-    rows = []
+    rows, differences = [], {}
     chosen = [c for c in CONTRASTS if not given.words or c.name in given.words]
     for contrast in chosen:
         own = fitting(contrast, parents)
@@ -224,12 +251,13 @@ def steer(
             logging.warning("%s: %d of %d pairs left out", contrast.name, left_out, given.pairs)
             continue
         rows.append(effect(contrast, values, left_out))
+        differences[contrast.name] = values[:, 0] - values[:, 1]
         logging.info("%s: d %.2f, p %.2g", contrast.name, rows[-1]["d"], rows[-1]["p"])
         if given.out:
             given.out.mkdir(parents=True, exist_ok=True)
             name = f"{tag}-{contrast.name.replace(' / ', '-').replace(' ', '_')}.png"
             Image.fromarray(sheet(images[:12])).save(given.out / name)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), differences
 
 
 def sheet(images: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> np.ndarray:
@@ -260,10 +288,16 @@ def main() -> None:
     rows = table[table["id"].isin(train["id"]) & (table["diagnosis"] != "")]
     parents = {row["id"]: attributes_of(row) for row in rows.to_dict("records")}
     folders = {"with": given.run / "backbone", "without": given.without}
+    moved = []
     for tag, folder in folders.items():
         if folder is not None:
             print(f"\n{tag} DermPrompt: {folder}")
-            print(steer(load(folder), parents, given, tag).round(4).to_string(index=False))
+            table, differences = steer(load(folder), parents, given, tag)
+            print(table.to_string(index=False, float_format="{:.3g}".format))
+            moved.append(differences)
+    if len(moved) == 2:
+        print("\nmean differences, with DermPrompt and without")
+        print(pd.DataFrame(beyond(*moved)).to_string(index=False, float_format="{:.3g}".format))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.conditioning import (
     CONTRASTS,
+    beyond,
     cohens_d,
     effect,
     fitting,
@@ -63,6 +64,18 @@ def test_effects_by_hand():
     assert paired_p(np.ones(4), np.ones(4)) == 1
     row = effect(SIZE, np.stack([first, second], axis=1), left_out=1)
     assert (row["n"], row["left out"], row["first"], row["second"]) == (3, 1, 4, 2)
+
+
+def test_what_the_captions_bring_by_hand():
+    learned = {"large / small": np.array([4.0, 5, 6]), "right / left": np.ones(3)}
+    (row,) = beyond(learned, {"large / small": np.array([1.0, 2, 3])})
+    # All three above all three: one of the 20 ways to pick 3 of 6.
+    assert row == {"words": "large / small", "with": 5, "without": 2, "p": pytest.approx(1 / 20)}
+    ((same,), (swapped,)) = (
+        beyond({"a": np.array(first)}, {"a": np.array(second)})
+        for first, second in (([1.0, 4], [2.0, 3]), ([1.0, 2], [3.0, 4]))
+    )
+    assert same["p"] > 0.5 and swapped["p"] == pytest.approx(1)
 
 
 def test_words_are_found_again_in_the_images():
