@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from didgen.captions.attributes import Hair
+from didgen.captions.morphology import grey_closing, grey_opening
 
 # Dark corners: pixels this much darker than the field's median lightness, joined to a corner.
 CORNER_DROP = 22.0
@@ -124,7 +125,7 @@ def thin_dark(lab: np.ndarray) -> np.ndarray:
     lightness = lab[..., 0]
     size = 2 * round(0.014 * min(lightness.shape)) + 1
     size = max(5, size)
-    return ndimage.grey_closing(lightness, size=(size, size)) - lightness
+    return grey_closing(lightness, size) - lightness
 
 
 def hair_lines(thin: np.ndarray) -> np.ndarray:
@@ -231,8 +232,8 @@ def has_bubbles(lab: np.ndarray, field: np.ndarray) -> bool:
     if not field.any():
         return False
     # Closing first takes out hair: what lies between two hairs is no bubble.
-    lightness = ndimage.grey_closing(lab[..., 0], size=(size, size))
-    top_hat = lightness - ndimage.grey_opening(lightness, size=(size, size))
+    lightness = grey_closing(lab[..., 0], size)
+    top_hat = lightness - grey_opening(lightness, size)
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     glints = (top_hat > GLINT_TOP_HAT) & field
     glints &= lab[..., 0] > float(np.median(lab[..., 0][field])) + GLINT_CONTRAST

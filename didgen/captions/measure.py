@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from didgen.captions import artifacts
 from didgen.captions.attributes import (
@@ -17,6 +16,7 @@ from didgen.captions.attributes import (
 )
 from didgen.captions.color import MIN_TONE_B, color_words, srgb_to_lab, typology_angle
 from didgen.captions.layout import Layout
+from didgen.captions.morphology import grow
 from didgen.captions.outline import border_width, border_word
 from didgen.captions.segment import segment
 
@@ -196,8 +196,3 @@ def _region(
         "border": border_word(width),
         "colors": color_words(region, numbers["lightness"], numbers["b"]),
     }
-
-
-def grow(mask: np.ndarray, radius: float) -> np.ndarray:
-    """The mask widened by a square of the given radius in pixels, at least one."""
-    return ndimage.maximum_filter(mask, size=2 * max(1, round(radius)) + 1)

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from didgen.captions.morphology import binary_closing, binary_opening
+
 # A component is plausible within these limits; outside them the image has no mask.
 MIN_SHARE, MAX_SHARE = 0.004, 0.85
 MIN_CONTRAST = 4.0  # CIELAB units between the component and its surroundings
@@ -35,8 +37,8 @@ def segment(lab: np.ndarray, ignore: np.ndarray, thin: np.ndarray) -> np.ndarray
     distance[ignore] = 0
     found = distance > THRESHOLD_FACTOR * threshold_otsu(distance[valid])
     radius = max(1, round(0.015 * side))
-    found = ndimage.binary_opening(found, iterations=radius)
-    found = ndimage.binary_closing(np.pad(found, 2 * radius), iterations=2 * radius)
+    found = binary_opening(found, radius)
+    found = binary_closing(np.pad(found, 2 * radius), 2 * radius)
     found = found[2 * radius : -2 * radius, 2 * radius : -2 * radius]
     return _pick(ndimage.binary_fill_holes(found), distance, valid)
 
