@@ -270,7 +270,7 @@ def main() -> None:
     """Print the table of the run's backbone, and of the one without captions if given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run: data, captions, backbone")
-    parser.add_argument("--without", type=Path, help="backbone fine-tuned without these captions")
+    parser.add_argument("--without", type=Path, help="backbone that learned no such captions")
     parser.add_argument("--pairs", type=int, default=24, help="pairs of samples a contrast")
     parser.add_argument("--words", nargs="+", choices=[c.name for c in CONTRASTS],
                         help="contrasts to sample; all by default")  # fmt: skip
@@ -291,12 +291,12 @@ def main() -> None:
     moved = []
     for tag, folder in folders.items():
         if folder is not None:
-            print(f"\n{tag} DermPrompt: {folder}")
+            print(f"\n{tag} what the captions say: {folder}")
             table, differences = steer(load(folder), parents, given, tag)
             print(table.to_string(index=False, float_format="{:.3g}".format))
             moved.append(differences)
     if len(moved) == 2:
-        print("\nmean differences, with DermPrompt and without")
+        print("\nmean differences, with and without")
         print(pd.DataFrame(beyond(*moved)).to_string(index=False, float_format="{:.3g}".format))
 
 

@@ -135,7 +135,8 @@ def claim(work: Path, recipe: Recipe) -> None:
         changed = sorted(key for key in wanted if found.get(key) != wanted[key])
         what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
     else:
-        what = ", ".join(sorted(str(path.relative_to(work)) for path in work.glob("*/state.pt")))
+        states = [*work.glob("*/state.pt"), *work.glob("latents.pt")]
+        what = ", ".join(sorted(str(path.relative_to(work)) for path in states))
     if what:
         raise ValueError(
             f"{work} holds a training of another recipe: found {what}; give another work folder, "

@@ -36,7 +36,9 @@ class Settings(Section):
     minutes_limit: float | None = Field(
         None, gt=0, description="minutes after which to stop and keep the state; null: none"
     )
-    workers: int = Field(2, ge=1, description="processes that draw and describe phantoms")
+    workers: int = Field(
+        2, ge=1, description="processes that draw phantoms and share each training step"
+    )
 
 
 class Config(Settings):

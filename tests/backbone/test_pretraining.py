@@ -176,10 +176,11 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
         pretrain(other, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
 
 
-def test_states_of_an_unknown_recipe_are_not_gone_on_with(tmp_path):
-    (tmp_path / "denoiser").mkdir()
-    (tmp_path / "denoiser" / "state.pt").touch()
-    with pytest.raises(ValueError, match="another recipe: found denoiser/state.pt; give another"):
+@pytest.mark.parametrize("state", ["denoiser/state.pt", "latents.pt"])
+def test_states_of_an_unknown_recipe_are_not_gone_on_with(tmp_path, state):
+    (tmp_path / state).parent.mkdir(exist_ok=True)
+    (tmp_path / state).touch()
+    with pytest.raises(ValueError, match=f"another recipe: found {state}; give another"):
         pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path, {})
     assert not (tmp_path / "recipe.json").exists()
 
