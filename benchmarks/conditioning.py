@@ -1,4 +1,4 @@
-"""Do words steer? Matched samples whose prompts differ in one word, measured in the images.
+"""Do words steer? Matched samples whose prompts differ in one attribute, measured in the images.
 
     python benchmarks/conditioning.py results/demo [--pairs 24] [--without FOLDER] [--out DIR]
 
@@ -7,10 +7,10 @@ image (of a class that knows both, where there is one), sets the contrasted attr
 word, and samples both prompts from the same noise. The images are segmented and measured as
 captions are, without knowledge of the prompts. Printed: means, Cohen's d and p of a paired Wilcoxon
 test (one-sided, in the direction that the words say).
-`--without`: a backbone that learned no such captions gets the same prompts and seeds; printed too:
-the mean differences of both, and p of a Mann-Whitney test (one-sided) that the words move more in
-the first. Samples of a pair share all but the word, so that Wilcoxon's p alone may be small where
-next to nothing moves.
+`--without`: a control, such as a tiny backbone that learned shuffled captions, gets the same
+prompts and seeds; printed too: the mean differences of both, and p of a Mann-Whitney test
+(one-sided) that the words move more in the first. Samples of a pair share all but those words, so
+that Wilcoxon's p alone may be small where next to nothing moves.
 `--unlabelled`: the prompts speak of a "spot", so that the diagnosis cannot decide what is seen.
 """
 
@@ -267,10 +267,10 @@ def sheet(images: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> np.n
 
 
 def main() -> None:
-    """Print the table of the run's backbone, and of the one without captions if given."""
+    """Print the table of the run's backbone; with a control, its own and how both compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run: data, captions, backbone")
-    parser.add_argument("--without", type=Path, help="backbone that learned no such captions")
+    parser.add_argument("--without", type=Path, help="control, say of shuffled captions")
     parser.add_argument("--pairs", type=int, default=24, help="pairs of samples a contrast")
     parser.add_argument("--words", nargs="+", choices=[c.name for c in CONTRASTS],
                         help="contrasts to sample; all by default")  # fmt: skip

@@ -126,7 +126,10 @@ def claim(work: Path, recipe: Recipe) -> None:
     Raises: ValueError where the folder holds another recipe's states, or states without a note.
     """
     wanted = {**asdict(recipe), "deadline": None}
-    wanted["start"] = recipe.start and Backbone.load(recipe.start).checksum()
+    if recipe.start is not None:
+        # Autoencoder and decoder come from there: how long they would be trained changes nothing.
+        wanted |= {"start": Backbone.load(recipe.start).checksum()}
+        wanted |= {"vae_steps": None, "decoder_steps": None}
     # As it comes back from the file: tuples are lists there.
     wanted = json.loads(json.dumps(wanted))
     note = work / "recipe.json"

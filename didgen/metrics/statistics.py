@@ -208,8 +208,8 @@ def seed_error(data: Paired) -> float:
 def disagreement(data: Paired) -> float:
     """Standard error of the mean difference that comes from lesions on which the seeds disagree.
 
-    From the residuals of seeds by lesions, of each lesion's influence on the metric. Both the
-    spread over seeds and that over resamples of lesions hold it.
+    From the residuals of seeds by lesions, of each lesion's influence on the metric (two seeds or
+    more). Both the spread over seeds and that over resamples of lesions hold it.
     """
     sums, sizes = data.by_lesion()
     totals = sizes.sum(2, keepdims=True)

@@ -47,7 +47,8 @@ class Config(Settings):
     out: Path = Field(description="diffusers folder to write")
     work: Path = Field(
         Path("results/pretrain-tiny"),
-        description="folder for phantoms, states, logs and previews; training continues from it",
+        description="folder for phantoms, states, logs and previews; the same settings, "
+        "`minutes_limit` aside, continue the training there, others are refused",
     )
     start: Path | None = Field(
         None,
@@ -59,7 +60,8 @@ class Config(Settings):
 def run(config: Config) -> None:
     """Draw phantoms, train autoencoder, decoder, text encoder, then the UNet; write the folder.
 
-    Called again with the same work folder it continues where it stopped.
+    Called again with the same work folder and the same settings, `minutes_limit` aside, it
+    continues where it stopped.
     """
     from didgen.backbone.handle import Backbone
     from didgen.backbone.pretraining import Recipe, pretrain

@@ -23,7 +23,7 @@ def test_matching_loss_by_hand():
     ids = torch.tensor([[1, END], [2, END], [3, END]])
     assert matching_loss(torch.zeros(3, 3), ids).item() == pytest.approx(math.log(3))
     assert matching_loss(50 * torch.eye(3), ids).item() == pytest.approx(0, abs=1e-6)
-    # Rows: log(1 + e) twice and log 2; columns: log(1 + e), log(e + e) - 1 = log 2, log(1 + e).
+    # Cross-entropy of the rows: log(1 + e), log 2; of the columns: log 2, log(1 + e).
     similarity = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     wanted = (math.log(1 + math.e) + math.log(2)) / 2
     assert matching_loss(similarity, ids[:2]).item() == pytest.approx(wanted)
