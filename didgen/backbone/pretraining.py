@@ -127,9 +127,7 @@ def claim(work: Path, recipe: Recipe) -> None:
     """
     wanted = {**asdict(recipe), "deadline": None}
     if recipe.start is not None:
-        # Autoencoder and decoder come from there: how long they would be trained changes nothing.
-        wanted |= {"start": Backbone.load(recipe.start).checksum()}
-        wanted |= {"vae_steps": None, "decoder_steps": None}
+        wanted |= begun_from(recipe.start)
     # As it comes back from the file: tuples are lists there.
     wanted = json.loads(json.dumps(wanted))
     note = work / "recipe.json"
@@ -146,6 +144,11 @@ def claim(work: Path, recipe: Recipe) -> None:
             "or delete this one to begin anew"
         )
     write_json(note, wanted)
+
+
+def begun_from(start: Path) -> dict[str, Any]:
+    """What notes say of a start: its checksum; autoencoder and decoder are not trained again."""
+    return {"start": Backbone.load(start).checksum(), "vae_steps": None, "decoder_steps": None}
 
 
 def begin(recipe: Recipe) -> Backbone:

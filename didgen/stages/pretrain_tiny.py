@@ -63,8 +63,7 @@ def run(config: Config) -> None:
     Called again with the same work folder and the same settings, `minutes_limit` aside, it
     continues where it stopped.
     """
-    from didgen.backbone.handle import Backbone
-    from didgen.backbone.pretraining import Recipe, pretrain
+    from didgen.backbone.pretraining import Recipe, begun_from, pretrain
     from didgen.backbone.pretraining_loop import OutOfTime
     from didgen.downstream.features import lite0_features
 
@@ -84,8 +83,7 @@ def run(config: Config) -> None:
     # The record travels with the weights: how they were made, not where.
     record = config.model_dump(mode="json", exclude={"out", "work", "start"})
     if config.start is not None:
-        record |= {"start": Backbone.load(config.start).checksum()}
-        record |= {"vae_steps": None, "decoder_steps": None}
+        record |= begun_from(config.start)
     try:
         pretrain(recipe, describe, lite0_features(), config.out, config.work, record)
     except OutOfTime as stop:

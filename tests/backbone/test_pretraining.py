@@ -11,6 +11,7 @@ from didgen.backbone.pretraining import (
     Recipe,
     begin,
     captions_of,
+    claim,
     name_diagnosis,
     pretrain,
     prompt_latents,
@@ -199,6 +200,10 @@ def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
     ]
     assert any(moved)
     assert not (tmp_path / "work" / "autoencoder").exists()
+    # Phases that a start spares are no part of the recipe; others are.
+    claim(tmp_path / "work", replace(recipe, vae_steps=recipe.vae_steps + 1))
+    with pytest.raises(ValueError, match="text_steps"):
+        claim(tmp_path / "work", replace(recipe, text_steps=recipe.text_steps + 1))
     for part in ("unet", "vae"):
         assert str(start) not in (tmp_path / "out" / part / "config.json").read_text()
     with pytest.raises(ValueError, match="no tiny backbone of 64 px"):
