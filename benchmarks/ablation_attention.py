@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from didgen.data.files import read_json, write_json, write_png, write_text
 from didgen.report.figures import arms_chart
+from didgen.runtime.files import read_json, write_json, write_png, write_text
 from didgen.stages import finetune, maps
 
 DRAWN = 4  # images in the figure

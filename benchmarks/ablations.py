@@ -19,18 +19,18 @@ import numpy as np
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.precision import default_device
-from didgen.data.files import write_json, write_png
 from didgen.downstream.augmentation import to_float
 from didgen.downstream.features import lite0_features
 from didgen.downstream.saved import load_segmenter
+from didgen.methods.didgen.sampler import DidgenSynthesizer
+from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.metrics.perceptual import mean_pairwise_distance
 from didgen.metrics.segmentation import iou
 from didgen.report.panels import draw_contour
 from didgen.report.sheet import Tile, contact_sheet
+from didgen.runtime.files import write_json, write_png
+from didgen.runtime.precision import default_device
 from didgen.stages import pairs
-from didgen.synthesis.didgen.sampler import DidgenSynthesizer
-from didgen.synthesis.protocol import Request, Sample, derive_seed
 
 # Weights of L_CA and L_SA.
 VARIANTS = {

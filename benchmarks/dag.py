@@ -70,7 +70,7 @@ def arms(count: int) -> tuple[str, ...]:
 
 def working_copy(folder: Path, shards: int | None, seeds: int | None, arm_count: int) -> list[str]:
     """The workflow in a folder, with the paper's configuration enlarged; snakemake's command."""
-    left_out = shutil.ignore_patterns("__pycache__", "tiny_weights")
+    left_out = shutil.ignore_patterns("__pycache__", "weights")
     for name in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / name, folder / name, ignore=left_out)
     config = yaml.safe_load((ROOT / "config" / "isic2018.yaml").read_text())

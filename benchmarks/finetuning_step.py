@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.published import build_published
 from didgen.attention.losses import region_attention_loss
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
-from didgen.backbone.published import build_published
-from didgen.synthesis.didgen import training
-from didgen.synthesis.didgen.cache import TrainingCache
-from didgen.synthesis.didgen.parallel import ALONE
-from didgen.synthesis.didgen.training_settings import TrainingSettings
+from didgen.methods.didgen import training
+from didgen.methods.didgen.cache import TrainingCache
+from didgen.methods.didgen.parallel import ALONE
+from didgen.methods.didgen.training_settings import TrainingSettings
 
 POSITIONS, PREFIX = (4, 6), "An image of <lesion> on <skin>."
 VARIANTS = ("plain", "ours", "processors", "uncached", "bfloat16")

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.finetuning_step import build_kit
 from didgen.attention.layers import attention_layers, select_layers
-from didgen.synthesis.didgen import training
-from didgen.synthesis.didgen.watching import memory
+from didgen.methods.didgen import training
+from didgen.methods.didgen.watching import memory
 
 PARAMETERS = 865_910_724
 

@@ -24,9 +24,9 @@ from benchmarks.random_backbones import NAMES, RandomBackbone, random_backbone
 from benchmarks.released_design import sample_released
 from didgen.attention.annotation import annotate_latents
 from didgen.attention.guidance import Guide, LayoutGuidance
-from didgen.backbone.precision import autocast, default_device, keep_products_in_half
 from didgen.backbone.sampling import initial_noise, sample
-from didgen.synthesis.didgen.sampling_settings import SamplingSettings
+from didgen.methods.didgen.sampling_settings import SamplingSettings
+from didgen.runtime.precision import autocast, default_device, keep_products_in_half
 
 POSITIONS = [4, 6]
 SCALE = 7.5

@@ -29,18 +29,18 @@ import pandas as pd
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.precision import default_device
 from didgen.captions.prompts import build_prompt
 from didgen.data.images import read_mask
 from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import predict, seeded, train
+from didgen.methods.didgen.sampler import DidgenSynthesizer
+from didgen.methods.didgen.sampling_settings import SamplingSettings
+from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
+from didgen.runtime.precision import default_device
 from didgen.stages.segment import Settings as SegmentSettings
-from didgen.synthesis.didgen.sampler import DidgenSynthesizer
-from didgen.synthesis.didgen.sampling_settings import SamplingSettings
-from didgen.synthesis.protocol import Request, Sample
 
 VARIANTS: dict[str, dict[str, object]] = {
     "unguided": {"eta": 0.0},

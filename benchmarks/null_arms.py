@@ -33,9 +33,9 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from didgen.data.files import read_json, write_csv, write_json  # noqa: E402
 from didgen.data.manifest import write_manifest  # noqa: E402
 from didgen.data.phantoms import cohort, render  # noqa: E402
+from didgen.runtime.files import read_json, write_csv, write_json  # noqa: E402
 
 CLASSES = ("NV", "BCC", "VASC")
 NULL = ("copies", "relabelled")

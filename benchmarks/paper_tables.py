@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didgen.data.files import read_json
 from didgen.report.numbers import digits, interval, told_p
+from didgen.runtime.files import read_json
 
 NONE = "–"
 FOLDERS = {"classification": "classify", "segmentation": "segment"}

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from didgen.backbone.precision import default_device
 from didgen.downstream.classifiers import build_classifier, classification_loss
 from didgen.downstream.datasets import build, class_codes, usable_rows
 from didgen.downstream.schedule import Schedule
@@ -23,6 +22,7 @@ from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import predict, seeded, train
 from didgen.metrics.classification import balanced_accuracy
 from didgen.metrics.segmentation import dice, iou
+from didgen.runtime.precision import default_device
 from didgen.stages.segment import Settings as SegmentSettings
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import didgen.backbone
 from didgen.backbone.handle import Backbone
-from didgen.backbone.tiny import TinyShape, build_scheduler, build_unet
+from didgen.tiny.architecture import TinyShape, build_scheduler, build_unet
 
 NAMES = ("tiny", "sd21", "sd21-half")
 TEXT_LENGTH = 77

@@ -21,7 +21,7 @@ import pandas as pd
 # How synthesis was before: one process, as many threads as cores.
 THREADS = """
 import contextlib, sys
-import didgen.backbone.reproducible as reproducible
+import didgen.runtime.reproducible as reproducible
 reproducible.reproducible = lambda device: contextlib.nullcontext()
 from didgen.cli import main
 sys.exit(main())

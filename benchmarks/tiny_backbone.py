@@ -17,9 +17,9 @@ from quality import recognised
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
-from didgen.data.files import atomic_directory, write_png
 from didgen.data.images import read_image
 from didgen.data.manifest import read_manifest, resolve, write_manifest
+from didgen.runtime.files import atomic_directory, write_png
 from didgen.stages import augment, caption, images, prepare
 
 BATCH = 32

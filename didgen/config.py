@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from didgen.data.settings import Section
 from didgen.downstream.arms import DEFAULT_ARMS, parse_arm
 from didgen.downstream.sets import SyntheticSet, check_sets
+from didgen.settings.base import Section
 from didgen.stages.augment import Settings as AugmentSettings
 from didgen.stages.caption import Settings as CaptionSettings
 from didgen.stages.classify import Settings as ClassifySettings

@@ -38,7 +38,7 @@ def revision(stage: str, package: Path = PACKAGE) -> str:
 def _files(name: str, package: Path) -> Iterator[Path]:
     """The files that importing a name runs: its module's, and those of the packages above.
 
-    The name of an attribute, "didgen.data.files.write_text", stands for its module.
+    The name of an attribute, "didgen.runtime.files.write_text", stands for its module.
     """
     place = package
     for part in name.split(".")[1:]:

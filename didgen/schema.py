@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from didgen.config import RunConfig
-from didgen.data.files import write_text
-from didgen.data.settings import Section
+from didgen.runtime.files import write_text
+from didgen.settings.base import Section
 
 
 class Config(Section):

@@ -203,7 +203,7 @@ def command_prefix():
 def drop_lock_of_killed_run():
     """Let a run go on after one that was killed, without `snakemake --unlock`; jobs leave it be."""
     if workflow.is_main_process:
-        from didgen.data.locks import own_run
+        from didgen.runtime.locks import own_run
 
         own_run(".snakemake")
 

@@ -17,9 +17,11 @@ PACKAGE = ROOT / "didgen"
 
 # Each level may import the levels below it, never a sibling on its own level.
 LEVELS = (
+    ("settings",),
+    ("runtime",),
     ("data",),
-    ("backbone", "attention"),
-    ("captions", "synthesis", "downstream", "metrics", "report"),
+    ("backbone", "attention", "metrics", "training"),
+    ("captions", "methods", "downstream", "audits", "report", "tiny"),
     ("stages",),
     ("cli", "config", "schema", "revision", "__main__"),
 )
@@ -110,7 +112,7 @@ def test_every_room_has_a_level() -> None:
         ("stages", "metrics", True),
         ("metrics", "data", True),
         ("cli", "config", True),
-        ("synthesis", "attention", True),
+        ("methods", "attention", True),
         ("metrics", "report", False),
         ("attention", "backbone", False),
         ("data", "captions", False),
@@ -129,7 +131,7 @@ def test_lazy_relative_and_named_imports_are_seen(tmp_path: Path, monkeypatch) -
         "def score():\n"
         "    from ..report import figures\n"
         "    import didgen.captions.prompts\n"
-        "METHODS = {'ours': 'didgen.synthesis.didgen:Ours'}\n"
+        "METHODS = {'ours': 'didgen.methods.didgen:Ours'}\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     lines = {int(fault.split(":")[1]) for fault in faults(path)}

@@ -11,13 +11,13 @@ from didgen.cli import STAGES
 from didgen.revision import PACKAGE, revision
 
 STAGE = '''"""A stage."""
-from didgen.data import files
+from didgen.runtime import files
 
 
 def run(config):
     """Run."""
     from didgen.metrics.masks import dice
-    return load("didgen.synthesis.ours:Ours")
+    return load("didgen.methods.ours:Ours")
 '''
 
 
@@ -26,11 +26,11 @@ def package(tmp_path: Path) -> Path:
     """A package with one stage, what it reaches in three ways, and one module that it does not."""
     sources = {
         "stages/paint.py": STAGE,
-        "data/files.py": "from didgen.data.deep import X\n",
+        "runtime/files.py": "from didgen.data.deep import X\n",
         "data/deep.py": "X = 1\n",
         "metrics/__init__.py": "",
         "metrics/masks.py": "def dice():\n    return 1\n",
-        "synthesis/ours.py": "class Ours:\n    pass\n",
+        "methods/ours.py": "class Ours:\n    pass\n",
         "report/page.py": "PAGE = 1\n",
     }
     for name, text in sources.items():
@@ -68,7 +68,7 @@ def test_words_layout_and_other_modules_do_not_count(package: Path, name: str, t
         ("data/deep.py", "X = 2\n"),
         ("metrics/masks.py", "def dice():\n    return 2\n"),
         ("metrics/__init__.py", "X = 1\n"),
-        ("synthesis/ours.py", "class Ours:\n    x = 1\n"),
+        ("methods/ours.py", "class Ours:\n    x = 1\n"),
     ],
 )
 def test_code_that_the_stage_reaches_counts(package: Path, name: str, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-TINY = Path(__file__).parent / "tiny_weights"
+TINY = Path(__file__).parents[1] / "tiny" / "weights"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHTS = {
     "vae": "diffusion_pytorch_model",

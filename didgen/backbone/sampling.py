@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.reproducible import NoDeterministicKernel, strict_kernels
+from didgen.runtime.reproducible import NoDeterministicKernel, strict_kernels
 
 LOGGER = logging.getLogger(__name__)
 Guide = Callable[[Tensor, Tensor, int, Tensor], Tensor | tuple[Tensor, Tensor]]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from didgen.backbone.folder import BackboneError
-from didgen.backbone.tiny_tokenizer import END, START, alphabet
+from didgen.backbone.tokenizer import END, START, alphabet
 
 LOGGER = logging.getLogger(__name__)
 ARCHITECTURES = Path(__file__).parent / "architectures"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from didgen.data.files import sha256_file
 from didgen.data.images import read_image
+from didgen.runtime.files import sha256_file
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from didgen.backbone.precision import Precision, default_device, pick_precision
 from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result
 from didgen.captions.model_files import combined_identity, folder_identity, local_folder
+from didgen.runtime.precision import Precision, default_device, pick_precision
 
 MODEL = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from didgen.captions.captioner import ModelError
-from didgen.data.files import sha256_file
+from didgen.runtime.files import sha256_file
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WEIGHTS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")

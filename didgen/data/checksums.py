@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from didgen.data.archives import check_archive
-from didgen.data.files import read_json, sha256_file, write_json
+from didgen.runtime.files import read_json, sha256_file, write_json
 
 LOGGER = logging.getLogger(__name__)
 LOCK_NAME = "archives.lock.json"

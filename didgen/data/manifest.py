@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from didgen.data.classes import CLASSES
-from didgen.data.files import write_csv
+from didgen.runtime.files import write_csv
 
 COLUMNS = (
     "id", "image", "mask", "label", "split", "lesion_id", "patient_id", "source",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from didgen.data import web
 from didgen.data.checksums import SUMS_NAME, Entry, Expected
-from didgen.data.files import OutOfSpace, read_json
 from didgen.data.sources.catalog import BUCKETS, Archive
 from didgen.data.transfer_progress import readable
 from didgen.data.web import DownloadError
+from didgen.runtime.files import OutOfSpace, read_json
 
 # Left free for everything else that writes to the same disk.
 _SPARE_BYTES = 100 * 10**6

@@ -16,9 +16,9 @@ import requests
 import tenacity
 
 from didgen.data import web
-from didgen.data.files import OutOfSpace
 from didgen.data.transfer_part import Part
 from didgen.data.web import DownloadError, Unavailable, Unreachable
+from didgen.runtime.files import OutOfSpace
 
 T = TypeVar("T")
 Notify = Callable[[int, int | None], None]

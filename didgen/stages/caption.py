@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +158,7 @@ def run(config: Config) -> None:
     import pandas as pd
 
     from didgen.captions.condense import condense_statistics
-    from didgen.data.files import write_csv, write_json, write_text
+    from didgen.runtime.files import write_csv, write_json, write_text
     from didgen.stages.measuring import jobs, measure_all
 
     items = [job for name in ("train", "val", "test") for job in jobs(getattr(config, name))]

@@ -66,7 +66,7 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
-    from didgen.data.locks import sole_writer
+    from didgen.runtime.locks import sole_writer
     from didgen.stages.judging import load_arm
 
     frames, counts = load_arm(config, "label")
@@ -75,12 +75,12 @@ def run(config: Config) -> None:
 
 
 def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
-    from didgen.backbone.precision import default_device
     from didgen.downstream.classic import classic
     from didgen.downstream.classifiers import build_classifier
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
+    from didgen.runtime.precision import default_device
     from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
     learned = {name: frames[name] for name in ("train", "val")}

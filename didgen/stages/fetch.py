@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,11 +58,11 @@ def run(config: Config) -> None:
     from dataclasses import asdict
 
     from didgen.data.download import fetch_archives
-    from didgen.data.files import write_json
     from didgen.data.mirror import Mirror, archives_folder
     from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
     from didgen.data.transfer_progress import readable
     from didgen.data.web import shown
+    from didgen.runtime.files import write_json
 
     wanted = needed_archives(official=config.splits == "official")
     found = fetch_archives(wanted, config.archives, config.mirror, config.offline, config.workers)

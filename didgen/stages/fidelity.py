@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +86,7 @@ def run(config: Config) -> None:
     """
     import pandas as pd
 
-    from didgen.data.files import write_csv, write_json
+    from didgen.runtime.files import write_csv, write_json
     from didgen.stages.fidelity_sets import load_sets
 
     sets = load_sets(config)
@@ -107,8 +107,8 @@ def run(config: Config) -> None:
 
 
 def _open(name: Space, config: Config) -> "FeatureSpace":
-    from didgen.backbone.precision import default_device
     from didgen.downstream.feature_spaces import open_space
+    from didgen.runtime.precision import default_device
 
     weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}.get(name)
     return open_space(name, weights, default_device())
@@ -210,7 +210,7 @@ def _features(space: "FeatureSpace", paths: list[Path]) -> "np.ndarray":
     """The features of images, (N, D)."""
     import torch
 
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
     from didgen.stages.fidelity_sets import read_batch
 
     starts = track(range(0, len(paths), BATCH), label=f"features, {space.name}")

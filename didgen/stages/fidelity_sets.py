@@ -128,7 +128,7 @@ def pair_values(
     import torch
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
 
     name, distance = perceptual(config.lpips_weights)
     found: dict[str, list[torch.Tensor]] = {"MS-SSIM": [], name: []}

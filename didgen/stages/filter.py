@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +86,8 @@ def run(config: Config) -> None:
     """
     import pandas as pd
 
-    from didgen.data.files import write_csv, write_json, write_text
     from didgen.metrics.selection import rejections
+    from didgen.runtime.files import write_csv, write_json, write_text
 
     gates = gates_of(config)
     frame = _read_pairs(config.pairs)
@@ -169,10 +169,10 @@ def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
 
     import numpy as np
 
-    from didgen.data.files import sha256_file
     from didgen.downstream.datasets import build
     from didgen.downstream.saved import load_segmenter
     from didgen.metrics.segmentation import iou
+    from didgen.runtime.files import sha256_file
 
     model, card = load_segmenter(config.segmenter)
     if card.arm != "original":
@@ -196,8 +196,8 @@ def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
 
 def _predicted(model: Any, data: Any) -> "np.ndarray":
     """Where the segmenter sees a lesion, bool (N, H, W), in single precision."""
-    from didgen.backbone.precision import default_device
     from didgen.downstream.training import predict
+    from didgen.runtime.precision import default_device
 
     device = default_device()
     return predict(model.to(device), data, device)[:, 0] > 0
@@ -259,9 +259,9 @@ def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
 
 def _draw_rejected(rejected: "pd.DataFrame", config: Config) -> None:
     """Draw the first pairs of every reason in turn, so that no reason hides another."""
-    from didgen.data.files import write_png
     from didgen.data.images import read_image, read_mask
     from didgen.report.sheet import Tile, contact_sheet, pair_picture
+    from didgen.runtime.files import write_png
 
     path = config.out / "rejected.png"
     path.unlink(missing_ok=True)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
     import torch
 
     from didgen.backbone.handle import Backbone
-    from didgen.synthesis.didgen.parallel import Team
-    from didgen.synthesis.didgen.training_settings import StepLoss, TrainingSettings
-    from didgen.synthesis.didgen.watching import Watch
+    from didgen.methods.didgen.parallel import Team
+    from didgen.methods.didgen.training_settings import StepLoss, TrainingSettings
+    from didgen.methods.didgen.watching import Watch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -188,10 +188,10 @@ def run(config: Config) -> None:
     `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`,
     `NoDeterministicKernel`.
     """
-    from didgen.backbone.precision import default_device
-    from didgen.backbone.reproducible import deterministic_kernels
-    from didgen.data.locks import sole_writer
-    from didgen.synthesis.didgen import parallel
+    from didgen.methods.didgen import parallel
+    from didgen.runtime.locks import sole_writer
+    from didgen.runtime.precision import default_device
+    from didgen.runtime.reproducible import deterministic_kernels
 
     if config.processes > 1 and not parallel.inside():
         parallel.take_gpus(config.processes)
@@ -208,8 +208,12 @@ def run(config: Config) -> None:
 
 def _run(config: Config, team: "Team") -> None:
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.precision import default_device
-    from didgen.data.leftovers import remove_leftovers
+    from didgen.methods.didgen.cache import build_cache
+    from didgen.methods.didgen.training import check_shares, finetune
+    from didgen.methods.didgen.tuning import explain_no_memory
+    from didgen.methods.didgen.watching import Watch
+    from didgen.runtime.leftovers import remove_leftovers
+    from didgen.runtime.precision import default_device
     from didgen.stages.training_inputs import (
         SIDE,
         add_placeholders,
@@ -218,10 +222,6 @@ def _run(config: Config, team: "Team") -> None:
         training_items,
     )
     from didgen.stages.validating import plan_of, prepare_validation
-    from didgen.synthesis.didgen.cache import build_cache
-    from didgen.synthesis.didgen.training import check_shares, finetune
-    from didgen.synthesis.didgen.tuning import explain_no_memory
-    from didgen.synthesis.didgen.watching import Watch
 
     settings = _loop_settings(config, default_device())
     check_shares(settings, team.size)
@@ -273,7 +273,7 @@ def _write(
 
     import pandas as pd
 
-    from didgen.data.files import atomic_directory, write_csv, write_text
+    from didgen.runtime.files import atomic_directory, write_csv, write_text
     from didgen.stages.validating import PICTURES
 
     with atomic_directory(config.out) as folder:
@@ -289,8 +289,8 @@ def _write(
 
 
 def _loop_settings(config: Config, device: "torch.device") -> "TrainingSettings":
-    from didgen.backbone.precision import pick_precision
-    from didgen.synthesis.didgen.training_settings import TrainingSettings
+    from didgen.methods.didgen.training_settings import TrainingSettings
+    from didgen.runtime.precision import pick_precision
 
     names = TrainingSettings.__dataclass_fields__
     values = {k: v for k, v in config.model_dump().items() if k in names}

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from didgen.synthesis.protocol import Request
+    from didgen.methods.protocol import Request
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def _requests(config: Config) -> list["Request"]:
     from didgen.backbone.loading import load_tokenizer
     from didgen.captions.prompts import build_prompt
     from didgen.data.manifest import read_manifest
+    from didgen.methods.protocol import Request, derive_seed
     from didgen.stages.caption import read_captions
-    from didgen.synthesis.protocol import Request, derive_seed
 
     tokenizer = load_tokenizer(config.backbone)
     train = read_manifest(config.train)

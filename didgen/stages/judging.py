@@ -160,8 +160,8 @@ def write_results(
     """Write the tables, `curves.csv`, `config.json` and last `metrics.json` into `config.out`."""
     import pandas as pd
 
-    from didgen.data.files import write_csv, write_json
     from didgen.downstream.arms import parse_arm
+    from didgen.runtime.files import write_csv, write_json
 
     arm = parse_arm(config.arm)
     training = dataclasses.asdict(outcome)

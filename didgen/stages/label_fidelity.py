@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 from didgen.stages.classify import Settings as ClassifySettings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(config: Config) -> None:
     rarest has fewer lesions than folds are asked for, there are as many folds as it has lesions.
     With `state`, judges that are done are not trained again after an interruption.
     """
-    from didgen.data.locks import sole_writer
+    from didgen.runtime.locks import sole_writer
 
     frames = _frames(config)
     with sole_writer(config.out):  # a killed launcher may have left these trainings behind
@@ -67,7 +67,7 @@ def run(config: Config) -> None:
 def _report(config: Config, frames: dict[str, "pd.DataFrame"]) -> None:
     import pandas as pd
 
-    from didgen.data.files import write_csv, write_json
+    from didgen.runtime.files import write_csv, write_json
     from didgen.stages.independent import units_of
     from didgen.stages.judging import finish_state
 
@@ -186,7 +186,7 @@ def _judge(
 
     Also returns the folder of its state, and what it is.
     """
-    from didgen.data.files import read_json, write_json
+    from didgen.runtime.files import read_json, write_json
     from didgen.stages.judging import state_folder
 
     state = state_folder(config, {**learned, **shown}, config.classifier.weights)
@@ -205,11 +205,11 @@ def _train_judge(
     learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
     classes: list[str], config: Config, fold: int, state: Path | None,
 ) -> tuple["Built", dict[str, list[str]]]:  # fmt: skip
-    from didgen.backbone.precision import default_device
     from didgen.downstream.classifiers import build_classifier, classification_loss
     from didgen.downstream.datasets import build, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy
+    from didgen.runtime.precision import default_device
 
     judge = config.classifier
     sets = {

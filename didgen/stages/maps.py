@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,11 +68,11 @@ def run(config: Config) -> None:
     import numpy as np
 
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.precision import default_device
     from didgen.captions.prompts import PREFIX
-    from didgen.data.files import write_json, write_text
+    from didgen.methods.didgen.cache import check_sizes
+    from didgen.runtime.files import write_json, write_text
+    from didgen.runtime.precision import default_device
     from didgen.stages.mask_truth import draw_extremes, truth_summary
-    from didgen.synthesis.didgen.cache import check_sizes
 
     frame = _draw(config)
     if frame is None:
@@ -131,10 +131,10 @@ def _measure(
 
     from didgen.attention.annotation import otsu
     from didgen.attention.maps import minmax, upsample
-    from didgen.data.files import write_png
     from didgen.data.images import read_image, read_mask
     from didgen.metrics.segmentation import iou
     from didgen.report.panels import attention_panel
+    from didgen.runtime.files import write_png
     from didgen.stages.mask_truth import mask_scores
 
     images = np.stack([read_image(path) for path in frame["image"]])
@@ -173,7 +173,7 @@ def _maps(
     from didgen.attention.recorder import AttentionRecorder
     from didgen.backbone.placeholder import PLACEHOLDERS
     from didgen.backbone.sampling import initial_noise
-    from didgen.synthesis.protocol import derive_seed
+    from didgen.methods.protocol import derive_seed
 
     prompts = _prompts(names, backbone, config)
     positions = [[backbone.token_positions(p, t)[0] for t in PLACEHOLDERS] for p in prompts]

@@ -76,9 +76,9 @@ def draw_extremes(
     """
     import shutil
 
-    from didgen.data.files import write_png
     from didgen.data.images import read_image, read_mask
     from didgen.report.panels import truth_panel
+    from didgen.runtime.files import write_png
 
     shutil.rmtree(out / "truth", ignore_errors=True)
     drawn = []

@@ -36,7 +36,7 @@ def measure_all(items: list[Job], workers: int | None) -> list[dict[str, str]]:
 
     workers: processes; None: one for each core. Raises: as `measure_file`.
     """
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
 
     workers = min(workers or len(os.sched_getaffinity(0)), 1 + len(items) // POOL_FROM)
     return list(track(_rows(items, workers), total=len(items), label="measured"))

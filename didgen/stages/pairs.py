@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from didgen.synthesis.protocol import Request
+    from didgen.methods.protocol import Request
 
 LOGGER = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class PairRequests(Sequence["Request"]):
         import numpy as np
 
         from didgen.captions.prompts import build_prompt
-        from didgen.synthesis.protocol import Request, derive_seed
+        from didgen.methods.protocol import Request, derive_seed
 
         if not 0 <= number < len(self):
             raise IndexError(number)
@@ -211,8 +211,8 @@ class _Conditions:
 
     def __init__(self, config: Config, train: "pd.DataFrame") -> None:
         from didgen.data.images import read_mask
+        from didgen.methods.shapes import fit_shapes
         from didgen.stages.caption import read_captions
-        from didgen.synthesis.shapes import fit_shapes
 
         self.config = config
         self.paths = train["mask"].tolist()
@@ -232,8 +232,8 @@ class _Conditions:
         import numpy as np
 
         from didgen.data.images import read_mask
-        from didgen.synthesis.conditions import sample_mask, warp_mask
-        from didgen.synthesis.protocol import derive_seed
+        from didgen.methods.conditions import sample_mask, warp_mask
+        from didgen.methods.protocol import derive_seed
 
         mask, caption = read_mask(self.paths[row]), self.captions[self.ids[row]]
         if self.config.conditions == "training":

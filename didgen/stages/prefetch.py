@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run(config: Config) -> None:
     Raises: ValueError that names every model that cannot be had, and why. The list is written only
     where all are there.
     """
-    from didgen.data.files import write_json
+    from didgen.runtime.files import write_json
 
     found, faults = [], []
     for name, fetch in wanted(config):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from didgen.data.classes import CLASSES
-from didgen.data.settings import Section, Words
+from didgen.settings.base import Section, Words
 
 if TYPE_CHECKING:
     from didgen.data.sources.records import Record
@@ -181,12 +181,12 @@ def run(config: Config) -> None:
     Raises: `SourceError`, `SplitError`, `LeakError` or `ManifestError` before anything is named as
     finished; what can be told without pixels, before any is read.
     """
-    from didgen.data.files import remove_unlisted, write_json, write_text
     from didgen.data.manifest import SPLITS, write_manifest
     from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
     from didgen.data.preparation import Plan, as_table, look_at_images, prepare_images
     from didgen.data.selection import choose_records, identities
     from didgen.data.summary import summary
+    from didgen.runtime.files import remove_unlisted, write_json, write_text
 
     limits = (config.max_per_class, config.max_masks, config.seed, config.tasks)
     choice = choose_records(_read_source(config), config.classes, *limits)
@@ -228,9 +228,9 @@ def _claim_folder(out: Path) -> None:
     Manifests of an earlier run go: from here on their images are overwritten.
     Raises: `SourceError` when these folders hold files that no preparation wrote.
     """
-    from didgen.data.files import write_text
     from didgen.data.manifest import SPLITS
     from didgen.data.sources.records import SourceError
+    from didgen.runtime.files import write_text
 
     mark = out / ".prepared"
     ours = mark.exists() or (out / "config.json").exists()

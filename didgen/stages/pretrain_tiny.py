@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +63,9 @@ def run(config: Config) -> None:
     Called again with the same work folder and the same settings, `minutes_limit` aside, it
     continues where it stopped.
     """
-    from didgen.backbone.pretraining import Recipe, begun_from, pretrain
-    from didgen.backbone.pretraining_loop import OutOfTime
     from didgen.downstream.features import lite0_features
+    from didgen.tiny.loop import OutOfTime
+    from didgen.tiny.pretraining import Recipe, begun_from, pretrain
 
     limit = config.minutes_limit
     recipe = Recipe(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 from didgen.stages.prepare import Code
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(config: Config) -> None:
     import pandas as pd
 
     from didgen.backbone.loading import load_tokenizer
-    from didgen.data.files import write_csv, write_json, write_text
+    from didgen.runtime.files import write_csv, write_json, write_text
     from didgen.stages.asking import interview
 
     model = model_of(config.captioner)

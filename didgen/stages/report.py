@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def run(config: Config) -> None:
     Raises: NotADirectoryError without a run; BrokenResult or ManifestError where a result exists
     but cannot be read. What a run does not have is said on the page.
     """
-    from didgen.data.files import write_text
     from didgen.report.page import build
+    from didgen.runtime.files import write_text
 
     page = build(config.run_dir, config)
     write_text(config.out.with_name("config.json"), config.model_dump_json(indent=2) + "\n")

@@ -94,7 +94,7 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, an unknown encoder or weights of another; `TrainingStopped`.
     """
-    from didgen.data.locks import sole_writer
+    from didgen.runtime.locks import sole_writer
     from didgen.stages.judging import load_arm
 
     frames, counts = load_arm(config, "mask")
@@ -103,12 +103,12 @@ def run(config: Config) -> None:
 
 
 def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
-    from didgen.backbone.precision import default_device
     from didgen.downstream.classic import classic
     from didgen.downstream.datasets import build, keep_in_memory
     from didgen.downstream.saved import SegmenterCard, save_segmenter
     from didgen.downstream.segmenters import build_segmenter, segmentation_loss
     from didgen.downstream.training import predict, seeded, train
+    from didgen.runtime.precision import default_device
     from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
 
     learned = {name: frames[name] for name in ("train", "val")}

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from didgen.backbone.handle import Backbone
-    from didgen.synthesis.protocol import Request, Sample
+    from didgen.methods.protocol import Request, Sample
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ def synthesize_to_folder(
     Raises: `BackboneError`, `LayoutError`, `OutOfMemory`; finished samples are kept.
     """
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.precision import default_device
-    from didgen.backbone.reproducible import reproducible
-    from didgen.data.locks import sole_writer
-    from didgen.data.progress import track
-    from didgen.stages.batch_processes import share_out
-    from didgen.synthesis.didgen.layouts import check_layouts, log_doubts
-    from didgen.synthesis.protocol import shard_of
+    from didgen.methods.didgen.layouts import check_layouts, log_doubts
+    from didgen.methods.protocol import shard_of
+    from didgen.runtime.batch_processes import share_out
+    from didgen.runtime.locks import sole_writer
+    from didgen.runtime.precision import default_device
+    from didgen.runtime.progress import track
+    from didgen.runtime.reproducible import reproducible
 
     numbers = shard_of(fixed_batches(len(requests), config.batch_size), config.shard)
     batches = [[requests[number] for number in batch] for batch in numbers]
@@ -80,7 +80,7 @@ def fixed_batches(count: int, size: int) -> list[range]:
 
 def _processes(config: Any, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
     """How many processes sample: as many as allowed, useful and within the memory."""
-    from didgen.stages.batch_processes import memory_allows, process_count
+    from didgen.runtime.batch_processes import memory_allows, process_count
 
     work = sum(map(len, todo)) * config.steps
     count = process_count(config.workers, len(todo), work, WORTH)
@@ -100,8 +100,8 @@ def _maker(
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
     """A function that makes the n-th of the batches and writes what is missing of it."""
-    from didgen.synthesis.didgen.tuning import explain_no_memory
-    from didgen.synthesis.protocol import load_method
+    from didgen.methods.didgen.tuning import explain_no_memory
+    from didgen.methods.protocol import load_method
 
     synthesizer = load_method(config.method)(backbone, **options)
     parts = config.out / PARTS
@@ -139,9 +139,9 @@ def _write_tables(requests: Sequence["Request"], config: Any, parts: Path) -> No
     """
     import pandas as pd
 
-    from didgen.data.files import remove_unlisted, write_csv, write_text
-    from didgen.data.leftovers import remove_leftovers
     from didgen.data.manifest import write_manifest
+    from didgen.runtime.files import remove_unlisted, write_csv, write_text
+    from didgen.runtime.leftovers import remove_leftovers
 
     rows = [
         pd.read_csv(parts / f"{request.id}.csv", dtype=str, keep_default_na=False)
@@ -178,7 +178,7 @@ def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str, dev
     import torch
 
     import didgen
-    from didgen.data.files import write_text
+    from didgen.runtime.files import write_text
 
     settings = config.model_dump_json(exclude={"out", "shard", "workers", "memory_mb"})
     versions = f"{didgen.__version__}/{diffusers.__version__}/{torch.__version__}/{device}"
@@ -214,9 +214,9 @@ def _is_done(request: "Request", parts: Path) -> bool:
 def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -> None:
     import pandas as pd
 
-    from didgen.data.files import sha256_file, write_csv, write_png
     from didgen.metrics.masks import area_fraction, border_contact, pale_outside
     from didgen.metrics.segmentation import iou
+    from didgen.runtime.files import sha256_file, write_csv, write_png
 
     request = sample.request
     row = {

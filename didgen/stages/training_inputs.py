@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from didgen.backbone.handle import Backbone
+    from didgen.methods.didgen.cache import TrainingItem
     from didgen.stages.finetune import Config
-    from didgen.synthesis.didgen.cache import TrainingItem
 
 LOGGER = logging.getLogger(__name__)
 # What a saved state does not depend on: it may be continued with other values of these.
@@ -45,8 +45,8 @@ def training_items(config: "Config", backbone: "Backbone") -> list["TrainingItem
     """Images, masks and prompts of the chosen classes."""
     from didgen.captions.prompts import build_prompt
     from didgen.data.manifest import read_manifest, resolve
+    from didgen.methods.didgen.cache import TrainingItem
     from didgen.stages.caption import read_captions
-    from didgen.synthesis.didgen.cache import TrainingItem
 
     frame = read_manifest(config.train)
     captions = read_captions(config.captions, frame["id"])
@@ -106,7 +106,7 @@ def _segmented_masks(
 
     An image in which nothing plausible is found keeps having none.
     """
-    from didgen.data.progress import track
+    from didgen.runtime.progress import track
 
     given = list(zip(names, images, masks, strict=True))
     found = [
@@ -126,8 +126,8 @@ def _segment(image: Path, path: Path) -> Path | None:
     from didgen.captions.color import srgb_to_lab
     from didgen.captions.measure import WORKING_SIDE
     from didgen.captions.segment import segment
-    from didgen.data.files import write_png
     from didgen.data.images import read_image
+    from didgen.runtime.files import write_png
 
     pixels = Image.fromarray(read_image(image))
     size = pixels.size

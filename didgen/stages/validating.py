@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from didgen.backbone.handle import Backbone
+    from didgen.methods.didgen.watching import Validate
     from didgen.stages.finetune import Config
-    from didgen.synthesis.didgen.watching import Validate
 
 LOGGER = logging.getLogger(__name__)
 PICTURES = "validation"
@@ -63,9 +63,9 @@ def prepare_validation(
     from didgen.attention.maps import resize_mask
     from didgen.data.images import read_image, read_mask
     from didgen.data.manifest import read_manifest, resolve
-    from didgen.synthesis.didgen.cache import check_sizes
-    from didgen.synthesis.didgen.validation import draw_samples, hold_out, look
-    from didgen.synthesis.protocol import derive_seed
+    from didgen.methods.didgen.cache import check_sizes
+    from didgen.methods.didgen.validation import draw_samples, hold_out, look
+    from didgen.methods.protocol import derive_seed
 
     frame = read_manifest(plan.manifest)
     frame = frame[frame["mask"] != ""]
@@ -123,8 +123,8 @@ def _draw(
     """One picture: a row an image (itself, its two maps, the true outline), then the samples."""
     import numpy as np
 
-    from didgen.data.files import write_png
     from didgen.report.panels import attention_panel
+    from didgen.runtime.files import write_png
 
     rows = [
         attention_panel(images[i], *maps[i], masks[i], factor=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from didgen.data.settings import Section
+from didgen.settings.base import Section
 
 if TYPE_CHECKING:
     from didgen.stages.comparing import Comparison, Task
@@ -71,7 +71,7 @@ def run(config: Config) -> None:
     choice owes nothing to the test images. Raises: `VerdictError` when an arm is missing, or arms
     were tested on different images or trained in different ways.
     """
-    from didgen.data.files import write_csv, write_json
+    from didgen.runtime.files import write_csv, write_json
     from didgen.stages.comparing import compare
 
     tasks = _tasks(config)

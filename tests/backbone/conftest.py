@@ -3,7 +3,7 @@
 import pytest
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.tiny import MINIATURE, build
+from didgen.tiny.architecture import MINIATURE, build
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import torch
 
 from didgen.backbone.folder import BackboneError
 from didgen.backbone.handle import Backbone, PromptTooLong, TokenNotFound
-from didgen.backbone.tiny import MINIATURE, build
+from didgen.tiny.architecture import MINIATURE, build
 
 
 def images(count=2, size=64):

@@ -3,7 +3,7 @@ import torch
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS, add_placeholder_tokens, word_pieces
-from didgen.backbone.tiny import MINIATURE, build
+from didgen.tiny.architecture import MINIATURE, build
 
 PROMPT = "An image of <lesion> on <skin>. A small melanoma."
 

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from didgen.backbone.reproducible import deterministic_kernels
 from didgen.backbone.sampling import (
     SCHEDULERS,
     Watch,
@@ -11,7 +10,8 @@ from didgen.backbone.sampling import (
     sample,
     step_timesteps,
 )
-from didgen.backbone.tiny import MINIATURE, build
+from didgen.runtime.reproducible import deterministic_kernels
+from didgen.tiny.architecture import MINIATURE, build
 
 PROMPTS = ["a red lesion", "a small melanoma on skin", ""]
 

@@ -11,8 +11,8 @@ from didgen.backbone.folder import BackboneError
 from didgen.backbone.handle import Backbone
 from didgen.backbone.loading import load_tokenizer
 from didgen.backbone.single_file import ARCHITECTURES, architecture
-from didgen.backbone.tiny import MINIATURE, build, build_text_encoder
-from didgen.backbone.tiny_tokenizer import build_tokenizer
+from didgen.backbone.tokenizer import build_tokenizer
+from didgen.tiny.architecture import MINIATURE, build, build_text_encoder
 from tests.backbone.original_names import original
 
 

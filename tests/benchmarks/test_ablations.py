@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations
-from didgen.synthesis.protocol import Request, Sample
+from didgen.methods.protocol import Request, Sample
 
 SIDE = 16
 WANTED = np.zeros((SIDE, SIDE), bool)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.paper_tables import columns_of, table_1, table_2, table_3
-from didgen.data.files import write_json
+from didgen.runtime.files import write_json
 
 SEEDS = (0, 1)
 

@@ -32,7 +32,7 @@ def tokenizer(request, clip_tokenizer, tmp_path_factory):
         return clip_tokenizer
     from transformers import AddedToken
 
-    from didgen.backbone.tiny_tokenizer import build_tokenizer
+    from didgen.backbone.tokenizer import build_tokenizer
 
     tiny = build_tokenizer(tmp_path_factory.mktemp("tiny"))
     tiny.add_tokens([AddedToken(tag, normalized=False) for tag in ("<lesion>", "<skin>")])

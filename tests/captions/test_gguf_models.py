@@ -21,7 +21,7 @@ from didgen.captions.openai_server import ServerModel
 from didgen.captions.questions import describe_question, read_claims, read_sentence
 from didgen.captions.questions import sentence_question as sentence
 from didgen.captions.supervised import SupervisedModel
-from didgen.data.files import write_png
+from didgen.runtime.files import write_png
 from tests.captions.tiny_gguf import PARTS_TEMPLATE, TEXT_TEMPLATE, write_llama, write_projector
 
 TARGET = "didgen.captions.gguf_models:GgufModel"

@@ -9,7 +9,7 @@ from didgen.captions.captioner import Answer, Failure, Question
 from didgen.captions.interview import Interview, Reading, Subject, Tally, describe, word
 from didgen.captions.journal import Journal
 from didgen.captions.questions import claim_schema
-from didgen.data.files import write_png
+from didgen.runtime.files import write_png
 
 SIZES = ("small", "medium", "large")
 

@@ -9,7 +9,7 @@ from didgen.captions.captioner import Answer, Failure, ModelError, Question
 from didgen.captions.image_file import ImageFile
 from didgen.captions.mllama import TransformersModel
 from didgen.captions.questions import describe_question, read_claims
-from didgen.data.files import write_png
+from didgen.runtime.files import write_png
 from tests.captions.tiny_mllama import write_mllama
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from didgen.captions.captioner import Answer, Failure, ModelError, Question
 from didgen.captions.image_file import ImageFile
 from didgen.captions.openai_server import ServerModel
-from didgen.data.files import write_png
+from didgen.runtime.files import write_png
 
 
 def completion(text="ok", ending="stop"):

@@ -12,10 +12,10 @@ import pytest
 from didgen.data import download, mirror
 from didgen.data.checksums import ChecksumError
 from didgen.data.download import fetch_archives
-from didgen.data.files import OutOfSpace
 from didgen.data.mirror import archives_folder
 from didgen.data.transfer import Client, Patience
 from didgen.data.web import DownloadError, Unavailable, Unreachable
+from didgen.runtime.files import OutOfSpace
 from tests.data.mirror_files import (
     ALL,
     BIG,

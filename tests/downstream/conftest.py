@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import write_png
 from didgen.data.manifest import write_manifest
+from didgen.runtime.files import write_png
 
 CODES = ("MEL", "NV")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import write_png
 from didgen.report.page import Section, render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import training
+from didgen.runtime.files import write_png
 
 # The page takes its headline from its first section.
 FIRST = Section("verdict", "Verdict", None, ("no verdict",))

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from didgen.captions.questions import claim_schema
-from didgen.data.files import write_png
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
+from didgen.runtime.files import write_png
 from didgen.stages import caption
 from tests.captions.made_up import Words
 

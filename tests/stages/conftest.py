@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from didgen.backbone.tiny import MINIATURE, build
 from didgen.stages import caption, finetune, prepare
+from didgen.tiny.architecture import MINIATURE, build
 
 SHAPE = replace(MINIATURE, image_size=128)
 TRAINING = {"steps": 4, "batch_size": 3, "checkpoint_every": 2, "warmup_steps": 2}

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import sha256_file, write_png
 from didgen.data.manifest import SYNTHETIC_COLUMNS, read_manifest, write_manifest
+from didgen.runtime.files import sha256_file, write_png
 from didgen.stages import augment
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from didgen.captions.attributes import Attributes
 from didgen.captions.measure import MeasurementError
-from didgen.data.files import write_png
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
+from didgen.runtime.files import write_png
 from didgen.stages import caption, measuring
 from tests.captions.made_up import Words
 

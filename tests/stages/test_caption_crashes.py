@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from didgen.data.files import write_png
 from didgen.data.images import read_image
+from didgen.runtime.files import write_png
 from didgen.stages import caption
 from tests.captions.test_openai_server import Server, completion, text_of
 from tests.stages.captioned_phantoms import (  # noqa: F401

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import read_json, write_png
 from didgen.data.images import read_image
 from didgen.data.manifest import write_manifest
 from didgen.metrics.half_samples import half_sample_intervals
+from didgen.runtime.files import read_json, write_png
 from didgen.stages.fidelity import Config, _measures, run
 from didgen.stages.fidelity_sets import load_sets, match_classes
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from didgen.data.files import sha256_file, write_png
 from didgen.data.manifest import SYNTHETIC_COLUMNS, read_manifest, write_manifest
 from didgen.downstream import saved
 from didgen.metrics.masks import area_fraction, border_contact, pale_outside
 from didgen.metrics.segmentation import iou
+from didgen.runtime.files import sha256_file, write_png
 from didgen.stages import augment, filter
 
 SIDE = 32

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from didgen.data.files import write_png
 from didgen.data.manifest import read_manifest, resolve
+from didgen.runtime.files import write_png
 from didgen.stages import finetune
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -84,7 +84,7 @@ def test_an_empty_mask_stops_the_stage_before_anything_is_encoded(mini_run, tmp_
 def test_a_backbone_without_layers_of_that_resolution_is_refused(mini_run, tmp_path):
     from dataclasses import replace
 
-    from didgen.backbone.tiny import MINIATURE, build
+    from didgen.tiny.architecture import MINIATURE, build
 
     build(replace(MINIATURE, image_size=32)).save(tmp_path / "small")
     config = mini_run.finetune_config(tmp_path / "b", backbone=str(tmp_path / "small"))
@@ -93,8 +93,8 @@ def test_a_backbone_without_layers_of_that_resolution_is_refused(mini_run, tmp_p
 
 
 def test_a_backbone_that_can_make_no_pairs_is_warned_of_before_training(caplog):
-    from didgen.backbone.tiny import MINIATURE, build
     from didgen.stages.training_inputs import add_placeholders
+    from didgen.tiny.architecture import MINIATURE, build
 
     assert MINIATURE.image_size == 64
     add_placeholders(build(MINIATURE), "mean")
@@ -106,7 +106,7 @@ def test_a_backbone_of_larger_images_is_trained_on_these(mini_run, tmp_path):
     from dataclasses import replace
 
     from didgen.backbone.handle import Backbone
-    from didgen.backbone.tiny import MINIATURE, build
+    from didgen.tiny.architecture import MINIATURE, build
 
     build(replace(MINIATURE, image_size=256)).save(tmp_path / "large")
     options = {"backbone": str(tmp_path / "large"), "steps": 1}
@@ -138,8 +138,8 @@ def test_validation_images_of_another_size_are_refused_before_training(mini_run,
 )
 def test_prompts_without_the_placeholders_in_their_place_are_refused(mini_run, prompt, message):
     from didgen.backbone.handle import Backbone
+    from didgen.methods.didgen.cache import TrainingItem
     from didgen.stages.training_inputs import placeholder_positions
-    from didgen.synthesis.didgen.cache import TrainingItem
 
     backbone = Backbone.load(mini_run.backbone)
     prefix = "An image of <lesion> on <skin>."

@@ -2,8 +2,8 @@
 
 import pytest
 
+from didgen.methods.didgen import watching
 from didgen.stages import finetune
-from didgen.synthesis.didgen import watching
 
 WATCHED = {"validate_every": 2, "validation_images": 2, "validation_samples": 1, "steps": 2}
 

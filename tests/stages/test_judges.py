@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import read_json, write_png
 from didgen.data.manifest import write_manifest
+from didgen.runtime.files import read_json, write_png
 from didgen.stages import classify, segment, verdict
 
 CODES = ("MEL", "NV")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import read_json, write_png
 from didgen.data.manifest import write_manifest
+from didgen.runtime.files import read_json, write_png
 from didgen.stages import label_fidelity
 from didgen.stages.classify import Settings as ClassifySettings
 from didgen.stages.label_fidelity import Config, _folds, _of_several_lesions, run

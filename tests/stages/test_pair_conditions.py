@@ -6,8 +6,8 @@ import pytest
 
 from didgen.backbone import loading
 from didgen.captions import prompts
-from didgen.data.files import write_csv, write_png
 from didgen.data.manifest import write_manifest
+from didgen.runtime.files import write_csv, write_png
 from didgen.stages import pairs
 
 SIDE = 64
@@ -93,8 +93,8 @@ def test_a_condition_depends_on_its_name_and_the_seed_alone(config, conditions):
 
 
 def test_a_shard_makes_its_own_masks_alone(config, monkeypatch):
+    from didgen.methods.protocol import shard_of
     from didgen.stages import synthetic_set
-    from didgen.synthesis.protocol import shard_of
 
     made, real = [], pairs._Conditions.make
 
@@ -129,7 +129,7 @@ def test_too_few_shapes_to_learn_from_are_refused(config):
 def test_settings_and_method_know_the_same_keys_and_defaults():
     from dataclasses import fields
 
-    from didgen.synthesis.didgen.sampling_settings import SamplingSettings
+    from didgen.methods.didgen.sampling_settings import SamplingSettings
 
     defaults = {field.name: field.default for field in fields(SamplingSettings)}
     settings = pairs.Settings()

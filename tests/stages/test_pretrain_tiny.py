@@ -2,10 +2,10 @@
 
 import pytest
 
-from didgen.backbone import pretraining
-from didgen.backbone.pretraining_loop import OutOfTime
-from didgen.backbone.tiny import MINIATURE, build
 from didgen.stages import pretrain_tiny
+from didgen.tiny import pretraining
+from didgen.tiny.architecture import MINIATURE, build
+from didgen.tiny.loop import OutOfTime
 
 
 @pytest.fixture

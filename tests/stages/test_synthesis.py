@@ -169,7 +169,7 @@ def test_nothing_to_gather_is_an_error(tmp_path):
 
 
 def test_a_killed_fine_tuning_continues_to_the_same_weights(mini_run, tmp_path, monkeypatch):
-    from didgen.synthesis.didgen import training
+    from didgen.methods.didgen import training
 
     real_step, done = training._step, []
 
@@ -248,7 +248,7 @@ def test_maps_of_images_of_another_size_are_refused(mini_run, tmp_path):
 def test_without_memory_the_knobs_are_named_and_finished_images_are_kept(
     mini_run, tmp_path, monkeypatch
 ):
-    from didgen.synthesis.didgen.sampler import DidgenSynthesizer
+    from didgen.methods.didgen.sampler import DidgenSynthesizer
 
     real, done = DidgenSynthesizer.synthesize, []
 
@@ -286,7 +286,7 @@ def test_folders_that_are_no_backbone_are_refused(mini_run, tmp_path):
 
 def test_state_of_another_backbone_is_not_continued(mini_run, tmp_path):
     """The same folder name with other weights in it starts a training of its own."""
-    from didgen.backbone.tiny import MINIATURE, build
+    from didgen.tiny.architecture import MINIATURE, build
 
     place = tmp_path / "pretrained"
     config = mini_run.finetune_config(tmp_path / "b", backbone=str(place), steps=2)

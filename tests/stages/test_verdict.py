@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.files import read_json, write_csv, write_json
+from didgen.runtime.files import read_json, write_csv, write_json
 from didgen.stages.arm_results import VerdictError, read_arms
 from didgen.stages.verdict import Config, run
 

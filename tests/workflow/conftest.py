@@ -59,7 +59,7 @@ def jobs() -> Callable[[str], dict[str, int]]:
 
 
 def _fill(copy: Path) -> None:
-    left_out = shutil.ignore_patterns("__pycache__", "tiny_weights")
+    left_out = shutil.ignore_patterns("__pycache__", "weights")
     for folder in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=left_out)
     shutil.copy(ROOT / "tests" / "workflow" / "stub.py", copy / "didgen" / "__main__.py")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from didgen.backbone.precision import autocast
 from didgen.data.images import fit_image, fit_mask, read_image, read_mask
 from didgen.data.phantoms import cohort, render
 from didgen.downstream.augmentation import to_float
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import seeded
 from didgen.metrics.segmentation import dice
+from didgen.runtime.precision import autocast
 
 PAIRS = 8
 Pairs = tuple[torch.Tensor, torch.Tensor]

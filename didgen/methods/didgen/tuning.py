@@ -1,0 +1,171 @@
+"""What is trained and how: optimiser, averaged weights, LoRA, compilation, words for no memory."""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from didgen.methods.didgen.training_settings import TrainingSettings
+
+LOGGER = logging.getLogger(__name__)
+LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_FINETUNE_NEEDS_LESS = (
+    "What needs less, the mildest first: finetune.accumulation: 2, 4, ... (the same result in "
+    "more, smaller passes), finetune.gradient_checkpointing: true (a third slower), "
+    "finetune.precision: bfloat16, finetune.optimizer: adamw8bit (GPU), finetune.lora_rank: 16 "
+    "(trains adapters only), a smaller finetune.batch_size. The last saved state is kept; these "
+    "change nothing of it but for lora_rank, precision, optimizer and batch_size, with which "
+    "training starts anew"
+)
+
+
+class OutOfMemory(ValueError):
+    """The work does not fit into memory; the message says which settings need less."""
+
+
+class MissingPackage(ValueError):
+    """An option needs a package, or a device, that is not here."""
+
+
+def prepare_unet(unet: nn.Module, settings: TrainingSettings) -> list[nn.Parameter]:
+    """Make the UNet ready for training, in place; the parameters that are trained.
+
+    Raises: MissingPackage.
+    """
+    unet.requires_grad_(settings.lora_rank == 0).train()
+    if settings.lora_rank:
+        add_lora(unet, settings.lora_rank, settings.seed)
+    if settings.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if settings.compile:
+        compile_blocks(unet)
+    return [p for p in unet.parameters() if p.requires_grad]
+
+
+def finish_unet(unet: nn.Module, settings: TrainingSettings) -> None:
+    """Undo `prepare_unet` but for the weights: LoRA is merged into the layers it belongs to."""
+    if settings.gradient_checkpointing:
+        unet.disable_gradient_checkpointing()
+    if settings.lora_rank:
+        unet.fuse_lora()
+        unet.unload_lora()
+    if settings.channels_last:
+        unet.to(memory_format=torch.contiguous_format)
+    if settings.compile:
+        for module in unet.modules():
+            module._compiled_call_impl = None
+    unet.requires_grad_(False).eval()
+
+
+def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
+    """Low-rank adapters on the projections of every attention layer; all else is frozen.
+
+    What they start from is drawn with the seed.
+
+    Raises: MissingPackage without the package peft.
+    """
+    try:
+        peft = importlib.import_module("peft")
+    except ImportError as error:
+        raise MissingPackage(
+            "finetune.lora_rank needs the package peft: `pip install peft`, or set it to 0"
+        ) from error
+    # As many as the rank: an update's scale does not depend on it.
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(config)
+
+
+def compile_blocks(unet: nn.Module) -> None:
+    """Compile the residual and feed-forward blocks, in place.
+
+    The attention layers stay as they are: hooks read their queries and keys, and hooks that come
+    and go would have a compiled UNet compiled again at every step.
+    """
+    for module in unet.modules():
+        if type(module).__name__ in ("ResnetBlock2D", "FeedForward"):
+            module.compile()
+
+
+def build_optimizer(
+    parameters: list[nn.Parameter], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """AdamW, fused where there is such a kernel, or with 8-bit state.
+
+    Raises: MissingPackage for 8-bit state without a GPU or without the package bitsandbytes.
+    """
+    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    device = parameters[0].device.type
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=device in ("cpu", "cuda"), **options)
+    if device != "cuda":
+        raise MissingPackage(
+            f"finetune.optimizer: adamw8bit works on CUDA GPUs, and this is a {device}; use adamw"
+        )
+    try:
+        bitsandbytes = importlib.import_module("bitsandbytes")
+    except ImportError as error:
+        raise MissingPackage(
+            "finetune.optimizer: adamw8bit needs the package bitsandbytes: `pip install "
+            "bitsandbytes`, or use adamw"
+        ) from error
+    return bitsandbytes.optim.AdamW8bit(parameters, **options)
+
+
+class Average:
+    """An exponential moving average of the trained parameters (EMA)."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.values = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the parameters after step `step`, counted from 1."""
+        # Early on it follows faster, so that short runs are no average of the start.
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange average and parameters."""
+        for value, parameter in zip(self.values, self.parameters, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(value)
+            value.copy_(kept)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Have the averaged weights in the model for a while."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+
+@contextlib.contextmanager
+def explain_no_memory(needs_less: str = _FINETUNE_NEEDS_LESS) -> Iterator[None]:
+    """Say which settings help when memory runs out, those of the fine-tuning or those given.
+
+    Raises: OutOfMemory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        told: Any = str(error).lower()
+        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not ran_out and not any(text in told for text in _NO_MEMORY):
+            raise
+        raise OutOfMemory(
+            f"out of memory ({str(error).strip().splitlines()[0] if str(error) else 'MemoryError'})"
+            f". {needs_less}"
+        ) from error

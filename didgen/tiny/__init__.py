@@ -1,0 +1,1 @@
+"""The tiny backbone: its weights, and how they were made."""

@@ -1,0 +1,171 @@
+"""Last phase of the tiny backbone's pretraining: the UNet, its text encoder frozen.
+
+Shapes: N images, B batch, C channels, h and w latent cells, T token positions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from didgen.backbone.handle import Backbone
+from didgen.runtime.files import atomic_path
+from didgen.tiny.loop import step_generator
+from didgen.tiny.parallel import rank, size
+
+PREFIX = "An image of lesion on skin."
+EMPTY_SHARE = 0.1
+PREFIX_SHARE = 0.1
+SNR_CAP = 5.0
+
+
+@dataclass(frozen=True)
+class CaptionedLatents:
+    """What the text encoder learns from; index 0 is the image, 1 its mirror image.
+
+    Shapes: mean and std (N, 2, C, h, w), scaled; ids (N, 2, T), empty and prefix (T,) token ids.
+    """
+
+    mean: Tensor
+    std: Tensor
+    ids: Tensor
+    empty: Tensor
+    prefix: Tensor
+
+
+@torch.no_grad()
+def encode_images(backbone: Backbone, images: np.ndarray, cache: Path) -> tuple[Tensor, Tensor]:
+    """Unscaled moments (N, 2, C, h, w) of images and mirror images; kept in the file `cache`.
+
+    Shapes: images uint8 (N, H, W, 3).
+    """
+    if cache.exists():
+        kept = torch.load(cache, weights_only=True)
+        if len(kept["mean"]) == len(images):
+            return kept["mean"], kept["std"]
+    means, stds = [], []
+    for start in range(0, len(images), 16):
+        batch = torch.from_numpy(images[start : start + 16]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        both = torch.stack([batch, batch.flip(-1)], dim=1).flatten(0, 1)
+        posterior = backbone.vae.encode(both).latent_dist
+        means.append(posterior.mean.unflatten(0, (-1, 2)).half())
+        stds.append(posterior.std.unflatten(0, (-1, 2)).half())
+    kept = {"mean": torch.cat(means), "std": torch.cat(stds)}
+    with atomic_path(cache) as temporary:
+        torch.save(kept, temporary)
+    return kept["mean"], kept["std"]
+
+
+def scaling_factor(mean: Tensor, std: Tensor) -> float:
+    """One over the standard deviation of drawn latents."""
+    variance = mean.float().var() + std.float().square().mean()
+    return float(variance.rsqrt())
+
+
+def caption_latents(
+    backbone: Backbone, mean: Tensor, std: Tensor, captions: np.ndarray
+) -> CaptionedLatents:
+    """Scale the moments and tokenize prefix and caption; captions (N, 2) str."""
+    scale = backbone.vae.config.scaling_factor
+    prompts = [f"{PREFIX} {caption}" for caption in captions.reshape(-1).tolist()]
+    ids = tokenize(backbone, [*prompts, "", PREFIX])
+    return CaptionedLatents(
+        mean=mean.float() * scale,
+        std=std.float() * scale,
+        ids=ids[:-2].unflatten(0, (-1, 2)),
+        empty=ids[-2],
+        prefix=ids[-1],
+    )
+
+
+def tokenize(backbone: Backbone, prompts: list[str]) -> Tensor:
+    """Token ids BT, padded to the prompt limit; a longer prompt is cut there."""
+    return backbone.tokenizer(
+        prompts,
+        padding="max_length",
+        truncation=True,
+        max_length=backbone.prompt_limit,
+        return_tensors="pt",
+    ).input_ids
+
+
+@dataclass(frozen=True)
+class PromptedLatents:
+    """What the denoiser learns from: as `CaptionedLatents`, its prompts embedded.
+
+    Shapes: mean and std (N, 2, C, h, w), scaled; prompts (N, 2, T, D); empty and prefix (T, D).
+    """
+
+    mean: Tensor
+    std: Tensor
+    prompts: Tensor
+    empty: Tensor
+    prefix: Tensor
+
+
+@torch.no_grad()
+def embed_prompts(
+    backbone: Backbone, data: CaptionedLatents, batch_size: int = 64
+) -> PromptedLatents:
+    """Embed every prompt once, in half precision: the text encoder doesn't change any more."""
+    ids = torch.cat([data.ids.flatten(0, 1), data.empty[None], data.prefix[None]])
+    encoder = backbone.text_encoder.eval()
+    parts = [encoder(part)[0].half() for part in ids.split(batch_size)]
+    embedded = torch.cat(parts)
+    return PromptedLatents(
+        mean=data.mean,
+        std=data.std,
+        prompts=embedded[:-2].unflatten(0, (-1, 2)),
+        empty=embedded[-2],
+        prefix=embedded[-1],
+    )
+
+
+def stratified_timesteps(count: int, total: int, generator: torch.Generator) -> Tensor:
+    """One timestep from each of `count` equal parts of 0..total-1, so that batches vary less."""
+    part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return (part * total).long().clamp(max=total - 1)
+
+
+def snr_weights(alphas_cumprod: Tensor, t: Tensor, prediction_type: str) -> Tensor:
+    """Min-SNR weights (Hang et al. 2023) of timesteps: min(SNR, 5) / SNR for epsilon.
+
+    For v-prediction both SNRs are one larger, so that high noise counts fully.
+    """
+    alpha = alphas_cumprod[t]
+    snr = alpha / (1 - alpha)
+    extra = 0.0 if prediction_type == "epsilon" else 1.0
+    return (snr.clamp(max=SNR_CAP) + extra) / (snr + extra)
+
+
+def denoiser_loss(
+    backbone: Backbone,
+    unet: nn.Module,
+    data: PromptedLatents,
+    batch_size: int,
+    seed: int,
+    step: int,
+) -> Tensor:
+    """The weighted squared error of this process's part of a batch, drawn by seed and step."""
+    generator = step_generator(seed, step * size() + rank())
+    batch_size //= size()
+    picks = torch.randint(len(data.mean), (batch_size,), generator=generator)
+    sides = torch.randint(2, (batch_size,), generator=generator)
+    mean = data.mean[picks, sides]
+    latents = mean + data.std[picks, sides] * torch.randn(mean.shape, generator=generator)
+    noise = torch.randn(mean.shape, generator=generator)
+    chance = torch.rand(batch_size, 1, 1, generator=generator)
+    prompts = torch.where(
+        chance < EMPTY_SHARE + PREFIX_SHARE, data.prefix, data.prompts[picks, sides]
+    )
+    prompts = torch.where(chance < EMPTY_SHARE, data.empty, prompts).float()
+    alphas = backbone.scheduler.alphas_cumprod
+    t = stratified_timesteps(batch_size, len(alphas), generator)
+    noisy = backbone.add_noise(latents, noise, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = unet(noisy, t, encoder_hidden_states=prompts).sample
+    error = output.float() - backbone.training_target(latents, noise, t)
+    weights = snr_weights(alphas, t, backbone.prediction_type)
+    return (weights * error.square().mean(dim=(1, 2, 3))).mean()

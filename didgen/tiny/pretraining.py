@@ -1,0 +1,320 @@
+"""The tiny backbone's pretraining: autoencoder, decoder, text encoder, UNet, resulting folder."""
+
+import copy
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from didgen.backbone.handle import Backbone
+from didgen.backbone.sampling import sample
+from didgen.data.classes import CLASSES
+from didgen.runtime.files import atomic_directory, read_json, write_json, write_png, write_text
+from didgen.tiny.architecture import TinyShape, build
+from didgen.tiny.autoencoder import tile, train_autoencoder
+from didgen.tiny.decoder import refine_decoder
+from didgen.tiny.denoiser import (
+    PREFIX,
+    PromptedLatents,
+    caption_latents,
+    denoiser_loss,
+    embed_prompts,
+    encode_images,
+    scaling_factor,
+)
+from didgen.tiny.images import (
+    SHARD,
+    Captioner,
+    PhantomSet,
+    draw_phantoms,
+)
+from didgen.tiny.loop import Plan, train
+from didgen.tiny.parallel import rank, run_in_parallel
+from didgen.tiny.text import train_text_encoder
+
+LOGGER = logging.getLogger(__name__)
+PREVIEW_EVERY = 1000
+PREVIEW_COLUMNS = 6
+PREVIEW_STEPS = 12
+PREVIEW_GUIDANCE = 4.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Length and size of a pretraining; `deadline` as in `loop.Plan`.
+
+    start: a tiny backbone whose autoencoder is kept and from whose UNet training goes on.
+    prompts: what text encoder and UNet read, see `captions_of`.
+    prediction_type: v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves
+    color casts, because at high noise a small error in the noise is a large one in the image.
+    """
+
+    images: int = 6144
+    vae_steps: int = 4200
+    decoder_steps: int = 1000
+    text_steps: int = 600
+    unet_steps: int = 8000
+    batch_size: int = 8
+    text_batch_size: int = 128
+    seed: int = 0
+    workers: int = 2
+    prediction_type: str = "v_prediction"
+    shape: TinyShape = field(default_factory=TinyShape)
+    shard: int = SHARD
+    deadline: float | None = None
+    start: Path | None = None
+    prompts: str = "attributes"
+
+
+def pretrain(
+    recipe: Recipe,
+    captioner: Captioner,
+    features: nn.Module,
+    out: Path,
+    work: Path,
+    record: dict[str, Any],
+) -> None:
+    """Run the phases that are not done yet and write the fp16 folder `out`.
+
+    `features` are those of `refine_decoder`. `work` keeps phantoms, states, logs, previews and the
+    latest export; `record` is saved beside the weights as `config.json`.
+    Raises: OutOfTime, with the state saved, at the deadline; ValueError for a `work` folder of
+    another recipe, or a start of another shape; BackboneError for a start that can't be opened.
+    """
+    backbone = begin(recipe)
+    claim(work, recipe)
+
+    def draw(count: int, seed: int) -> PhantomSet:
+        return draw_phantoms(
+            work / "phantoms",
+            count,
+            backbone.image_size,
+            seed,
+            captioner,
+            recipe.workers,
+            recipe.shard,
+        )
+
+    held_out, phantoms = draw(recipe.shard, recipe.seed + 1), draw(recipe.images, recipe.seed)
+    LOGGER.info("%d phantoms are drawn", len(phantoms.images))
+    if recipe.start is None:
+        LOGGER.info("training the autoencoder")
+        train_autoencoder(
+            backbone.vae,
+            phantoms.images,
+            held_out.images,
+            Plan(recipe.vae_steps, lr=3e-3, ema=0.998, deadline=recipe.deadline),
+            work / "autoencoder",
+            recipe.seed,
+        )
+        refine(backbone, features, phantoms, held_out, recipe, work)
+    data = prompt_latents(backbone, phantoms, recipe, work)
+    LOGGER.info("training the UNet")
+    given = (backbone, data, held_out, recipe, out, work, record)
+    run_in_parallel(recipe.workers, train_denoiser, *given)
+
+
+def claim(work: Path, recipe: Recipe) -> None:
+    """Note in `work` which recipe is trained there, or compare: states of two must not mix.
+
+    Raises: ValueError where the folder holds another recipe's states, or states without a note.
+    """
+    wanted = {**asdict(recipe), "deadline": None}
+    if recipe.start is not None:
+        wanted |= begun_from(recipe.start)
+    # As it comes back from the file: tuples are lists there.
+    wanted = json.loads(json.dumps(wanted))
+    note = work / "recipe.json"
+    if note.exists():
+        found = read_json(note)
+        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
+    else:
+        states = [*work.glob("*/state.pt"), *work.glob("latents.pt")]
+        what = ", ".join(sorted(str(path.relative_to(work)) for path in states))
+    if what:
+        raise ValueError(
+            f"{work} holds a training of another recipe: found {what}; give another work folder, "
+            "or delete this one to begin anew"
+        )
+    write_json(note, wanted)
+
+
+def begun_from(start: Path) -> dict[str, Any]:
+    """What notes say of a start: its checksum; autoencoder and decoder are not trained again."""
+    return {"start": Backbone.load(start).checksum(), "vae_steps": None, "decoder_steps": None}
+
+
+def begin(recipe: Recipe) -> Backbone:
+    """An untrained backbone, or with autoencoder and UNet of the recipe's `start`.
+
+    Raises: ValueError for a start of another shape or prediction type.
+    """
+    backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
+    if recipe.start is None:
+        return backbone
+    start = Backbone.load(recipe.start)
+    wanted, found = ({n: p.shape for n, p in b.unet.named_parameters()} for b in (backbone, start))
+    if found != wanted or start.image_size != backbone.image_size:
+        raise ValueError(
+            f"{recipe.start} is no tiny backbone of {backbone.image_size} px, its UNet has other "
+            "weights: start from a folder that pretrain-tiny wrote, or from none"
+        )
+    if start.prediction_type != recipe.prediction_type:
+        raise ValueError(
+            f"{recipe.start} predicts {start.prediction_type}, expected {recipe.prediction_type}: "
+            "start from a folder that pretrain-tiny wrote, or from none"
+        )
+    return replace(backbone, vae=start.vae, unet=start.unet.requires_grad_(True))
+
+
+def prompt_latents(
+    backbone: Backbone, phantoms: PhantomSet, recipe: Recipe, work: Path
+) -> PromptedLatents:
+    """Encode the phantoms, train the text encoder in place and embed what the UNet is to read."""
+    mean, std = encode_images(backbone, phantoms.images, work / "latents.pt")
+    backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
+    factor = backbone.vae.config.scaling_factor
+    LOGGER.info("scaling factor %.4f; training the text encoder", factor)
+    captions = captions_of(phantoms, recipe.prompts, recipe.seed)
+    data = caption_latents(backbone, mean, std, captions)
+    plan = Plan(recipe.text_steps, lr=1e-3, ema=0.99, every=50, deadline=recipe.deadline)
+    train_text_encoder(backbone, data, plan, recipe.text_batch_size, work / "text", recipe.seed)
+    return embed_prompts(backbone, data)
+
+
+def captions_of(phantoms: PhantomSet, prompts: str, seed: int) -> np.ndarray:
+    """The captions (N, 2) to learn from, or those of a control.
+
+    "attributes": each image's own. "shuffled": those of another image of its class, the same words
+    without what they say. "diagnosis": no such words; the model then answers to them by chance.
+    """
+    if prompts == "diagnosis":
+        return np.array([[name_diagnosis(code)] * 2 for code in phantoms.labels])
+    captions = phantoms.captions.copy()
+    if prompts == "shuffled":
+        rng = np.random.default_rng(seed)
+        for code in np.unique(phantoms.labels):
+            rows = np.flatnonzero(phantoms.labels == code)
+            captions[rows] = captions[rng.permutation(rows)]
+    return captions
+
+
+def name_diagnosis(code: str) -> str:
+    """A caption of the diagnosis alone, e.g. "A melanoma."."""
+    phrase = CLASSES[code].phrase
+    return f"{'An' if phrase[0] in 'aeiou' else 'A'} {phrase}."
+
+
+def refine(
+    backbone: Backbone,
+    features: nn.Module,
+    phantoms: PhantomSet,
+    held_out: PhantomSet,
+    recipe: Recipe,
+    work: Path,
+) -> None:
+    """Refine the decoder in place, in parallel; its state in `work` is what comes back."""
+    plan = Plan(recipe.decoder_steps, lr=1e-3, ema=0.995, deadline=recipe.deadline)
+    given = (backbone.vae, features, phantoms.images, held_out.images, plan, work / "decoder")
+    run_in_parallel(recipe.workers, refine_decoder, *given, recipe.seed)
+    if recipe.workers > 1:
+        # The other processes trained copies: load what they saved, there is no step left to do.
+        refine_decoder(*given, recipe.seed)
+
+
+def train_denoiser(
+    backbone: Backbone,
+    data: PromptedLatents,
+    held_out: PhantomSet,
+    recipe: Recipe,
+    out: Path,
+    work: Path,
+    record: dict[str, Any],
+) -> None:
+    """Train the UNet, with previews and exports every 1000 steps; write `out`."""
+    folder = work / "denoiser"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def loss_of(step: int) -> Tensor:
+        return denoiser_loss(backbone, backbone.unet, data, recipe.batch_size, recipe.seed, step)
+
+    def on_save(step: int, average: dict[str, Tensor]) -> None:
+        if step % PREVIEW_EVERY == 0 or step == recipe.unet_steps:
+            averaged = with_weights(backbone, average)
+            export(averaged, work / "export", work, {**record, "unet_steps_done": step})
+            preview(averaged, held_out, work, step)
+
+    plan = Plan(
+        recipe.unet_steps, lr=5e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
+    )
+    average = train(backbone.unet, loss_of, plan, folder, on_save)
+    if rank() == 0:
+        export(with_weights(backbone, average), out, work, record)
+
+
+def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:
+    """A copy of the backbone whose UNet has the averaged weights."""
+    unet = copy.deepcopy(backbone.unet)
+    unet.load_state_dict(average)
+    return replace(backbone, unet=unet.eval())
+
+
+def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> None:
+    """A sheet of samples, a row a class, from captions of held-out phantoms; the captions too."""
+    rows, lines = [], []
+    columns = min(PREVIEW_COLUMNS, *(int((held_out.labels == code).sum()) for code in CLASSES))
+    for number, code in enumerate(CLASSES):
+        captions = held_out.captions[held_out.labels == code][:columns, 0].tolist()
+        prompts = [f"{PREFIX} {caption}" for caption in captions]
+        seeds = [1000 * number + column for column in range(len(prompts))]
+        latents = sample(
+            backbone,
+            prompts,
+            seeds,
+            steps=PREVIEW_STEPS,
+            guidance_scale=PREVIEW_GUIDANCE,
+            scheduler="dpm++",
+        )
+        with torch.no_grad():
+            rows.append(backbone.decode(latents))
+        lines += [f"{code} {column}: {caption}" for column, caption in enumerate(captions)]
+    write_png(work / f"samples_{step:06d}.png", tile(torch.cat(rows), columns))
+    write_text(work / "samples.txt", "\n".join(lines) + "\n")
+
+
+def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) -> None:
+    """Write the backbone as fp16 safetensors with its recipe and training logs, atomically."""
+    halved = Backbone(
+        vae=copy.deepcopy(backbone.vae).half(),
+        text_encoder=copy.deepcopy(backbone.text_encoder).half(),
+        tokenizer=backbone.tokenizer,
+        unet=copy.deepcopy(backbone.unet).half(),
+        scheduler=backbone.scheduler,
+    )
+    with atomic_directory(out) as folder:
+        halved.save(folder)
+        # transformers opens weights in the type that the config names, diffusers in fp32: with
+        # "float16" here, a pipeline opened without a type would mix the two and fail.
+        config = folder / "text_encoder" / "config.json"
+        write_json(config, {**read_json(config), "dtype": "float32"})
+        for part in ("unet", "vae"):
+            # Where a start was opened from is of no use elsewhere.
+            config = folder / part / "config.json"
+            settings = read_json(config)
+            settings.pop("_name_or_path", None)
+            write_json(config, settings)
+        for phase in ("autoencoder", "decoder", "text", "denoiser"):
+            log = work / phase / "log.csv"
+            if log.exists():
+                shutil.copy(log, folder / f"{phase}.csv")
+        quality = work / "decoder" / "quality.json"
+        if quality.exists():
+            shutil.copy(quality, folder / "quality.json")
+        write_json(folder / "config.json", record)

@@ -1,0 +1,36 @@
+"""A miniature backbone and made-up latents: real training steps in a fraction of a second."""
+
+import pytest
+
+from didgen.backbone.handle import Backbone
+from didgen.backbone.placeholder import add_placeholder_tokens
+from didgen.tiny.architecture import MINIATURE, build
+from tests.methods.made_up import POSITIONS, PREFIX, made_up_cache, made_up_settings
+
+
+@pytest.fixture
+def fresh():
+    """A function that builds the same miniature backbone again and again."""
+
+    def make() -> Backbone:
+        backbone = build(MINIATURE, seed=0)
+        add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder)
+        return backbone
+
+    return make
+
+
+@pytest.fixture
+def train(fresh, tmp_path):
+    """A function that trains a fresh backbone; a folder of its own unless one is named."""
+    from didgen.methods.didgen.training import finetune
+
+    def run(state=None, watch=None, backbone=None, **changes):
+        backbone = backbone or fresh()
+        state = state or tmp_path / f"state-{len(list(tmp_path.iterdir()))}"
+        settings = made_up_settings(**changes)
+        cache = made_up_cache(backbone)
+        curve = finetune(backbone, cache, POSITIONS, PREFIX, settings, state, watch=watch)
+        return curve, backbone
+
+    return run
