@@ -84,7 +84,7 @@ def build_classifier(
         return Built(model, name, f"{told}; last layer from scratch", standardized=True)
     model = create(name, None, **options)
     if pretrained and weights is None and name in LITE0_NAMES:
-        fill_classifier(model, name)
+        fill_classifier(model)
         return Built(model, name, describe_lite0())
     return Built(model, name, FROM_SCRATCH)
 

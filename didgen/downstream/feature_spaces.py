@@ -20,7 +20,7 @@ from didgen.downstream.weights import (
     describe_file,
     describe_lite0,
     find,
-    lite0_named,
+    lite0_state,
     standardize,
 )
 
@@ -69,10 +69,8 @@ def open_space(name: str, weights: str | None = None, device: torch.device | Non
 def _lite0(weights: str | None, device: torch.device) -> FeatureSpace:
     import timm
 
-    name = "efficientnet_lite0"
-    model = timm.create_model(name, num_classes=0)
-    state = lite0_named(name)
-    model.load_state_dict({key: state[key] for key in model.state_dict()})
+    model = timm.create_model("efficientnet_lite0", num_classes=0)
+    model.load_state_dict(lite0_state())
     model.eval().requires_grad_(False).to(device)
 
     def embed(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from didgen.downstream.weights import lite0_named
+from didgen.downstream.weights import lite0_state
 
 NAME = "efficientnet_lite0"
 
@@ -16,7 +16,7 @@ class Lite0Features(nn.Module):
 
         super().__init__()
         self.body = timm.create_model(NAME, features_only=True, out_indices=tuple(range(depth)))
-        state = lite0_named(NAME)
+        state = lite0_state()
         self.body.load_state_dict({name: state[name] for name in self.body.state_dict()})
         self.body.eval().requires_grad_(False)
 

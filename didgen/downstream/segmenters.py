@@ -15,7 +15,7 @@ from didgen.downstream.weights import (
     describe_lite0,
     fill_encoder,
     find,
-    lite0_named,
+    lite0_state,
     standardize,
 )
 
@@ -76,7 +76,7 @@ def build_segmenter(
         told = f"encoder: {told}; decoder from scratch"
         return Built(built, name, told, standardized=True)
     if pretrained and weights is None and encoder in LITE0_NAMES:
-        fill_encoder(built.encoder, lite0_named(encoder), encoder, describe_lite0())
+        fill_encoder(built.encoder, lite0_state(), encoder, describe_lite0())
         return Built(built, name, f"encoder: {describe_lite0()}; decoder from scratch")
     return Built(built, name, FROM_SCRATCH)
 

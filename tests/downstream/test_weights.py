@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -13,24 +14,43 @@ from didgen.downstream.classifiers import (
     weighted_loss,
 )
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
-from didgen.downstream.weights import WeightsError, by_position, lite0_named, lite0_state
+from didgen.downstream.weights import (
+    LITE0_FILE,
+    LITE0_NAMES,
+    WeightsError,
+    fill_classifier,
+    lite0_state,
+)
 
 DECODER = (16, 16, 8, 8, 8)
 
 
-def test_the_package_holds_296_tensors_in_the_order_of_both_twins():
-    state = lite0_state()
-    assert len(state) == 296
-    for name in ("efficientnet_lite0", "tf_efficientnet_lite0"):
-        assert torch.equal(lite0_named(name)["conv_stem.weight"], state["_conv_stem.weight"])
+def test_the_packaged_weights_give_the_features_of_their_origin():
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    picture = torch.stack([4 * x, 4 * y, 2 * (x + y)])[None]
+    model = timm.create_model("efficientnet_lite0", num_classes=0).eval()
+    model.load_state_dict(lite0_state())
+    with torch.inference_mode():
+        features = model((picture - 127) / 128)[0]
+    # Of the weights as ML Illustrated published them.
+    assert features.norm().item() == pytest.approx(9.122869, rel=1e-5)
+    assert features.sum().item() == pytest.approx(52.99965, rel=1e-5)
+    assert features[2].item() == pytest.approx(0.0628783, rel=1e-4)
 
 
-def test_a_classifier_starts_from_them_but_for_its_last_layer():
-    built = build_classifier("efficientnet_lite0", 7, 64)
-    own, given = built.model.state_dict(), lite0_named("efficientnet_lite0")
-    assert all(torch.equal(own[k], given[k]) for k in given if not k.startswith("classifier."))
+@pytest.mark.parametrize("name", LITE0_NAMES)
+def test_a_classifier_starts_from_them_but_for_its_last_layer(name):
+    built = build_classifier(name, 7, 64)
+    own, given = built.model.state_dict(), lite0_state()
+    assert all(torch.equal(own[k], given[k]) for k in given)
     assert own["classifier.weight"].shape == (7, 1280)
     assert "ImageNet" in built.weights
+
+
+def test_their_licence_and_origin_stand_beside_them():
+    folder = LITE0_FILE.parent
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    assert LITE0_FILE.name in (folder / "README.md").read_text()
 
 
 def test_they_give_another_answer_than_random_weights():
@@ -46,7 +66,7 @@ def test_they_give_another_answer_than_random_weights():
 
 def test_the_encoder_of_the_segmenter_starts_from_them():
     built = build_segmenter("efficientnet_lite0", 64, DECODER)
-    given = lite0_named("efficientnet_lite0")
+    given = lite0_state()
     found = built.model.encoder.state_dict()
     assert all(torch.equal(found[k], given[k.removeprefix("model.")]) for k in found)
     with torch.inference_mode():
@@ -64,14 +84,9 @@ def test_a_transformer_is_built_for_the_size_of_its_images():
         assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
-def test_weights_of_another_network_are_refused():
-    state = lite0_state()
-    with pytest.raises(WeightsError, match="found 1 tensors, expected 296"):
-        by_position({"a": torch.zeros(1)}, state)
-    wrong = dict(state)
-    wrong["_bn0.weight"] = torch.zeros(3)
-    with pytest.raises(WeightsError, match="_bn0.weight of shape"):
-        by_position(wrong, state)
+def test_a_network_that_they_do_not_fit_is_refused():
+    with pytest.raises(WeightsError, match="expected one of efficientnet_lite0"):
+        fill_classifier(torch.nn.Linear(2, 2))
 
 
 def test_wrong_requests_are_named():
