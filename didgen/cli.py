@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # SLURM ends jobs with SIGTERM, which the shell around a stage has it ignore; as an exit it
     # runs every clean-up on its way out. Before the stage's imports, which may take seconds.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Read when PyTorch is imported. Threads that spin while they wait for one that another process
+    # keeps from running make a step up to seventy times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _start_logging(name)
     stage = _module(name)
     try:

@@ -197,6 +197,8 @@ def command_prefix():
     prefix = "set -euo pipefail; trap '' TERM; "
     if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
         prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    # All jobs of a run, resumed ones too, compute in the arithmetic that the first one chose.
+    prefix += f"export DIDGEN_PRECISION_FILE={RUN}/.state/precision.json; "
     return prefix + f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
 
 

@@ -78,6 +78,8 @@ def _shown(value: Any, run_dir: Path) -> str:
 
 def _facts(run_dir: Path) -> list[tuple[str, str]]:
     facts = []
+    if (choice := json_file(run_dir / ".state" / "precision.json")) is not None:
+        facts.append(("Arithmetic on processors", f"{choice['precision']}: {choice['reason']}"))
     hashes: dict[str, None] = {}
     for name, noun in (("images", "class-conditional images"), ("pairs", "pairs")):
         frame, _ = synthetic_set(run_dir, name)
