@@ -32,7 +32,6 @@ from didgen.backbone.handle import Backbone
 from didgen.captions.prompts import build_prompt
 from didgen.data.images import read_mask
 from didgen.downstream.datasets import build, usable_rows
-from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import predict, seeded, train
 from didgen.methods.didgen.sampler import DidgenSynthesizer
@@ -40,7 +39,8 @@ from didgen.methods.didgen.sampling_settings import SamplingSettings
 from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
-from didgen.stages.segment import Settings as SegmentSettings
+from didgen.settings.schedule import Schedule
+from didgen.settings.segment import Settings as SegmentSettings
 
 VARIANTS: dict[str, dict[str, object]] = {
     "unguided": {"eta": 0.0},

@@ -17,9 +17,9 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 import didgen.backbone
-from didgen.config import RunConfig
 from didgen.downstream.classifiers import build_classifier
 from didgen.downstream.segmenters import build_segmenter
+from didgen.settings.run import RunConfig
 
 ARCHITECTURE = Path(didgen.backbone.__file__).parent / "architectures" / "sd21-base"
 GB = 1e9

@@ -17,13 +17,13 @@ import pandas as pd
 
 from didgen.downstream.classifiers import build_classifier, classification_loss
 from didgen.downstream.datasets import build, class_codes, usable_rows
-from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import predict, seeded, train
 from didgen.metrics.classification import balanced_accuracy
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
-from didgen.stages.segment import Settings as SegmentSettings
+from didgen.settings.schedule import Schedule
+from didgen.settings.segment import Settings as SegmentSettings
 
 
 def sets_of(run: Path, need: str, more: dict[str, Path] | None = None) -> tuple[dict, list | None]:

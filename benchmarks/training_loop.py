@@ -33,8 +33,8 @@ from didgen.downstream.augmentation import to_float
 from didgen.downstream.classifiers import build_classifier, classification_loss
 from didgen.downstream.datasets import ImageSet, build, keep_in_memory
 from didgen.downstream.feeding import batches_of
-from didgen.downstream.schedule import Schedule
 from didgen.runtime.precision import autocast, default_device
+from didgen.settings.schedule import Schedule
 
 BATCH = 16
 WARMUP = 3

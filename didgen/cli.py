@@ -7,33 +7,38 @@ import logging
 import os
 import signal
 import sys
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-# In the order data walks.
-STAGES = (
-    "fetch",
-    "prepare",
-    "caption",
-    "finetune",
-    "prompts",
-    "images",
-    "pairs",
-    "filter",
-    "augment",
-    "maps",
-    "classify",
-    "segment",
-    "fidelity",
-    "label_fidelity",
-    "verdict",
-    "report",
-)
-TOOLS = ("prefetch", "pretrain-tiny", "schema")
+# What each does, in the order data walks.
+STAGES = {
+    "fetch": "Download and verify the archives of a source.",
+    "prepare": "Read the source, prepare its images and split them without leaks.",
+    "caption": "Write one clinical sentence per image, and the attributes that it says.",
+    "finetune": "Fine-tune the backbone once, with the region-aware attention loss (Eq. 1, 3, 4).",
+    "prompts": "Write new prompts for sampling with the language model that wrote the captions.",
+    "images": "Synthesize class-conditional images from text alone.",
+    "pairs": "Synthesize lesion-mask pairs: layout guidance (Eq. 5, 6), then annotation (Eq. 7).",
+    "filter": "Keep or reject pairs by their scores, and show what was rejected and why.",
+    "augment": "Gather the synthetic images and the kept pairs into one augmented data set.",
+    "maps": "Measure how well the attention maps find the lesions of held-out real images.",
+    "classify": "Train a classifier on one arm and test it on real images.",
+    "segment": "Train a segmenter on one arm and test it on real images.",
+    "fidelity": "How close synthetic images are to real ones, and how much they differ.",
+    "label_fidelity": "Do synthetic images show the class that was asked for?",
+    "verdict": "Compare the arms: does synthetic data help, and how sure is that?",
+    "report": "Write the report: one self-contained HTML page.",
+}
+TOOLS = {
+    "prefetch": "Bring a run's weights into the local cache, for nodes without a network.",
+    "pretrain-tiny": "Pretrain the tiny backbone on phantoms (its result comes with DiDGen).",
+    "schema": "Write the JSON schema and config/README.md from the settings, or check them.",
+}
+# Where the settings of a stage are declared, if not under its name.
+SECTIONS = {"prepare": "data"}
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 LOGGER = logging.getLogger("didgen")
@@ -51,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"didgen {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
-    if name not in STAGES + TOOLS:
-        _parser().error(f"no stage named {name!r}; stages are {', '.join(STAGES + TOOLS)}")
+    if name not in STAGES | TOOLS:
+        _parser().error(f"no stage named {name!r}; stages are {', '.join(STAGES | TOOLS)}")
     # SLURM ends jobs with SIGTERM, which the shell around a stage has it ignore; as an exit it
     # runs every clean-up on its way out. Before the stage's imports, which may take seconds.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -60,10 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # keeps from running make a step up to seventy times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _start_logging(name)
-    stage = _module(name)
     try:
-        config = read_config(stage.Config, _stage_parser(name, stage), rest)
-        stage.run(config)
+        kind = settings_of(name)
+        config = read_config(kind, _stage_parser(name, kind), rest)
+        # The one place where a stage is imported, with all that it needs: after its settings were
+        # checked, and never for --help.
+        importlib.import_module(f"didgen.stages.{_file(name)}").run(config)
     except ValidationError as error:
         LOGGER.error("%s: wrong settings\n%s", name, explain(error))
         return EXIT_BAD_INPUT
@@ -114,11 +121,11 @@ def _settings(text: str | None) -> dict:
 
 
 def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, STAGES + TOOLS))
+    width = max(map(len, STAGES | TOOLS))
     lines = ["stages, in the order data walks:"]
-    lines += [f"  {name:{width}}  {_first_line(name)}" for name in STAGES]
+    lines += [f"  {name:{width}}  {text}" for name, text in STAGES.items()]
     lines += ["", "apart from the workflow:"]
-    lines += [f"  {name:{width}}  {_first_line(name)}" for name in TOOLS]
+    lines += [f"  {name:{width}}  {text}" for name, text in TOOLS.items()]
     lines += ["", "`python -m didgen STAGE --help` lists a stage's flags. The whole workflow:",
               "`snakemake --cores all` (see README.md)."]  # fmt: skip
     return argparse.ArgumentParser(
@@ -130,25 +137,24 @@ def _parser() -> argparse.ArgumentParser:
     )
 
 
-def _first_line(name: str) -> str:
-    return (_module(name).__doc__ or "").strip().splitlines()[0]
+def settings_of(name: str) -> type[BaseModel]:
+    """The settings and paths of a stage or tool."""
+    module = SECTIONS.get(name, _file(name))
+    return importlib.import_module(f"didgen.settings.{module}").Config
 
 
-def _module(name: str) -> types.ModuleType:
-    # The schema is made from all stages' settings, so it stands above them.
-    if name == "schema":
-        return importlib.import_module("didgen.schema")
-    return importlib.import_module(f"didgen.stages.{name.replace('-', '_')}")
+def _file(name: str) -> str:
+    return name.replace("-", "_")
 
 
-def _stage_parser(name: str, stage: types.ModuleType) -> argparse.ArgumentParser:
+def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m didgen {name}", description=stage.__doc__, allow_abbrev=False
+        prog=f"python -m didgen {name}", description=(STAGES | TOOLS)[name], allow_abbrev=False
     )
     parser.add_argument(
         "--settings", metavar="JSON", help="the stage's section: a JSON object or a file of one"
     )
-    for key, field in stage.Config.model_fields.items():
+    for key, field in kind.model_fields.items():
         many = _is_many(field.annotation)
         default = "required" if field.is_required() else f"default: {field.get_default()}"
         text = f"{field.description or ''} ({default})".replace("%", "%%")
@@ -164,7 +170,9 @@ def _stage_parser(name: str, stage: types.ModuleType) -> argparse.ArgumentParser
 
 
 def _literal(text: str) -> object:
-    """A flag's value: null, true and false as JSON; the rest is text for pydantic to convert."""
+    """A flag's value: null, true, false and objects as JSON; pydantic converts the rest."""
+    if text.lstrip().startswith("{"):
+        return json.loads(text)
     return {"null": None, "none": None, "true": True, "false": False}.get(text.lower(), text)
 
 

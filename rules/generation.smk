@@ -269,8 +269,7 @@ rule maps:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         code=revision("maps"),
-        settings=section("maps"),
-        annotation=annotation_flags(),
+        settings=section("maps", pairs="pairs"),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.maps),
@@ -278,6 +277,5 @@ rule maps:
         "Comparing attention maps with the masks of held-out images"
     shell:
         "python -m didgen maps --settings {params.settings:q} --seed {params.seed}"
-        " --manifest {input.manifest} {params.annotation}"
-        " --captions {input.captions} --backbone {params.backbone}"
+        " --manifest {input.manifest} --captions {input.captions} --backbone {params.backbone}"
         " --out {params.out} 2>&1 | tee {log}"

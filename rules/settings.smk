@@ -25,7 +25,7 @@ def check_config():
     sys.path.insert(0, str(REPOSITORY))
     try:
         from didgen.cli import explain
-        from didgen.config import RunConfig
+        from didgen.settings.run import RunConfig
         from pydantic import ValidationError
     except ModuleNotFoundError as error:
         if error.name != "pydantic":
@@ -91,14 +91,6 @@ def flag(name, values):
     if not values:
         return ""
     return f"{name} {values if isinstance(values, str) else ' '.join(map(str, values))}"
-
-
-def annotation_flags():
-    """The settings of Eq. 7, which real images share with pairs."""
-    keys = ("tau", "upsampling", "closing_fraction", "fill_holes", "max_hole", "keep_largest")
-    return " ".join(
-        f"--{key.replace('_', '-')} {config['pairs'][key]}" for key in (*keys, "min_piece")
-    )
 
 
 def source_files(wildcards):
@@ -215,7 +207,7 @@ check_gpus()
 drop_lock_of_killed_run()
 
 # Below the check, which finds the package.
-from didgen.downstream.arms import of_task, parse_arm
+from didgen.settings.arms import of_task, parse_arm
 from didgen.revision import revision
 
 RUN = f"results/{config['run']}"

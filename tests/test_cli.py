@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from didgen import cli
-from didgen.stages import prepare
+from didgen.settings import data
 
 
 def test_help_lists_the_stages_in_the_order_data_walks(capsys):
@@ -22,8 +22,8 @@ def test_an_unknown_stage_is_named(capsys):
 
 
 def parse(*arguments):
-    parser = cli._stage_parser("prepare", prepare)
-    return cli.read_config(prepare.Config, parser, arguments)
+    parser = cli._stage_parser("prepare", data.Config)
+    return cli.read_config(data.Config, parser, arguments)
 
 
 def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):

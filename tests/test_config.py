@@ -5,8 +5,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from didgen.config import RunConfig
-from didgen.schema import json_schema_text, key_reference
+from didgen.settings.run import RunConfig
+from didgen.stages.schema import json_schema_text, key_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))

@@ -23,7 +23,7 @@ LEVELS = (
     ("backbone", "attention", "metrics", "training"),
     ("captions", "methods", "downstream", "audits", "report", "tiny"),
     ("stages",),
-    ("cli", "config", "schema", "revision", "__main__"),
+    ("cli", "revision", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1
@@ -111,7 +111,7 @@ def test_every_room_has_a_level() -> None:
     [
         ("stages", "metrics", True),
         ("metrics", "data", True),
-        ("cli", "config", True),
+        ("cli", "settings", True),
         ("methods", "attention", True),
         ("metrics", "report", False),
         ("attention", "backbone", False),
@@ -179,7 +179,7 @@ def test_no_room_for_homeless_code() -> None:
 def test_settings_load_without_heavy_libraries() -> None:
     """The launcher checks a configuration with pydantic alone."""
     heavy = ("torch", "diffusers", "transformers", "timm", "pandas", "skimage", "matplotlib")
-    code = f"import sys, didgen.config; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, didgen.settings.run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

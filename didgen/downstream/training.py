@@ -18,7 +18,6 @@ from torch import nn
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet
 from didgen.downstream.feeding import batches_of
-from didgen.downstream.schedule import Schedule
 from didgen.downstream.state import (
     Progress,
     TrainingStopped,
@@ -30,6 +29,7 @@ from didgen.downstream.state import (
 from didgen.runtime.precision import Precision, autocast, default_device, pick_precision
 from didgen.runtime.progress import track
 from didgen.runtime.reproducible import deterministic_kernels
+from didgen.settings.schedule import Schedule
 
 LOGGER = logging.getLogger(__name__)
 EVALUATION_BATCH = 64

@@ -1,9 +1,9 @@
 """The base of every stage's settings: immutable, checked, unknown keys refused."""
 
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def _words_as_text(value: Any) -> Any:
@@ -17,6 +17,10 @@ def _words_as_text(value: Any) -> Any:
         )
     return {str(word) if isinstance(word, int) else word: meant for word, meant in value.items()}
 
+
+# The diagnoses of ISIC 2018 Task 3; `didgen.data.classes` has their names and words.
+Code = Literal["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+CODES: tuple[Code, ...] = get_args(Code)
 
 # Words of the user's own, and what they mean; null: nothing.
 Words = Annotated[dict[str, str | None], BeforeValidator(_words_as_text)]
@@ -41,6 +45,12 @@ class Section(BaseModel):
                         "off as true and false)"
                     )
         return value
+
+
+class Seeded(Section):
+    """A section with a seed of its own."""
+
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
 
 
 def _types(annotation: Any) -> set[type]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from didgen.captions.captioner import LanguageModel
     from didgen.captions.condense import AskAgain, Condensed
     from didgen.captions.interview import Description, Interview
-    from didgen.stages.caption import Settings
+    from didgen.settings.caption import Settings
 
 LOGGER = logging.getLogger(__name__)
 # Failures that statistics.json names; all are in the log.

@@ -1,13 +1,10 @@
 """Train a classifier on one arm and test it on real images."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
-
-from didgen.downstream.arms import parse_arm
-from didgen.downstream.schedule import Schedule
+from didgen.settings.arms import parse_arm
+from didgen.settings.classify import Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,47 +14,6 @@ if TYPE_CHECKING:
     from didgen.downstream.datasets import ImageSet
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Schedule):
-    """Which classifier, and how it is trained."""
-
-    model: str = Field("efficientnet_lite0", description="classifier, any timm model name")
-    pretrained: bool = Field(
-        True,
-        description="start from pretrained weights: those of `weights`, or EfficientNet-Lite0's "
-        "packaged ImageNet ones; other models start from scratch",
-    )
-    weights: str | None = Field(
-        None,
-        description="a .safetensors file of the model's pretrained weights under timm's names, or "
-        "`hub`: those that timm publishes, else from scratch, as metrics.json then says",
-    )
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the real training images")
-    val: Path = Field(description="manifest of the real validation images")
-    test: Path = Field(description="manifest of the real test images")
-    synthetic: Path | None = Field(
-        None, description="metadata.csv of the synthetic images; duplicates match their number"
-    )
-    arm: str = Field(
-        description="original, classic, duplicates, oversampled, weighted or the name of a "
-        "synthetic set; -0.5x after it or after duplicates: half as many images as real ones"
-    )
-    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
-    out: Path = Field(description="folder to write: predictions.csv, metrics.json, curves.csv")
-    state: Path | None = Field(
-        None, description="folder for resumable state, removed when done; null: start anew"
-    )
-
-    @field_validator("arm")
-    @classmethod
-    def _arm_is_known(cls, value: str) -> str:
-        return parse_arm(value).name
 
 
 def run(config: Config) -> None:

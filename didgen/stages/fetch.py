@@ -2,11 +2,9 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from didgen.settings.base import Section
+from didgen.settings.fetch import Config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,40 +12,6 @@ if TYPE_CHECKING:
     from didgen.data.sources.catalog import Archive
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Section):
-    """Which archives, from where, to where."""
-
-    source: Literal["isic2018"] = Field(
-        "isic2018", description="the source whose archives are fetched"
-    )
-    mirror: str | None = Field(
-        None,
-        min_length=1,
-        description="address (http, https) or folder that has the archives under their official "
-        "names; a folder is used in place; null: the challenge's own bucket",
-    )
-    archives: Path = Field(
-        Path("data/isic2018"),
-        description="folder where downloads and `archives.lock.json`, the record of their "
-        "checksums, are kept",
-    )
-    offline: bool = Field(
-        False, description="use no network: name what is missing and where to put it"
-    )
-    splits: Literal["auto", "grouped", "official"] = Field(
-        "auto",
-        description="`auto` and `grouped` need the training archives, `official` also those of "
-        "validation and test",
-    )
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    workers: int = Field(4, ge=1, le=32, description="files fetched or checked at once")
-    out: Path = Field(description="JSON to write: every archive's path, size and checksum")
 
 
 def run(config: Config) -> None:

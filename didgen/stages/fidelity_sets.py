@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from didgen.stages.fidelity import Config
+    from didgen.settings.fidelity import Config
 
 LOGGER = logging.getLogger(__name__)
 BATCH = 16

@@ -1,13 +1,9 @@
 """Synthesize class-conditional images from text alone."""
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from didgen.settings.base import Section
-from didgen.stages.prepare import Code
+from didgen.settings.images import Config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,53 +11,6 @@ if TYPE_CHECKING:
     from didgen.methods.protocol import Request
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Section):
-    """How many images of which class, and how they are sampled."""
-
-    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
-    classes: tuple[Code, ...] | None = Field(
-        None, description="diagnoses to synthesize; null: all that the training set has"
-    )
-    per_class: int = Field(40, ge=1, description="images a class; the paper: 1000")
-    prompts: Literal["dermprompt", "prefix", "recombined", "llm"] = Field(
-        "dermprompt",
-        description="`dermprompt`: captions of the class's training images; `recombined`: new ones "
-        "from the attributes of two of them; `llm`: new ones by the language model that wrote the "
-        "captions; `prefix`: the prefix and the diagnosis only",
-    )
-    steps: int = Field(50, ge=1, le=1000, description="sampling steps")
-    guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
-    scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="images sampled together; another number may change an image's last bits",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
-    )
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the training images")
-    captions: Path = Field(description="captions.csv of the caption stage")
-    prompts_file: Path | None = Field(
-        None, description="prompts.csv of the prompts stage, for `prompts: llm`"
-    )
-    backbone: Path = Field(description="fine-tuned diffusers folder")
-    out: Path = Field(description="folder to write: images/, metadata.csv")
-    shard: str = Field("1/1", description="which of how many shards to make: k/n")
-    seed: int = Field(0, ge=0, description="seed from which every image's own seed is derived")
-    workers: int = Field(
-        1, ge=1, le=1024, description="on a processor: most processes to sample in, one core each"
-    )
-    memory_mb: int | None = Field(
-        None, ge=1, description="memory that they may take together; null: what is free"
-    )
 
 
 def run(config: Config) -> None:
@@ -76,6 +25,7 @@ def run(config: Config) -> None:
         "guidance_scale": config.guidance_scale,
         "scheduler": config.scheduler,
         "precision": config.precision,
+        "retries": config.retries,
     })  # fmt: skip
 
 

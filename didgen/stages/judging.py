@@ -49,8 +49,9 @@ def load_arm(
     """
     import pandas as pd
 
-    from didgen.downstream.arms import compose, parse_arm
+    from didgen.downstream.arms import compose
     from didgen.downstream.datasets import check_apart, usable_rows
+    from didgen.settings.arms import parse_arm
 
     arm = parse_arm(config.arm)
     paths = {"real": config.train, "val": config.val, "test": config.test}
@@ -160,8 +161,8 @@ def write_results(
     """Write the tables, `curves.csv`, `config.json` and last `metrics.json` into `config.out`."""
     import pandas as pd
 
-    from didgen.downstream.arms import parse_arm
     from didgen.runtime.files import write_csv, write_json
+    from didgen.settings.arms import parse_arm
 
     arm = parse_arm(config.arm)
     training = dataclasses.asdict(outcome)

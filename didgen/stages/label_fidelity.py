@@ -5,10 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from didgen.settings.base import Section
-from didgen.stages.classify import Settings as ClassifySettings
+from didgen.settings.label_fidelity import Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,34 +15,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 REAL, SYNTHETIC = "real", "synthetic"
-
-
-class Settings(Section):
-    """How the judges are trained."""
-
-    folds: int = Field(
-        3,
-        ge=2,
-        le=20,
-        description="classifiers, each trained on the real images of all folds but one",
-    )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
-    seed: int = Field(0, ge=0, description="seed of folds and trainings")
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    classifier: ClassifySettings = Field(
-        ClassifySettings(), description="the classifier and its training, as of `classify`"
-    )
-    synthetic: Path = Field(description="metadata.csv of the synthetic images")
-    train: Path = Field(description="manifest of the real training images")
-    val: Path = Field(description="manifest of the real validation images, for early stopping")
-    state: Path | None = Field(
-        None, description="folder for resumable state, removed when done; null: start anew"
-    )
-    out: Path = Field(description="folder to write: label_fidelity.json, judgements.csv")
 
 
 def run(config: Config) -> None:

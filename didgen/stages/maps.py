@@ -1,12 +1,9 @@
 """Measure how well the attention maps of `<lesion>` and `<skin>` find held-out real lesions."""
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from didgen.settings.base import Section
+from didgen.settings.maps import Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,43 +14,6 @@ if TYPE_CHECKING:
     from didgen.backbone.handle import Backbone
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Section):
-    """Which held-out images are looked at, and at what noise."""
-
-    images: int = Field(48, ge=1, description="held-out images with a mask, drawn by seed")
-    timestep: int = Field(100, ge=0, lt=1000, description="diffusion timestep of the small noise")
-    panels: int = Field(8, ge=0, description="images drawn as panels for the report")
-    prompt: Literal["prefix", "caption"] = Field(
-        "prefix",
-        description="`prefix`: the same for all images, says nothing of them; `caption`: each "
-        "image's own, which may name the place and size of its lesion",
-    )
-    truth_panels: int = Field(
-        2, ge=0, description="images drawn of each: best, median and worst annotated mask"
-    )
-    batch_size: int = Field(16, ge=1, description="images encoded together")
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    manifest: Path = Field(description="manifest of held-out images")
-    captions: Path = Field(description="captions.csv of the caption stage")
-    backbone: Path = Field(description="fine-tuned diffusers folder")
-    # How Eq. 7 is read: as by the pairs stage, whose section says so.
-    tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7")
-    upsampling: Literal["bicubic", "guided-filter"] = Field(
-        "bicubic", description="from the map of Eq. 7 to the image"
-    )
-    closing_fraction: float = Field(1 / 64, ge=0, le=1, description="radius of the closing")
-    fill_holes: bool = Field(True, description="fill the holes of a mask")
-    max_hole: float = Field(1.0, ge=0, le=1, description="largest hole filled, share of the image")
-    keep_largest: bool = Field(True, description="keep the largest piece of a mask alone")
-    min_piece: float = Field(0.0, ge=0, le=1, description="smallest piece kept, share of the image")
-    out: Path = Field(description="folder to write: maps.json, panels/, truth/")
-    seed: int = Field(0, ge=0, description="seed of the draw and of the noise")
 
 
 def run(config: Config) -> None:
@@ -196,8 +156,10 @@ def _annotation_settings(config: Config) -> "AnnotationSettings":
     from didgen.attention.annotation import AnnotationSettings, Cleaning
 
     names = ("closing_fraction", "fill_holes", "max_hole", "keep_largest", "min_piece")
-    cleaning = Cleaning(**{name: getattr(config, name) for name in names})
-    return AnnotationSettings(tau=config.tau, upsampling=config.upsampling, cleaning=cleaning)
+    cleaning = Cleaning(**{name: getattr(config.pairs, name) for name in names})
+    return AnnotationSettings(
+        tau=config.pairs.tau, upsampling=config.pairs.upsampling, cleaning=cleaning
+    )
 
 
 def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:

@@ -3,12 +3,9 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from didgen.settings.base import Section
-from didgen.stages.prepare import Code
+from didgen.settings.pairs import Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,106 +24,6 @@ OPTIONS = (
     "tau", "last_steps", "upsampling", "closing_fraction", "fill_holes", "max_hole",
     "keep_largest", "min_piece",
 )  # fmt: skip
-
-
-class Settings(Section):
-    """How many pairs, and how they are guided and annotated."""
-
-    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
-    count: int = Field(100, ge=1, description="pairs to make; the paper: 2500")
-    conditions: Literal["training", "augmented", "sampled"] = Field(
-        "training",
-        description="layouts to follow: `training`: masks of training images; `augmented`: these "
-        "turned, mirrored, scaled, shifted and bent; `sampled`: new shapes between two of them, "
-        "from a shape model. For the latter two, captions say the new size, place and shape",
-    )
-    steps: int = Field(50, ge=1, le=1000, description="sampling steps")
-    guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
-    scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
-    eta: float = Field(20.0, ge=0, description="step of Eq. 6; the paper: 20; 0: no guidance")
-    guided_fraction: float = Field(
-        0.5, ge=0, le=1, description="share of the steps, from the first, that are guided"
-    )
-    reading: Literal["minmax", "raw", "foreground-background"] = Field(
-        "minmax",
-        description="attention maps in L_CA: scaled to [0, 1], raw, or the released code's ratio",
-    )
-    self_normalization: Literal["mean", "sum"] = Field(
-        "sum",
-        description="the sum over the pixels of a region in L_SA (Eq. 5): `sum` as printed, `mean` "
-        "as released, which all but switches the term off",
-    )
-    cross_normalization: Literal["mean", "sum"] = Field(
-        "mean", description="the sum over a map's pixels in L_CA: `sum` as Eq. 3 is printed"
-    )
-    cross_weight: float = Field(1.0, ge=0, description="factor of L_CA; 0 leaves it out")
-    self_weight: float = Field(1.0, ge=0, description="factor of L_SA; 0 leaves it out")
-    schedule: Literal["constant", "sqrt-linear"] = Field(
-        "constant", description="eta over the steps: as printed, or falling as released"
-    )
-    guide_every: int = Field(
-        2, ge=1, description="guide each n-th step of the guided range; the paper: 1"
-    )
-    guide_layers: Literal["all", "to-coarse", "down"] = Field(
-        "all",
-        description="attention layers that guidance reads: all, those up to the coarsest of the "
-        "way up, or those of the way down alone; fewer are cheaper",
-    )
-    reuse_prediction: bool = Field(
-        True,
-        description="take the guided pass's output for the step's conditional prediction; the "
-        "paper: false",
-    )
-    retries: int = Field(
-        2, ge=0, description="times an image that diverges is sampled again, with another seed"
-    )
-    tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7; paper: 4")
-    last_steps: int = Field(
-        1, ge=1, description="last sampling steps whose maps are averaged in Eq. 7; the paper: 1"
-    )
-    upsampling: Literal["bicubic", "guided-filter"] = Field(
-        "bicubic",
-        description="from the 32x32 map of Eq. 7 to the image: smooth, or with the image's edges",
-    )
-    closing_fraction: float = Field(
-        1 / 64, ge=0, le=1, description="radius of the mask's closing, share of the image's side"
-    )
-    fill_holes: bool = Field(True, description="fill the holes of a mask")
-    max_hole: float = Field(
-        1.0, ge=0, le=1, description="only holes up to this share of the image are filled"
-    )
-    keep_largest: bool = Field(True, description="keep the largest piece of a mask alone")
-    min_piece: float = Field(
-        0.0, ge=0, le=1, description="drop pieces smaller than this share of the image"
-    )
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="images sampled together; another number may change an image's last bits",
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
-    )
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the training images, whose masks condition")
-    captions: Path = Field(description="captions.csv of the caption stage")
-    backbone: Path = Field(description="fine-tuned diffusers folder")
-    classes: tuple[Code, ...] | None = Field(
-        None, description="diagnoses that the backbone was trained on; null: all"
-    )
-    out: Path = Field(description="folder to write: images/, masks/, conditions/, metadata.csv")
-    shard: str = Field("1/1", description="which of how many shards to make: k/n")
-    seed: int = Field(0, ge=0, description="seed from which every pair's own seed is derived")
-    workers: int = Field(
-        1, ge=1, le=1024, description="on a processor: most processes to sample in, one core each"
-    )
-    memory_mb: int | None = Field(
-        None, ge=1, description="memory that they may take together; null: what is free"
-    )
 
 
 def run(config: Config) -> None:

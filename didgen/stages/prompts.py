@@ -4,50 +4,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from didgen.settings.base import Section
-from didgen.stages.prepare import Code
+from didgen.settings.prompts import Config
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from didgen.captions.recombine import ClassCaptions
-    from didgen.stages.caption import Settings as CaptionSettings
+    from didgen.settings.caption import Settings as CaptionSettings
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Section):
-    """How a language model is asked for prompts."""
-
-    examples: int = Field(6, ge=1, le=40, description="DermPrompts of the class that it is shown")
-    temperature: float = Field(0.8, ge=0, le=2, description="how freely it answers")
-    tries: int = Field(
-        3,
-        ge=1,
-        le=20,
-        description="times a prompt is asked for before one is recombined instead",
-    )
-    max_overlap: float = Field(
-        0.9, gt=0, le=1, description="share of common words above which prompts are near-duplicates"
-    )
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the training images")
-    captions: Path = Field(description="captions.csv of the caption stage")
-    captioner: Path = Field(description="config.json of the caption stage: which model to ask")
-    backbone: Path = Field(description="fine-tuned diffusers folder: its tokenizer sets the limit")
-    per_class: int = Field(40, ge=1, description="prompts a class")
-    classes: tuple[Code, ...] | None = Field(
-        None, description="diagnoses to write for; null: all that the training set has"
-    )
-    state: Path | None = Field(None, description="folder of the model's answers; null: in `out`")
-    out: Path = Field(description="folder to write: prompts.csv, statistics.json")
-    seed: int = Field(0, ge=0, description="seed of all prompts")
 
 
 def run(config: Config) -> None:
@@ -112,7 +77,7 @@ def model_of(path: Path) -> "CaptionSettings":
     """The caption stage's settings. Raises: `ValueError` where captions were measured."""
     import json
 
-    from didgen.stages.caption import Settings as CaptionSettings
+    from didgen.settings.caption import Settings as CaptionSettings
 
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected config.json of the caption stage")

@@ -1,13 +1,10 @@
 """Train a segmenter on one arm and test it on real images."""
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator, model_validator
-
-from didgen.downstream.arms import CLASSIFICATION_ONLY, parse_arm
-from didgen.downstream.schedule import Schedule
+from didgen.settings.arms import parse_arm
+from didgen.settings.segment import Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,75 +13,6 @@ if TYPE_CHECKING:
     from didgen.downstream.datasets import ImageSet
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Settings(Schedule):
-    """Which segmenter, and how it is trained."""
-
-    model: Literal["unet", "unet++", "deeplabv3+", "segformer", "dcsau-net", "xbound-former"] = (
-        Field("unet", description="segmenter; the last two, the paper's, have their own encoder")
-    )
-    encoder: str = Field(
-        "efficientnet_lite0",
-        description="encoder of the others, a timm name, or mit_b0 to mit_b5 for `segformer`",
-    )
-    pretrained: bool = Field(
-        True,
-        description="start the encoder from pretrained weights: those of `weights`, or "
-        "EfficientNet-Lite0's packaged ImageNet ones; others start from scratch",
-    )
-    weights: str | None = Field(
-        None,
-        description="a .safetensors file of the encoder's pretrained weights under timm's names "
-        "(of `xbound-former`: pvt_v2_b2's), or `hub`: those that timm publishes, else from "
-        "scratch, as metrics.json then says",
-    )
-    decoder_channels: tuple[int, int, int, int, int] = Field(
-        (128, 64, 32, 16, 16),
-        description="channels of the decoder of `unet` and `unet++`, coarse to fine",
-    )
-    steps: int = Field(80, ge=1, description="optimiser steps at most, equal for every arm")
-    patience: int = Field(
-        20, ge=1, description="evaluations without a better one before training stops"
-    )
-
-    @model_validator(mode="after")
-    def _norms_see_two_images(self) -> "Settings":
-        if self.model == "dcsau-net" and self.batch_size < 2:
-            raise ValueError(
-                f"batch_size: found {self.batch_size}, expected at least 2: some of DCSAU-Net's "
-                "batch norms see one value of each image"
-            )
-        return self
-
-
-class Config(Settings):
-    """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the real training images")
-    val: Path = Field(description="manifest of the real validation images")
-    test: Path = Field(description="manifest of the real test images")
-    synthetic: Path | None = Field(
-        None, description="metadata.csv of the lesion-mask pairs; duplicates match their number"
-    )
-    arm: str = Field(
-        description="original, classic, duplicates or the name of a synthetic set; -0.5x after it "
-        "or after duplicates: half as many images as real ones"
-    )
-    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
-    out: Path = Field(
-        description="folder to write: scores.csv, metrics.json, curves.csv, segmenter.safetensors"
-    )
-    state: Path | None = Field(
-        None, description="folder for resumable state, removed when done; null: start anew"
-    )
-
-    @field_validator("arm")
-    @classmethod
-    def _arm_is_known(cls, value: str) -> str:
-        if parse_arm(value).kind in CLASSIFICATION_ONLY:
-            raise ValueError(f"found arm {value!r}, which balances classes; masks have none")
-        return value
 
 
 def run(config: Config) -> None:

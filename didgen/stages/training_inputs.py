@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from didgen.backbone.handle import Backbone
     from didgen.methods.didgen.cache import TrainingItem
-    from didgen.stages.finetune import Config
+    from didgen.settings.finetune import Config
 
 LOGGER = logging.getLogger(__name__)
 # What a saved state does not depend on: it may be continued with other values of these.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from didgen.backbone.handle import Backbone
     from didgen.methods.didgen.watching import Validate
-    from didgen.stages.finetune import Config
+    from didgen.settings.finetune import Config
 
 LOGGER = logging.getLogger(__name__)
 PICTURES = "validation"

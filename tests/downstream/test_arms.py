@@ -3,15 +3,8 @@
 import pandas as pd
 import pytest
 
-from didgen.downstream.arms import (
-    DEFAULT_ARMS,
-    Arm,
-    ArmError,
-    compose,
-    of_task,
-    parse_arm,
-    proportionate,
-)
+from didgen.downstream.arms import compose, proportionate
+from didgen.settings.arms import DEFAULT_ARMS, Arm, ArmError, of_task, parse_arm
 
 
 def rows(name: str, **counts: int) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from torch import nn
 from didgen.downstream import training
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
-from didgen.downstream.schedule import Schedule
 from didgen.downstream.state import BrokenState, TrainingStopped
+from didgen.settings.schedule import Schedule
 
 CPU = torch.device("cpu")
 PLAN = Schedule(steps=12, batch_size=4, eval_every=4, learning_rate=1e-2, precision="float32")

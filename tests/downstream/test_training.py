@@ -10,7 +10,6 @@ from torch import nn
 
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
-from didgen.downstream.schedule import Schedule
 from didgen.downstream.segmenters import segmentation_loss
 from didgen.downstream.training import (
     NonFiniteLoss,
@@ -20,6 +19,7 @@ from didgen.downstream.training import (
     predict,
     train,
 )
+from didgen.settings.schedule import Schedule
 
 CPU = torch.device("cpu")
 

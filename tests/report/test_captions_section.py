@@ -9,7 +9,7 @@ import pytest
 from didgen.report.page import render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import captions, verdict
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 DIVERSITY = {
     "count": 14, "distinct_captions": 9, "vocabulary": 41, "mean_words": 17.5, "distinct_1": 0.0625,

@@ -12,7 +12,7 @@ from didgen.report.page import render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import data, verdict
 from didgen.report.sections.data_skin import GROUPS, tones
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 FEW = Settings(samples_per_class=1)
 

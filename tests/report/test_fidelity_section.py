@@ -11,7 +11,7 @@ from didgen.report.page import render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import fidelity, results, verdict
 from didgen.report.sections.comparisons import dose_chart
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 MEASURE = {
     "value": 0.104,

@@ -10,7 +10,7 @@ import pytest
 from didgen.report.page import render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import attention, pairs, verdict
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 SCORES = ("layout_iou", "segmenter_iou", "contrast", "area", "border_contact", "pale_outside")
 

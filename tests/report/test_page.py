@@ -13,7 +13,8 @@ from didgen.data.manifest import ManifestError
 from didgen.report.page import build, render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import attention, verdict
-from didgen.stages.report import Config, Settings, run
+from didgen.settings.report import Config, Settings
+from didgen.stages.report import run
 
 VOID = {"meta", "img", "br", "path", "line", "rect", "circle", "polyline"}
 

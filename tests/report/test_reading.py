@@ -7,7 +7,7 @@ import pytest
 
 from didgen.report.reading import BrokenResult, shards, synthetic_set, trials
 from didgen.report.sections import pairs, provenance, samples
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 
 def test_a_set_is_all_its_shards_and_no_shard_of_an_earlier_run(own_run: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from didgen.report.sections import results
-from didgen.stages.report import Settings
+from didgen.settings.report import Settings
 
 
 def edit(run: Path, folder: str, **measures: object) -> None:

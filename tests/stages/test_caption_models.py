@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from didgen.captions.captioner import Answer, Failure, ModelError
+from didgen.settings.caption import Settings as CaptionSettings
 from didgen.stages import asking, caption
 from tests.captions.tiny_mllama import write_mllama
 from tests.stages.captioned_phantoms import (  # noqa: F401
@@ -184,7 +185,7 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
 )
 def test_settings_that_cannot_work_are_refused(settings, fault):
     with pytest.raises(ValidationError, match=fault):
-        caption.Settings(**settings)
+        CaptionSettings(**settings)
 
 
 @pytest.mark.slow

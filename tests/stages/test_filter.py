@@ -13,6 +13,7 @@ from didgen.downstream import saved
 from didgen.metrics.masks import area_fraction, border_contact, pale_outside
 from didgen.metrics.segmentation import iou
 from didgen.runtime.files import sha256_file, write_png
+from didgen.settings.filter import Settings as FilterSettings
 from didgen.stages import augment, filter
 
 SIDE = 32
@@ -137,7 +138,7 @@ def test_curves_measure_by_another_score_than_they_reject_by(folders, segmenter,
 
 
 def test_bounds_can_be_switched_off(folders, segmenter, tmp_path):
-    bounds = [name for name in filter.Settings.model_fields if name != "shown"]
+    bounds = [name for name in FilterSettings.model_fields if name != "shown"]
     summary = run_filter(folders, tmp_path / "filter", **dict.fromkeys(bounds))
     assert summary["kept"] == 7 and summary["by_reason"] == {}
     assert not (tmp_path / "filter/rejected.png").exists()
@@ -159,7 +160,7 @@ def test_rejecting_everything_is_an_error_that_says_what_to_do(folders, segmente
 
 def test_bounds_that_keep_nothing_are_refused():
     with pytest.raises(ValueError, match="lies above max_area"):
-        filter.Settings(min_area=0.5, max_area=0.4)
+        FilterSettings(min_area=0.5, max_area=0.4)
 
 
 def test_no_pairs_at_all_are_no_error(segmenter, tmp_path):

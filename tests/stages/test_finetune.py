@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from didgen.data.manifest import read_manifest, resolve
 from didgen.runtime.files import write_png
+from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.stages import finetune
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -204,7 +205,7 @@ def test_sharded_processes_make_what_one_makes_also_when_resumed(mini_run, tmp_p
 
 def test_sharding_does_not_go_with_adapters():
     with pytest.raises(ValueError, match="sharding: found full together with lora_rank"):
-        finetune.Settings(sharding="full", lora_rank=4)
+        FinetuneSettings(sharding="full", lora_rank=4)
 
 
 @pytest.mark.slow
@@ -218,4 +219,4 @@ def test_what_one_process_raises_reaches_the_caller(mini_run, tmp_path):
 
 def test_batches_that_cannot_be_shared_are_refused_with_the_settings():
     with pytest.raises(ValueError, match="multiple of processes times accumulation, 2 x 3 = 6"):
-        finetune.Settings(batch_size=4, processes=2, accumulation=3)
+        FinetuneSettings(batch_size=4, processes=2, accumulation=3)

@@ -9,8 +9,8 @@ import pytest
 
 from didgen.data.manifest import write_manifest
 from didgen.runtime.files import read_json, write_png
+from didgen.settings.classify import Settings as ClassifySettings
 from didgen.stages import label_fidelity
-from didgen.stages.classify import Settings as ClassifySettings
 from didgen.stages.label_fidelity import Config, _folds, _of_several_lesions, run
 
 COLORS = {"MEL": (220, 30, 30), "NV": (30, 200, 30)}

@@ -8,6 +8,7 @@ from didgen.backbone import loading
 from didgen.captions import prompts
 from didgen.data.manifest import write_manifest
 from didgen.runtime.files import write_csv, write_png
+from didgen.settings.pairs import Settings as PairsSettings
 from didgen.stages import pairs
 
 SIDE = 64
@@ -132,7 +133,7 @@ def test_settings_and_method_know_the_same_keys_and_defaults():
     from didgen.methods.didgen.sampling_settings import SamplingSettings
 
     defaults = {field.name: field.default for field in fields(SamplingSettings)}
-    settings = pairs.Settings()
+    settings = PairsSettings()
     assert {name: getattr(settings, name) for name in pairs.OPTIONS} == {
         name: defaults[name] for name in pairs.OPTIONS
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from didgen.settings.prefetch import Settings as PrefetchSettings
 from didgen.stages import prefetch
 
 
@@ -65,7 +66,7 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
 
 def test_only_the_captioner_that_runs_brings_models() -> None:
     def names(**keys):
-        return [name for name, _ in prefetch.wanted(prefetch.Settings(**keys))]
+        return [name for name, _ in prefetch.wanted(PrefetchSettings(**keys))]
 
     assert names(model="x/y/z.gguf") == ["tiny"]
     assert names(captioner="openai", model="gpt") == ["tiny"]

@@ -9,7 +9,8 @@ from didgen.data.images import read_image, read_mask
 from didgen.data.leaks import LeakError
 from didgen.data.manifest import ManifestError, check_groups, read_manifest
 from didgen.data.sources.records import SourceError
-from didgen.stages.prepare import FOLDER_SOURCES, Config, run
+from didgen.settings.data import FOLDER_SOURCES, Config
+from didgen.stages.prepare import run
 
 SPLITS = ("train", "val", "test")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from didgen.data.manifest import SPLITS
 from didgen.downstream.datasets import DatasetError, check_apart, usable_rows
-from didgen.stages.prepare import Settings
+from didgen.settings.data import Settings
 from tests.stages.clinic_images import prepare as write_and_prepare
 from tests.stages.clinic_images import write_clinic
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from didgen.config import RunConfig
+from didgen.settings.run import RunConfig
 
 DOWNSTREAM = {"verdict", "report", "all"}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from didgen.config import RunConfig
-from didgen.downstream.arms import of_task
+from didgen.settings.arms import of_task
+from didgen.settings.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from didgen.downstream.arms import ArmError, Task, of_task, parse_arm
+from didgen.settings.arms import ArmError, Task, of_task, parse_arm
 from didgen.settings.base import Section
 
 OWN = "synthetic"

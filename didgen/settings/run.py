@@ -4,33 +4,32 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from didgen.downstream.arms import DEFAULT_ARMS, parse_arm
-from didgen.downstream.sets import SyntheticSet, check_sets
-from didgen.settings.base import Section
-from didgen.stages.augment import Settings as AugmentSettings
-from didgen.stages.caption import Settings as CaptionSettings
-from didgen.stages.classify import Settings as ClassifySettings
-from didgen.stages.fidelity import Settings as FidelitySettings
-from didgen.stages.filter import Settings as FilterSettings
-from didgen.stages.finetune import Settings as FinetuneSettings
-from didgen.stages.images import Settings as ImagesSettings
-from didgen.stages.label_fidelity import Settings as LabelFidelitySettings
-from didgen.stages.maps import Settings as MapsSettings
-from didgen.stages.pairs import Settings as PairsSettings
-from didgen.stages.prepare import Settings as PrepareSettings
-from didgen.stages.prompts import Settings as PromptsSettings
-from didgen.stages.report import Settings as ReportSettings
-from didgen.stages.segment import Settings as SegmentSettings
-from didgen.stages.verdict import Settings as VerdictSettings
+from didgen.settings.arms import DEFAULT_ARMS, parse_arm
+from didgen.settings.augment import Settings as AugmentSettings
+from didgen.settings.base import Seeded
+from didgen.settings.caption import Settings as CaptionSettings
+from didgen.settings.classify import Settings as ClassifySettings
+from didgen.settings.data import Settings as DataSettings
+from didgen.settings.fidelity import Settings as FidelitySettings
+from didgen.settings.filter import Settings as FilterSettings
+from didgen.settings.finetune import Settings as FinetuneSettings
+from didgen.settings.images import Settings as ImagesSettings
+from didgen.settings.label_fidelity import Settings as LabelFidelitySettings
+from didgen.settings.maps import Settings as MapsSettings
+from didgen.settings.pairs import Settings as PairsSettings
+from didgen.settings.prompts import Settings as PromptsSettings
+from didgen.settings.report import Settings as ReportSettings
+from didgen.settings.segment import Settings as SegmentSettings
+from didgen.settings.sets import SyntheticSet, check_sets
+from didgen.settings.verdict import Settings as VerdictSettings
 
 
-class RunConfig(Section):
+class RunConfig(Seeded):
     """Everything that defines a run. A section left out has its defaults."""
 
     run: str = Field(
         "demo", pattern=r"^[\w.-]+$", description="name of the run: results go to results/<run>/"
     )
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
     mirror: str | None = Field(
         None, description="overrides data.mirror; meant for the command line: --config mirror=DIR"
     )
@@ -49,7 +48,7 @@ class RunConfig(Section):
         "name that `arms` takes; each has these keys",
     )
     shards: int = Field(1, ge=1, le=1000, description="parallel jobs for `images` and for `pairs`")
-    data: PrepareSettings = Field(PrepareSettings(), description="source, size and splits")
+    data: DataSettings = Field(DataSettings(), description="source, size and splits")
     caption: CaptionSettings = Field(CaptionSettings(), description="DermPrompt captions")
     finetune: FinetuneSettings = Field(FinetuneSettings(), description="the one fine-tuning")
     prompts: PromptsSettings = Field(

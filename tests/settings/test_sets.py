@@ -2,7 +2,7 @@
 
 import pytest
 
-from didgen.downstream.sets import SyntheticSet, check_sets
+from didgen.settings.sets import SyntheticSet, check_sets
 
 BOTH = ("classification", "segmentation")
 MADE = SyntheticSet(metadata="made/metadata.csv")

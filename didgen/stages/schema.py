@@ -1,24 +1,11 @@
 """Write the JSON schema and config/README.md from the settings models, or check them for drift."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from didgen.config import RunConfig
 from didgen.runtime.files import write_text
-from didgen.settings.base import Section
-
-
-class Config(Section):
-    """Paths of the tool."""
-
-    schema_file: Path = Field(
-        Path("workflow/schemas/config.schema.json"), description="JSON schema to write"
-    )
-    readme: Path = Field(Path("config/README.md"), description="key reference to write")
-    check: bool = Field(False, description="only compare; fail when a file is out of date")
+from didgen.settings.run import RunConfig
+from didgen.settings.schema import Config
 
 
 def run(config: Config) -> None:

@@ -1,0 +1,36 @@
+"""Masks from attention (Eq. 7): how the map is sharpened, enlarged, cut and cleaned."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from didgen.settings.base import Section
+
+
+class Cleaning(Section):
+    """How a thresholded mask is cleaned. The paper closes it only; the rest is ours."""
+
+    closing_fraction: float = Field(
+        1 / 64, ge=0, le=1, description="radius of the mask's closing, share of the image's side"
+    )
+    fill_holes: bool = Field(True, description="fill the holes of a mask")
+    max_hole: float = Field(
+        1.0, ge=0, le=1, description="only holes up to this share of the image are filled"
+    )
+    keep_largest: bool = Field(True, description="keep the largest piece of a mask alone")
+    min_piece: float = Field(
+        0.0, ge=0, le=1, description="drop pieces smaller than this share of the image"
+    )
+
+
+class AnnotationSettings(Cleaning):
+    """Settings of Eq. 7, which pairs and held-out real images share."""
+
+    tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7; paper: 4")
+    last_steps: int = Field(
+        1, ge=1, description="last sampling steps whose maps are averaged in Eq. 7; the paper: 1"
+    )
+    upsampling: Literal["bicubic", "guided-filter"] = Field(
+        "bicubic",
+        description="from the 32x32 map of Eq. 7 to the image: smooth, or with the image's edges",
+    )

@@ -1,0 +1,150 @@
+"""Settings of `data`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from didgen.settings.arms import Task
+from didgen.settings.base import CODES, Code, Seeded, Words
+from didgen.settings.fetch import Archives
+
+# Sources that are read from `folder`; all but `folder` itself are published data sets.
+FOLDER_SOURCES = ("folder", "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20")
+# Keys that only some sources read: set for another, they would be without effect.
+READ_BY = {
+    "phantoms": ("phantoms",),
+    "mirror": ("isic2018",),
+    "table": ("table",),
+    "columns": ("table",),
+    "labels": ("table", "folder"),
+    "folder": FOLDER_SOURCES,
+}
+
+
+class Settings(Archives):
+    """Which images, at what size, and how they are split."""
+
+    source: Literal[
+        "phantoms", "isic2018", "table", "folder",
+        "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20",
+    ] = Field(
+        "phantoms",
+        description="where images come from: `phantoms` (built-in generator), `isic2018` (the "
+        "challenge's archives), `table` (your own images, listed in `table`), `folder` (your own "
+        "images, sorted into folders by class), or a published data set unpacked in `folder`",
+    )  # fmt: skip
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of your own images or of a published data set; needed by the sources "
+        "that are read from one",
+    )
+    table: str | None = Field(
+        None,
+        description="CSV of your own images: id, image and, optional, mask, label, lesion_id, "
+        "patient_id, split; file names relative to it; needed by source table",
+    )
+    columns: dict[str, str] = Field(
+        {}, description="our column names to those of `table`, where they differ"
+    )
+    labels: Words = Field(
+        {},
+        description="the words of `table` or `folder` for a class to its ISIC code; null: no class",
+    )
+    classes: tuple[Code, ...] = Field(
+        CODES, min_length=2, description="diagnoses to keep, as ISIC codes"
+    )
+    size: int = Field(128, ge=32, le=1024, multiple_of=8, description="side of the images, px")
+    fit: Literal["crop", "pad", "squash"] = Field(
+        "crop", description="how a photograph becomes square: center-crop, pad with black, squash"
+    )
+    hair_removal: bool = Field(
+        False, description="replace dark hair (and ruler ticks) by the colors around it"
+    )
+    phantoms: int = Field(700, ge=56, description="number of phantoms; source phantoms only")
+    max_per_class: int | None = Field(
+        None, ge=3, description="labelled images kept of each class, drawn by seed; null: all"
+    )
+    max_masks: int | None = Field(
+        None,
+        ge=6,
+        description="images kept that have a mask but no label, drawn by seed; null: all",
+    )
+    tasks: tuple[Task, ...] = Field(
+        ("classification", "segmentation"),
+        min_length=1,
+        description="what the run is judged on; without `segmentation` the images need no masks, "
+        "and no pairs are made; without `classification` they need no labels, and no images are "
+        "made from text alone",
+    )
+    near_duplicates: bool = Field(
+        True,
+        description="find photographs of one lesion by their pixels, over all tasks, and keep them "
+        "in one split; exact copies are found in any case; phantoms are not compared",
+    )
+    compare_left_out: bool = Field(
+        True,
+        description="also decode and compare the images that `max_per_class`, `max_masks` and "
+        "`classes` leave out: two images that only a third one relates then stay together; false "
+        "is faster, and still follows the lesions and patients of images left out",
+    )
+    on_leak: Literal["drop", "error", "warn"] = Field(
+        "drop",
+        description="what becomes of related images in two official splits: `drop` leaves "
+        "relatives of test images out of train and val, and those of val images out of train",
+    )
+    val_fraction: float = Field(
+        0.15,
+        gt=0,
+        lt=0.5,
+        description="share of validation images: of all, grouped; of train, where an official "
+        "split has no val. Groups stay whole, so shares are met nearly: summary.json says how",
+    )
+    test_fraction: float = Field(0.25, gt=0, lt=0.5, description="share of test images, grouped")
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> "Settings":
+        if self.mirror and "://" in self.mirror and ("@" in self.mirror or "?" in self.mirror):
+            # The key travels into commands, logs and the report, where no secret may stand.
+            raise ValueError(
+                "mirror: found an address with a user or a query, expected one without; keep names "
+                "and passwords in ~/.netrc, which downloads read"
+            )
+        if self.source == "table" and not self.table:
+            raise ValueError("source table needs `table`, a CSV of your images; found null")
+        if self.source in FOLDER_SOURCES and not self.folder:
+            raise ValueError(
+                f"source {self.source} needs `folder`, where its images are; found null"
+            )
+        if self.source == "phantoms" and self.splits == "official":
+            raise ValueError("phantoms have no official splits; use splits: grouped")
+        for key, sources in READ_BY.items():
+            found = getattr(self, key)
+            if self.source not in sources and found != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key}: found {found!r}, but source {self.source} does not read it, only "
+                    f"{', '.join(sources)}; remove it or choose such a source"
+                )
+        if self.splits == "official" and self.test_fraction != 0.25:
+            raise ValueError(
+                f"test_fraction: found {self.test_fraction}, but splits: official keeps the test "
+                "set that the source states; remove it or use splits: grouped"
+            )
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks repeat: found {list(self.tasks)}; name each once")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes repeat: found {list(self.classes)}; name each once")
+        return self
+
+
+class Config(Settings, Seeded):
+    """Settings and paths of the stage."""
+
+    listing: Path | None = Field(
+        None,
+        description="JSON that `fetch` wrote: the archives of source isic2018; null: they are "
+        "sought where `mirror` and `archives` say",
+    )
+    workers: int | None = Field(None, ge=1, le=256, description="processes; null: one a core")
+    out: Path = Field(description="folder to write: images/, masks/, train.csv, val.csv, test.csv")

@@ -1,0 +1,49 @@
+"""Settings of `fetch`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from didgen.settings.base import Section
+
+
+class Archives(Section):
+    """Which archives of ISIC 2018, from where, to where: what `fetch` and `prepare` share."""
+
+    mirror: str | None = Field(
+        None,
+        min_length=1,
+        description="address (http, https) or folder of the ISIC 2018 archives, under their "
+        "official names; a folder is used in place; null: the challenge's own servers",
+    )
+    archives: Path = Field(
+        Path("data/isic2018"),
+        description="folder where downloaded archives and `archives.lock.json`, the record of "
+        "their checksums, are kept; source isic2018",
+    )
+    offline: bool = Field(
+        False, description="download nothing: say what is missing and where to put it"
+    )
+    splits: Literal["auto", "grouped", "official"] = Field(
+        "auto",
+        description="`grouped`: new ones by patient, lesion and cluster of duplicates, stratified "
+        "by class; `official`: those that the source states, val taken out of train where it "
+        "states none; `auto`: official where the images state train and test, else grouped; "
+        "isic2018 states its own only where `official` is asked for, which needs further archives",
+    )
+
+
+class Settings(Archives):
+    """The source whose archives are wanted."""
+
+    source: Literal["isic2018"] = Field(
+        "isic2018", description="the source whose archives are fetched"
+    )
+
+
+class Config(Settings):
+    """Settings and paths of the stage."""
+
+    workers: int = Field(4, ge=1, le=32, description="files fetched or checked at once")
+    out: Path = Field(description="JSON to write: every archive's path, size and checksum")

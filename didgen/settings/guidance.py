@@ -1,0 +1,55 @@
+"""Layout guidance (Eq. 5, 6): how the latents are moved."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from didgen.settings.base import Section
+
+
+class LayoutGuidance(Section):
+    """Settings of Eq. 6. Each step costs a pass of the UNet with gradient; see docs/method.md."""
+
+    eta: float = Field(20.0, ge=0, description="step of Eq. 6; the paper: 20; 0: no guidance")
+    guided_fraction: float = Field(
+        0.5, ge=0, le=1, description="share of the steps, from the first, that are guided"
+    )
+    reading: Literal["minmax", "raw", "foreground-background"] = Field(
+        "minmax",
+        description="attention maps in L_CA: scaled to [0, 1], raw, or the released code's ratio",
+    )
+    self_normalization: Literal["mean", "sum"] = Field(
+        "sum",
+        description="the sum over the pixels of a region in L_SA (Eq. 5): `sum` as printed, `mean` "
+        "as released, which all but switches the term off",
+    )
+    cross_normalization: Literal["mean", "sum"] = Field(
+        "mean", description="the sum over a map's pixels in L_CA: `sum` as Eq. 3 is printed"
+    )
+    cross_weight: float = Field(1.0, ge=0, description="factor of L_CA; 0 leaves it out")
+    self_weight: float = Field(1.0, ge=0, description="factor of L_SA; 0 leaves it out")
+    schedule: Literal["constant", "sqrt-linear"] = Field(
+        "constant", description="eta over the steps: as printed, or falling as released"
+    )
+    guide_every: int = Field(
+        2, ge=1, description="guide each n-th step of the guided range; the paper: 1"
+    )
+    guide_layers: Literal["all", "to-coarse", "down"] = Field(
+        "all",
+        description="attention layers that guidance reads: all, those up to the coarsest of the "
+        "way up, or those of the way down alone; fewer are cheaper",
+    )
+    reuse_prediction: bool = Field(
+        True,
+        description="take the guided pass's output for the step's conditional prediction; the "
+        "paper: false",
+    )
+
+    @model_validator(mode="after")
+    def _one_term_is_left(self) -> Self:
+        if not (self.cross_weight or self.self_weight):
+            raise ValueError(
+                "cross_weight and self_weight: found 0 for both, expected one above 0; to sample "
+                "without guidance set eta: 0"
+            )
+        return self
