@@ -28,11 +28,11 @@ from scipy import stats
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
+from didgen.backbone.prompts import build_prompt
 from didgen.captions.attributes import Attributes
 from didgen.captions.condense import condense
 from didgen.captions.layout import attributes_of
 from didgen.captions.measure import Measurement, measure
-from didgen.captions.prompts import build_prompt
 from didgen.data.manifest import read_manifest
 from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, derive_seed

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.captions.prompts import build_prompt
+from didgen.backbone.prompts import build_prompt
 from didgen.data.images import read_mask
 from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss

@@ -130,7 +130,7 @@ def test_lazy_relative_and_named_imports_are_seen(tmp_path: Path, monkeypatch) -
     path.write_text(
         "def score():\n"
         "    from ..report import figures\n"
-        "    import didgen.captions.prompts\n"
+        "    import didgen.captions.condense\n"
         "METHODS = {'ours': 'didgen.methods.didgen:Ours'}\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-from didgen.captions.attributes import Attributes
-from didgen.captions.prompts import (
+from didgen.backbone.prompts import (
     PREFIX,
     RESERVED,
     TAGS,
@@ -19,6 +18,7 @@ from didgen.captions.prompts import (
     check_caption,
     count_tokens,
 )
+from didgen.captions.attributes import Attributes
 from didgen.captions.sentence import write_sentence
 
 ReservedWords = Literal["replace", "tag", "refuse"]

@@ -31,7 +31,7 @@ def run(config: Config) -> None:
 
 def _requests(config: Config) -> list["Request"]:
     from didgen.backbone.loading import load_tokenizer
-    from didgen.captions.prompts import build_prompt
+    from didgen.backbone.prompts import build_prompt
     from didgen.data.manifest import read_manifest
     from didgen.methods.protocol import Request, derive_seed
     from didgen.stages.caption import read_captions

@@ -28,7 +28,7 @@ def run(config: Config) -> None:
     import numpy as np
 
     from didgen.backbone.handle import Backbone
-    from didgen.captions.prompts import PREFIX
+    from didgen.backbone.prompts import PREFIX
     from didgen.methods.didgen.cache import check_sizes
     from didgen.runtime.files import write_json, write_text
     from didgen.runtime.precision import default_device
@@ -163,7 +163,7 @@ def _annotation_settings(config: Config) -> "AnnotationSettings":
 
 
 def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:
-    from didgen.captions.prompts import PREFIX, build_prompt
+    from didgen.backbone.prompts import PREFIX, build_prompt
     from didgen.stages.caption import read_captions
 
     if config.prompt == "prefix":

@@ -58,7 +58,7 @@ class PairRequests(Sequence["Request"]):
     def __getitem__(self, number: int) -> "Request":
         import numpy as np
 
-        from didgen.captions.prompts import build_prompt
+        from didgen.backbone.prompts import build_prompt
         from didgen.methods.protocol import Request, derive_seed
 
         if not 0 <= number < len(self):

@@ -29,7 +29,7 @@ def add_placeholders(backbone: "Backbone", init: str) -> str:
     """
     from didgen.attention.layers import AttentionRecordingError, attention_layers, select_layers
     from didgen.backbone.placeholder import add_placeholder_tokens
-    from didgen.captions.prompts import PREFIX
+    from didgen.backbone.prompts import PREFIX
 
     add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder, init=init)
     layers = attention_layers(backbone.unet, backbone.latent_size)
@@ -43,7 +43,7 @@ def add_placeholders(backbone: "Backbone", init: str) -> str:
 
 def training_items(config: "Config", backbone: "Backbone") -> list["TrainingItem"]:
     """Images, masks and prompts of the chosen classes."""
-    from didgen.captions.prompts import build_prompt
+    from didgen.backbone.prompts import build_prompt
     from didgen.data.manifest import read_manifest, resolve
     from didgen.methods.didgen.cache import TrainingItem
     from didgen.stages.caption import read_captions

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from didgen.captions.attributes import Attributes
-from didgen.captions.condense import clean, condense, condense_statistics, reword
-from didgen.captions.prompts import (
+from didgen.backbone.prompts import (
     PREFIX,
     PrefixTooLong,
     ReservedWord,
@@ -14,6 +12,8 @@ from didgen.captions.prompts import (
     count_tokens,
     placeholder_positions,
 )
+from didgen.captions.attributes import Attributes
+from didgen.captions.condense import clean, condense, condense_statistics, reword
 from didgen.captions.sentence import write_sentence
 from tests.captions.made_up import Words, any_attributes
 

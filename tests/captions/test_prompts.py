@@ -3,9 +3,7 @@ from typing import get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from didgen.captions import attributes as vocabulary
-from didgen.captions.attributes import Attributes
-from didgen.captions.prompts import (
+from didgen.backbone.prompts import (
     PREFIX,
     PrefixTooLong,
     ReservedWord,
@@ -13,6 +11,8 @@ from didgen.captions.prompts import (
     count_tokens,
     placeholder_positions,
 )
+from didgen.captions import attributes as vocabulary
+from didgen.captions.attributes import Attributes
 from didgen.captions.sentence import write_sentence
 from tests.captions.made_up import Words, any_attributes
 

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.backbone import loading
-from didgen.captions import prompts
+from didgen.backbone import loading, prompts
 from didgen.data.manifest import write_manifest
 from didgen.runtime.files import write_csv, write_png
 from didgen.settings.pairs import Settings as PairsSettings
