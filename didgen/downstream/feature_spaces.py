@@ -134,11 +134,13 @@ def open_lpips(weights: str, device: torch.device | None = None) -> nn.Module:
 
     `weights`: a .safetensors file of torchvision's AlexNet, or `hub`.
     """
-    import lpips
     from safetensors.torch import load_file
 
+    # The public class fetches AlexNet's weights by itself; this one takes ours.
+    from torchmetrics.functional.image.lpips import _LPIPS
+
     state = _read("lpips") if weights == HUB else load_file(_given("lpips", weights))
-    model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    model = _LPIPS(net="alex", pnet_rand=True)
     for key in model.net.state_dict():
         # slice2.3.weight is features.3.weight of torchvision's network.
         source = f"features.{key.split('.', 1)[1]}"

@@ -1,8 +1,11 @@
 """Feature spaces: sizes, names, what weights are asked for, and that a batch changes nothing."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from didgen.downstream.feature_spaces import (
@@ -68,18 +71,35 @@ def test_dinov2_takes_timms_file(tmp_path):
     assert torch.allclose(space.embed(images[1:]), found[1:], atol=1e-4)
 
 
-def test_lpips_is_zero_for_equal_images_and_positive_for_others(images, tmp_path):
-    torchvision = pytest.importorskip("torchvision")
-    torch.manual_seed(0)
-    state = torchvision.models.alexnet(weights=None).state_dict()
-    path = tmp_path / "alexnet.safetensors"
-    save_file({key: value for key, value in state.items() if key.startswith("features")}, path)
-    distance = open_lpips(str(path))
+def alexnet(path: Path) -> dict[str, torch.Tensor]:
+    """AlexNet's feature layers with weights by formula, written to a safetensors file."""
+    state = {}
+    for name, value in torchvision.models.alexnet(weights=None).state_dict().items():
+        if name.startswith("features"):
+            noise = torch.sin(torch.arange(value.numel(), dtype=torch.float64) * 12.9898)
+            noise = (noise * 43758.5453) % 1 - 0.5
+            gain = 2 * (6 / value[0].numel()) ** 0.5 if value.ndim > 1 else 0.1
+            state[name] = (noise * gain).reshape(value.shape).float()
+    save_file(state, path)
+    return state
+
+
+def test_lpips_is_that_of_its_authors(images, tmp_path):
+    state = alexnet(tmp_path / "alexnet.safetensors")
+    distance = open_lpips(str(tmp_path / "alexnet.safetensors"))
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    a = torch.stack([(x / 5).sin(), (y / 7).cos(), ((x + y) / 9).sin()])[None]
+    b = torch.stack([(x / 6).sin(), (y / 8).cos(), ((x - y) / 4).sin()])[None]
+    # The value of the package lpips 0.1.4 with the same weights.
+    assert distance(a, b).item() == pytest.approx(0.11963801, rel=1e-5)
     a = images.float() / 127.5 - 1
     assert distance(a, a).flatten().tolist() == [0, 0, 0]
     assert (distance(a, a.flip(0))[[0, 2]] > 0).all()
     loaded = distance.net.state_dict()["slice2.3.weight"]
     assert torch.equal(loaded, state["features.3.weight"])
+    save_file({"features.0.weight": state["features.0.weight"]}, tmp_path / "part.safetensors")
+    with pytest.raises(WeightsError, match="no features.0.bias"):
+        open_lpips(str(tmp_path / "part.safetensors"))
 
 
 def test_unknown_spaces_and_missing_weights_are_refused():
