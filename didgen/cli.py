@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from didgen.settings import extras
+
 # What each does, in the order data walks.
 STAGES = {
     "fetch": "Download and verify the archives of a source.",
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         kind = settings_of(name)
         config = read_config(kind, _stage_parser(name, kind), rest)
+        extras.check({SECTIONS.get(name, name): dict(config)})
         # The one place where a stage is imported, with all that it needs: after its settings were
         # checked, and never for --help.
         importlib.import_module(f"didgen.stages.{_file(name)}").run(config)

@@ -41,6 +41,22 @@ def check_config():
         config["data"]["mirror"] = config["mirror"]
 
 
+def check_extras():
+    """Stop before any job when a setting needs a package that is missing here.
+
+    Conda environments bring what their stages need.
+    """
+    from didgen.settings import extras
+
+    own_environments = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    if own_environments or not workflow.is_main_process:
+        return
+    try:
+        extras.check(config)
+    except extras.MissingExtra as error:
+        raise WorkflowError(f"The configuration cannot be run here:\n{error}") from None
+
+
 def check_gpus():
     """Stop where a profile asks for another number of GPUs than the fine-tuning has processes.
 
@@ -203,6 +219,7 @@ def drop_lock_of_killed_run():
 
 
 check_config()
+check_extras()
 check_gpus()
 drop_lock_of_killed_run()
 

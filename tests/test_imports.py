@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from didgen.settings.extras import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "didgen"
 
@@ -30,6 +32,8 @@ TOP = len(LEVELS) - 1
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FORMULAS = {"torch"}
 METRICS = {"numpy", "scipy", "torch", "sklearn"}
+# Of users; `slurm` is a plugin that snakemake loads, `dev` is for the tests.
+EXTRAS = sorted({extra for _, extra in PACKAGES.values()})
 
 
 def module_name(path: Path) -> str:
@@ -153,20 +157,74 @@ def test_metric_formulas_import_only_numerics(path: Path) -> None:
     assert {room_of(module) for module, _ in imported(path)} <= {None, "metrics"}
 
 
-def test_every_import_is_a_declared_dependency() -> None:
+def declared(*extras: str) -> dict[str, set[str]]:
+    """The packages of pyproject.toml, or of some extras, each with the names it is imported by."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    texts = project["dependencies"] + project["optional-dependencies"]["llm"]
-    declared = {canonicalize_name(Requirement(text).name) for text in texts}
-    # From what is installed: import name -> distributions.
-    homes = packages_distributions()
+    optional = project["optional-dependencies"]
+    texts = [text for extra in extras for text in optional[extra]] or project["dependencies"]
+    names: dict[str, set[str]] = {}
+    for text in texts:
+        package = canonicalize_name(Requirement(text).name)
+        # Of what is not installed here: as the package is called, or without `-python`.
+        names[package] = {
+            guess.replace("-", "_") for guess in (package, package.removesuffix("-python"))
+        }
+    for module, packages in packages_distributions().items():
+        for package in map(canonicalize_name, packages):
+            if package in names:
+                names[package].add(module)
+    return names
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    known = set().union(*declared().values(), *declared(*EXTRAS).values())
+    assert not {name for path in MODULES for name in outside(path)} - known
+
+
+def test_a_plain_installation_has_what_is_imported_without_a_choice() -> None:
+    """What only an extra brings is in `settings/extras.py`, which says when it is needed."""
+    plain = set().union(*declared().values())
     used = {name for path in MODULES for name in outside(path)}
-    undeclared = {
-        name
-        for name in used
-        if not declared
-        & {canonicalize_name(home) for home in homes.get(name, [name, f"{name}-python"])}
+    assert used - plain <= set(PACKAGES)
+
+
+@pytest.mark.parametrize("extra", [None, *EXTRAS])
+def test_every_declared_dependency_is_imported(extra: str | None) -> None:
+    used = {name for path in MODULES for name in outside(path) | named(path)}
+    # The workflow's own; the launcher needs no more than it.
+    tools = {"snakemake"}
+    unused = {
+        package
+        for package, names in declared(*([extra] if extra else [])).items()
+        if not names & used and package not in tools
     }
-    assert not undeclared
+    assert not unused, "declared in pyproject.toml but imported nowhere"
+
+
+def test_every_dependency_of_developers_is_used() -> None:
+    places = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *MODULES]
+    used = {name for path in places for name in outside(path) | named(path)}
+    # Run by `make lint` and `make test`, or by pytest itself.
+    tools = {"ruff", "snakefmt", "pytest-timeout", "pytest-xdist"}
+    unused = {
+        package
+        for package, names in declared("dev").items()
+        if not names & used and package not in tools
+    }
+    assert not unused, "declared in pyproject.toml but used nowhere"
+
+
+def named(path: Path) -> set[str]:
+    """Modules that a file names as text and loads by that name, as `importorskip` does."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        argument.value.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        if ast.unparse(node.func).split(".")[-1] in ("require", "importorskip", "import_module")
+    }
 
 
 def test_no_room_for_homeless_code() -> None:

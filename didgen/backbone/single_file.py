@@ -18,6 +18,7 @@ import torch
 
 from didgen.backbone.folder import BackboneError
 from didgen.backbone.tokenizer import END, START, alphabet
+from didgen.settings import extras
 
 LOGGER = logging.getLogger(__name__)
 ARCHITECTURES = Path(__file__).parent / "architectures"
@@ -66,7 +67,7 @@ def open_checkpoint(file: Path, dtype: torch.dtype) -> dict[str, Any]:
 def open_tokenizer(file: Path) -> Any:
     """CLIP's tokenizer for a checkpoint: from the folder beside it, else from open_clip.
 
-    Raises: BackboneError where neither is there.
+    Raises: MissingExtra where neither is there.
     """
     from transformers import CLIPTokenizer
 
@@ -81,15 +82,16 @@ def open_tokenizer(file: Path) -> Any:
 def write_clip_tokenizer(folder: Path, config: Path) -> None:
     """Write CLIP's vocabulary (49408 tokens) and merges, as the package open_clip carries them.
 
-    Raises: BackboneError when that package is not installed.
+    Raises: MissingExtra when that package is not installed.
     """
-    found = importlib.util.find_spec("open_clip")
-    if found is None or not found.submodule_search_locations:
-        raise BackboneError(
-            "a single-file checkpoint has no tokenizer: put the model's folder `tokenizer` into a "
-            "folder of the checkpoint's name beside it, or `pip install open-clip-torch`"
-        )
-    packed = Path(found.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
+    extras.require(
+        "open_clip",
+        "a single-file checkpoint without a folder of its name beside it that holds the model's "
+        "folder `tokenizer`",
+    )
+    # Found, not imported: that would take seconds.
+    place = importlib.util.find_spec("open_clip").submodule_search_locations[0]
+    packed = Path(place) / "bpe_simple_vocab_16e6.txt.gz"
     characters = alphabet()
     lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
     # The first line is a title; the file goes on beyond what CLIP uses.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result
 from didgen.captions.grammar import to_gbnf
 from didgen.captions.model_files import combined_identity, file_identity, local_file
+from didgen.settings import extras
 
 ChatFormat = Literal["llama-3", "mtmd", "llava-1.5"]
 # A LLaVA on Llama-3-8B-Instruct; the files of one repository belong together.
@@ -149,13 +150,9 @@ class GgufModel:
 def _library() -> Any:
     # On an assertion ggml would start a debugger for a backtrace, which takes seconds.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    try:
-        import llama_cpp
-    except ImportError as error:
-        raise ModelError(
-            f"the captioner llama_cpp needs llama-cpp-python ({error}); install it: "
-            "pip install 'didgen[llm]' (a C++ compiler builds it), or choose another captioner"
-        ) from None
+    extras.require("llama_cpp", "captioner: llama_cpp")
+    import llama_cpp
+
     return llama_cpp
 
 

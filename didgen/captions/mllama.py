@@ -13,6 +13,7 @@ from PIL import Image
 from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result
 from didgen.captions.model_files import combined_identity, folder_identity, local_folder
 from didgen.runtime.precision import Precision, default_device, pick_precision
+from didgen.settings import extras
 
 MODEL = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 
@@ -33,6 +34,7 @@ class TransformersModel:
         precision: Precision = "auto",
         device_map: str = "auto",
     ) -> None:
+        extras.require("llguidance", "captioner: transformers")
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         folder = local_folder(model, revision)

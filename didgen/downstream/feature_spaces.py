@@ -23,6 +23,7 @@ from didgen.downstream.weights import (
     lite0_state,
     standardize,
 )
+from didgen.settings import extras
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -83,6 +84,7 @@ def _lite0(weights: str | None, device: torch.device) -> FeatureSpace:
 
 
 def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
+    extras.require("torch_fidelity", "the feature space inception")
     from safetensors.torch import load_file
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

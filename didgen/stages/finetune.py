@@ -24,7 +24,7 @@ def run(config: Config) -> None:
     With validation images also `validation.csv` and `validation/`, pictures of each look.
 
     Raises: `BackboneError` for an unusable backbone, `ValueError` for unfit images or captions,
-    `NonFiniteLoss`, `OutOfMemory`, `MissingPackage`, `BrokenState`, `TrainingStopped`,
+    `NonFiniteLoss`, `OutOfMemory`, `MissingExtra`, `BrokenState`, `TrainingStopped`,
     `NoDeterministicKernel`.
     """
     from didgen.methods.didgen import parallel

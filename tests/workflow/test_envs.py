@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "envs").glob("*.yaml"))
-# Behind a key of the configuration that says which package it needs; installed by who wants it.
-OPTIONAL = {"llama-cpp-python", "llguidance", "peft", "tensorboard", "datasets", "open-clip-torch"}
+# `prefetch` names the files of a captioner's models; it does not open them.
+OPTIONAL = {"llama-cpp-python", "llguidance"}
 
 
 def content(name: str) -> dict:

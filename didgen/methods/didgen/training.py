@@ -87,7 +87,7 @@ def finetune(
 
     `positions` are those of `<lesion>` and `<skin>` in every prompt but the empty one; `state` is
     a folder that belongs to this run alone. Raises: `NonFiniteLoss`, `TrainingStopped`,
-    `OutOfMemory`, `MissingPackage`, `BrokenState`, `NoDeterministicKernel`, `ValueError` for a
+    `OutOfMemory`, `MissingExtra`, `BrokenState`, `NoDeterministicKernel`, `ValueError` for a
     batch that cannot be shared.
     """
     check_shares(settings, team.size)

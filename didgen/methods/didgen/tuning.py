@@ -1,7 +1,6 @@
 """What is trained and how: optimiser, averaged weights, LoRA, compilation, words for no memory."""
 
 import contextlib
-import importlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from didgen.methods.didgen.training_settings import TrainingSettings
+from didgen.settings import extras
 
 LOGGER = logging.getLogger(__name__)
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -28,14 +28,10 @@ class OutOfMemory(ValueError):
     """The work does not fit into memory; the message says which settings need less."""
 
 
-class MissingPackage(ValueError):
-    """An option needs a package, or a device, that is not here."""
-
-
 def prepare_unet(unet: nn.Module, settings: TrainingSettings) -> list[nn.Parameter]:
     """Make the UNet ready for training, in place; the parameters that are trained.
 
-    Raises: MissingPackage.
+    Raises: MissingExtra.
     """
     unet.requires_grad_(settings.lora_rank == 0).train()
     if settings.lora_rank:
@@ -69,14 +65,11 @@ def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
 
     What they start from is drawn with the seed.
 
-    Raises: MissingPackage without the package peft.
+    Raises: MissingExtra without the package peft.
     """
-    try:
-        peft = importlib.import_module("peft")
-    except ImportError as error:
-        raise MissingPackage(
-            "finetune.lora_rank needs the package peft: `pip install peft`, or set it to 0"
-        ) from error
+    extras.require("peft", "finetune.lora_rank above 0")
+    import peft
+
     # As many as the rank: an update's scale does not depend on it.
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS)
     with torch.random.fork_rng(devices=[]):
@@ -100,23 +93,19 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW, fused where there is such a kernel, or with 8-bit state.
 
-    Raises: MissingPackage for 8-bit state without a GPU or without the package bitsandbytes.
+    Raises: ValueError for 8-bit state without a GPU, MissingExtra without the package bitsandbytes.
     """
     options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     device = parameters[0].device.type
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, fused=device in ("cpu", "cuda"), **options)
     if device != "cuda":
-        raise MissingPackage(
+        raise ValueError(
             f"finetune.optimizer: adamw8bit works on CUDA GPUs, and this is a {device}; use adamw"
         )
-    try:
-        bitsandbytes = importlib.import_module("bitsandbytes")
-    except ImportError as error:
-        raise MissingPackage(
-            "finetune.optimizer: adamw8bit needs the package bitsandbytes: `pip install "
-            "bitsandbytes`, or use adamw"
-        ) from error
+    extras.require("bitsandbytes", "finetune.optimizer: adamw8bit")
+    import bitsandbytes
+
     return bitsandbytes.optim.AdamW8bit(parameters, **options)
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from didgen.methods.didgen.training_settings import StepLoss
-from didgen.methods.didgen.tuning import MissingPackage
 from didgen.runtime.files import read_json, write_json
+from didgen.settings import extras
 
 LOGGER = logging.getLogger(__name__)
 # Seconds between lines in a log, and steps that a line's losses are the mean of.
@@ -70,7 +70,7 @@ class Watch:
     def begin(self, curve: Sequence[StepLoss], unet: nn.Module) -> None:
         """Take up what was written of the steps of `curve` and drop what went beyond them.
 
-        Raises: MissingPackage when TensorBoard is asked for and not installed.
+        Raises: MissingExtra when TensorBoard is asked for and not installed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._open_writer(len(curve))
@@ -138,13 +138,9 @@ class Watch:
     def _open_writer(self, done: int) -> None:
         if not self._tensorboard:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingPackage(
-                "finetune.tensorboard needs the package tensorboard: `pip install tensorboard`, "
-                "or set it to false; log.csv has the same numbers"
-            ) from error
+        extras.require("tensorboard", "finetune.tensorboard: true")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=done + 1)
 
 
