@@ -76,7 +76,10 @@ def test_faults_of_the_mapping_are_told(clinic, columns, labels, message):
         (["a,i.png,,MEL", "b,i.png,,NV"], r"the same image file in several rows: 2 rows \(a, b\)"),
         (["a,i.png,m.png,", "b,j.png,m.png,"], r"the same mask file in several rows: 2 rows"),
         (["a,,,MEL", "b,i.png,,NV"], r"empty image: 1 rows \(a\); name the file"),
-        (["a,gone.png,,MEL", "b,i.png,,NV"], r"image files that are not there: 1 rows \(a\)"),
+        (
+            ["a,gone.png,,MEL", "b,i.png,,NV"],
+            r"image files that are not there, or no regular files: 1 rows \(a\)",
+        ),
         (["a b,i.png,,MEL"], r"other characters .*: 1 rows \(a b\); rename them"),
         (["-a,i.png,,MEL"], r"ids that start with '\.' or '-': 1 rows"),
         (["a" * 201 + ",i.png,,MEL"], r"more than 200 characters: 1 rows \(a{20}\.\.\.\); short"),

@@ -49,8 +49,14 @@ def test_own_table_gives_records_that_load(own):
         ({"id": ["a/../x", "b", "c"]}, r"other characters .* 1 rows"),
         ({"label": ["", "wart", "NV"]}, r"unknown labels: 1 rows \(b\); use one of MEL"),
         ({"label": ["", "", "NV"]}, r"neither label nor mask: 1 rows \(b\)"),
-        ({"image": ["a.png", "gone.png", "c.png"]}, r"image files that are not there: 1 rows"),
-        ({"mask": ["gone.png", "", ""]}, r"mask files that are not there: 1 rows \(a\)"),
+        (
+            {"image": ["a.png", "gone.png", "c.png"]},
+            r"image files that are not there, or no regular files: 1 rows",
+        ),
+        (
+            {"mask": ["gone.png", "", ""]},
+            r"mask files that are not there, or no regular files: 1 rows \(a\)",
+        ),
     ],
 )
 def test_own_table_faults_are_counted(own, changes, message):

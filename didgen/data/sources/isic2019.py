@@ -40,7 +40,7 @@ def _read(listing: Listing, layout: Layout) -> pd.DataFrame:
     parts = [_phase(listing, layout, "Training", "train")]
     if listing.table("ISIC_2019_Test_GroundTruth.csv"):
         parts.append(_phase(listing, layout, "Test", "test"))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts)
 
 
 def _phase(listing: Listing, layout: Layout, phase: str, split: str) -> pd.DataFrame:
@@ -64,4 +64,4 @@ def _phase(listing: Listing, layout: Layout, phase: str, split: str) -> pd.DataF
         "fetch both files again",
     )
     frame = pd.DataFrame({"id": names, "label": one_hot(truth, CODES, paths[0]), "split": split})
-    return frame.merge(more, on="id", how="left")
+    return frame.merge(more, on="id", how="left").set_axis(frame.index)

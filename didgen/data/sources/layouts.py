@@ -11,6 +11,7 @@ from didgen.data.sources.listing import IMAGE_SUFFIXES, Listing, list_files
 from didgen.data.sources.records import FilePixels, Record, SourceError
 from didgen.data.sources.tables import (
     check_ids,
+    check_text,
     pick_columns,
     read_table,
     refuse,
@@ -58,6 +59,7 @@ def published_records(
     where = f"{layout.source} in {folder}"
     frame["id"] = frame["id"].map(_stem)
     check_ids(frame["id"], where)
+    check_text(frame, where)
     frame["split"] = split_names(frame["split"], frame["id"], where)
     names = set(frame["id"])
     frame = _with_class(frame, layout, where)
@@ -97,7 +99,7 @@ def read_tables(listing: Listing, layout: Layout) -> pd.DataFrame:
             # Test sets are published without diagnoses: only the first table must have all.
             needed = layout.needed if number == 0 else ("id",)
             parts.append(pick_columns(read_table(path), layout.columns, needed, path))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts)
 
 
 def missing_table(listing: Listing, layout: Layout, names: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """The user's own images: listed in a CSV table, or sorted into a folder for each diagnosis."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,14 @@ import pandas as pd
 from didgen.data.classes import CLASSES
 from didgen.data.sources.listing import MASK_ENDINGS, list_files
 from didgen.data.sources.records import FilePixels, Record, SourceError
-from didgen.data.sources.tables import SPLIT_NAMES, check_ids, read_table, refuse, split_names
+from didgen.data.sources.tables import (
+    SPLIT_NAMES,
+    check_ids,
+    check_text,
+    read_table,
+    refuse,
+    split_names,
+)
 
 LOGGER = logging.getLogger(__name__)
 OPTIONAL = ("mask", "label", "lesion_id", "patient_id", "split")
@@ -38,6 +46,7 @@ def own_records(
         raise SourceError(f"{table}: no such table; set data.table to a CSV of your images")
     frame = _fields(read_table(table), columns or {}, table)
     check_ids(frame["id"], table)
+    check_text(frame, table)
     frame["split"] = split_names(frame["split"], frame["id"], table)
     _check_lesions(frame, table)
     frame = _classes(frame, labels or {}, str(table))
@@ -176,7 +185,8 @@ def _classes(frame: pd.DataFrame, labels: Mapping[str, str | None], where: str) 
 
 
 def _counts(words: pd.Series) -> str:
-    return ", ".join(f"{word} {n}" for word, n in Counter(words).most_common(8))
+    counts = Counter(word if word.isprintable() else repr(word) for word in words)
+    return ", ".join(f"{word} {n}" for word, n in counts.most_common(8))
 
 
 def _check_lesions(frame: pd.DataFrame, table: Path) -> None:
@@ -193,14 +203,15 @@ def _check_lesions(frame: pd.DataFrame, table: Path) -> None:
 
 def _check_files(frame: pd.DataFrame, table: Path) -> None:
     for column in ("image", "mask"):
-        there = frame[column].map(lambda name: not name or (table.parent / name).is_file())
+        # No error for a path that is too long or not allowed: such a file is not there either.
+        there = frame[column].map(lambda name: not name or os.path.isfile(table.parent / name))
         missing = frame.loc[~there, "id"]
         empty = frame.loc[frame["image"] == "", "id"]
         remedy = f"correct the {column} column; names are relative to {table.parent}"
-        refuse(missing, f"{table}: {column} files that are not there", remedy)
+        refuse(missing, f"{table}: {column} files that are not there, or no regular files", remedy)
         refuse(empty, f"{table}: empty image", "name the file of every image")
-        named = frame[frame[column] != ""]
-        twice = named.loc[named[column].duplicated(keep=False), "id"]
+        named = frame.loc[frame[column] != "", ["id", column]]
+        twice = named.loc[named[column].map(os.path.normpath).duplicated(keep=False), "id"]
         refuse(twice, f"{table}: the same {column} file in several rows", "give each row its own")
 
 

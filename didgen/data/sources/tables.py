@@ -1,7 +1,6 @@
 """Tables of metadata: read as text whatever their separator, checked, faults counted."""
 
 import csv
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,9 +10,6 @@ from didgen.data.sources.records import SourceError
 
 # File systems take 255 bytes for a name, ending included.
 LONGEST_ID = 200
-_NO_TABLE = (
-    OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError,
-)  # fmt: skip
 SPLIT_NAMES = {
     "": "", "train": "train", "training": "train", "val": "val", "valid": "val",
     "validation": "val", "test": "test", "testing": "test",
@@ -22,7 +18,8 @@ SPLIT_NAMES = {
 
 def refuse(offenders: Iterable[object], what: str, remedy: str, noun: str = "rows") -> None:
     """Raise `SourceError` when there are offenders: how many, the first five, what to do."""
-    names = [str(name) for name in offenders]
+    # Names come from the user's files: a control character must not reach the terminal.
+    names = [str(name) if str(name).isprintable() else repr(str(name)) for name in offenders]
     if names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise SourceError(f"{what}: {len(names)} {noun} ({shown}); {remedy}")
@@ -31,53 +28,49 @@ def refuse(offenders: Iterable[object], what: str, remedy: str, noun: str = "row
 def read_table(path: Path) -> pd.DataFrame:
     """Every cell as text without blanks around it, "" where absent; comma, tab or semicolon.
 
+    Lines without any text are no rows. The index holds the number of each row's line in the file.
     Raises: `SourceError` when the file is missing, is not UTF-8 text, is empty, is no table, names
-    two columns alike, or has rows of more cells than names.
+    two columns alike, has rows of more cells than names, or a quote that is not closed where its
+    cell ends: all rows up to the next quote would be lost in that cell.
     """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such table; correct the path")
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
-        separator = max(",\t;", key=head.count)
-        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                index_col=False, on_bad_lines="error",
-            )  # fmt: skip
-    except FileNotFoundError as error:
-        raise SourceError(f"{path}: no such table; correct the path") from error
-    except _NO_TABLE as error:
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=max(",\t;", key=head.count), strict=True)
+            lines = [(reader.line_num, list(map(str.strip, row))) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        where, remedy = path, ""
+        if isinstance(error, csv.Error):
+            where = f"{path}, line {reader.line_num}"
+            remedy = "; a cell that begins with a quote must end with one"
         raise SourceError(
-            f"{path}: cannot be read as a table ({str(error).strip()}); expected a CSV in UTF-8 "
-            "with a line of column names"
+            f"{where}: cannot be read as a table ({error}); expected a CSV in UTF-8 with a line of "
+            f"column names{remedy}"
         ) from error
-    if told:
-        # Where the first row has more cells than there are names, pandas cuts all rows.
-        _refuse_longer_rows(path, separator, len(names))
-    repeated = {name for name in names if name and names.count(name) > 1}
+    lines = [(number, row) for number, row in lines if row not in ([], [""])]
+    if not lines:
+        raise SourceError(f"{path}: is empty; expected a line of column names and one row an image")
+    names, rows = lines[0][1], lines[1:]
     refuse(
-        sorted(repeated),
+        [f"line {number}" for number, row in rows if any(row[len(names) :])],
+        f"{path}: rows of more cells than the {len(names)} column names",
+        "name every column, and put quotes around text that holds a separator",
+    )
+    refuse(
+        sorted({name for name in names if name and names.count(name) > 1}),
         f"{path}: column names that occur more than once",
         "rename or remove all but one of each",
         "names",
     )
-    frame.columns = [str(name).strip() for name in frame.columns]
-    if frame.empty:
+    if not rows:
         raise SourceError(f"{path}: no rows under the column names; expected one row an image")
-    return frame.fillna("").apply(lambda column: column.str.strip())
-
-
-def _refuse_longer_rows(path: Path, separator: str, width: int) -> None:
-    """Refuse rows with words beyond the last column; bare separators at the end are no fault."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.reader(stream, delimiter=separator)
-        longer = [f"line {rows.line_num}" for row in rows if any(map(str.strip, row[width:]))]
-    refuse(
-        longer,
-        f"{path}: rows of more cells than the {width} column names",
-        "name every column, and put quotes around text that holds a separator",
-    )
+    width = len(names)
+    cells = [(row + [""] * width)[:width] for _, row in rows]
+    frame = pd.DataFrame(cells, columns=names, index=[number for number, _ in rows], dtype=str)
+    return frame.loc[:, [name != "" for name in names]]
 
 
 def pick_columns(
@@ -132,13 +125,29 @@ def one_hot(frame: pd.DataFrame, codes: Sequence[str], where: object) -> pd.Seri
     return cells.idxmax(axis=1)
 
 
+def check_text(frame: pd.DataFrame, where: object) -> None:
+    """Raise `SourceError`, with counts, for cells with control characters; column id is needed.
+
+    Line breaks and NUL most often come from a quote in the wrong place, and do not survive CSV.
+    """
+    for column in frame.columns.drop("id"):
+        refuse(
+            frame.loc[frame[column].str.contains(r"[\x00-\x1f\x7f]"), "id"],
+            f"{where}: line breaks or other control characters in {column}",
+            "correct these cells",
+        )
+
+
 def check_ids(ids: pd.Series, where: object) -> None:
-    """Raise `SourceError`, with counts, for ids that are empty, repeat or cannot be file names."""
+    """Raise `SourceError`, with counts, for ids that are empty, repeat or cannot be file names.
+
+    The index holds the number of each id's line.
+    """
     long = ids[ids.str.len() > LONGEST_ID]
     remedy = "shorten them: ids become file names"
     refuse(long.str[:20] + "...", f"{where}: ids of more than {LONGEST_ID} characters", remedy)
     refuse(
-        [f"line {line + 2}" for line in ids.index[ids == ""]],
+        [f"line {line}" for line in ids.index[ids == ""]],
         f"{where}: empty id",
         "give every image an id",
     )
