@@ -1,4 +1,4 @@
-"""Whether the user's own files have changed: one digest of their names, sizes and times of change.
+"""Which files lie in the user's folders, and whether they have changed.
 
 No file is opened but the table, so that a folder of a hundred thousand images is looked through in
 about a second. Of the standard library alone: the workflow asks this wherever it is launched.
@@ -7,61 +7,121 @@ about a second. Of the standard library alone: the workflow asks this wherever i
 import csv
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 NAMED = ("image", "mask")
+_ADDED_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+class Walk(NamedTuple):
+    """Paths below a folder. files: of regular files; special: of pipes, sockets, devices and broken
+    links; unreadable: of folders whose files are unknown, each with the reason.
+    """
+
+    files: list[str]
+    special: list[str]
+    unreadable: dict[str, str]
+
+
+def walk(folder: Path | str) -> Walk:
+    """Everything below a folder, links followed, except hidden files and those that systems add.
+
+    A link to a folder that it lies in is not followed. Two names of one folder make it unreadable:
+    its images would have two classes.
+    """
+    found = Walk([], [], {})
+    # Folders are told apart by device and inode, whatever links lead to them.
+    names: dict[tuple[int, int], str] = {}
+    # Each folder with those above it; recursion could be too deep.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            status = os.stat(place)
+            this = (status.st_dev, status.st_ino)
+            if this in above:
+                continue
+            if this in names:
+                found.unreadable[place] = f"the same folder as {names[this]}"
+                continue
+            names[this] = place
+            with os.scandir(place) as entries:
+                visible = [entry for entry in entries if _visible(entry.name)]
+        except (OSError, ValueError) as error:
+            found.unreadable[place] = getattr(error, "strerror", None) or str(error)
+            continue
+        folders = []
+        for entry in visible:
+            kind = _kind(entry)
+            if kind == "folder":
+                folders.append(entry.path)
+            else:
+                (found.files if kind == "file" else found.special).append(entry.path)
+        waiting += [(path, above | {this}) for path in sorted(folders, reverse=True)]
+    return found
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name not in _ADDED_BY_SYSTEMS
+
+
+def _kind(entry: os.DirEntry) -> str:
+    # The directory itself tells of most files; only links cost a look at the file.
+    if entry.is_file(follow_symlinks=False):
+        return "file"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "special"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "special"
 
 
 def folder_state(folder: Path | str) -> str:
-    """The state of all files below a folder, hidden ones left out, links followed.
+    """The state of all files below a folder: one digest of their names, sizes and times of change.
 
-    64 hexadecimal digits; what is missing has a state, too: no file at all.
+    64 hexadecimal digits. What is missing or cannot be read has a state, too.
     """
-    return _digest(_files(str(folder)), str(folder))
+    found = walk(folder)
+    return _digest(sorted([*found.files, *found.special, *found.unreadable]), str(folder))
 
 
 def table_state(table: Path | str, columns: Mapping[str, str] | None = None) -> str:
     """The state of a table and of the images and masks that it names, relative to its folder.
 
     columns: our column names to the table's, where they differ. A table that cannot be read has the
-    state of its own file: what is wrong with it is told by those who read it.
+    state of its own file: those who read it say what is wrong with it.
     """
     table = Path(table)
     names = [table.name]
     theirs = {name: (columns or {}).get(name, name) for name in NAMED}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            head = stream.readline()
-            stream.seek(0)
-            rows = csv.DictReader(stream, delimiter=max(",\t;", key=head.count))
-            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-            for row in rows:
-                names += [cell.strip() for key in theirs.values() if (cell := row.get(key))]
+        # Opening a pipe would wait for ever.
+        if table.is_file():
+            with table.open(encoding="utf-8-sig", newline="") as stream:
+                head = stream.readline()
+                stream.seek(0)
+                rows = csv.DictReader(stream, delimiter=max(",\t;", key=head.count))
+                rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+                for row in rows:
+                    names += [cell.strip() for key in theirs.values() if (cell := row.get(key))]
     except (OSError, UnicodeDecodeError, csv.Error):
         names = [table.name]
     return _digest(sorted({os.path.join(table.parent, name) for name in names}), str(table.parent))
-
-
-def _files(folder: str) -> list[str]:
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        # A link back up would be walked for ever.
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
-        if real not in seen:
-            found += [os.path.join(place, name) for name in names if name[0] != "."]
-        seen.add(real)
-    return sorted(found)
 
 
 def _digest(files: Iterable[str], base: str) -> str:
     digest = hashlib.sha256()
     for file in files:
         try:
-            state = os.stat(file)
-            told = f"{state.st_size} {state.st_mtime_ns}"
-        except OSError:
-            told = "missing"
-        digest.update(f"{os.path.relpath(file, base)}\0{told}\n".encode(errors="surrogateescape"))
+            status = os.stat(file)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            state = "missing"
+        name = os.path.relpath(file, base)
+        digest.update(f"{name}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

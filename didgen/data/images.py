@@ -5,6 +5,8 @@ Arrays: images are uint8 (H, W, 3) sRGB, masks are bool (H, W).
 
 import hashlib
 import math
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -119,6 +121,9 @@ def _faults_named(path: Path | str) -> Iterator[None]:
 def _bytes_of(path: Path | str, stream: BinaryIO | None) -> Iterator[BinaryIO]:
     """The file, opened, once its first bytes have shown that it is neither empty nor DICOM."""
     if stream is None:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise ImageError(f"{path}: is no regular file; replace it by the image it stands for")
         with open(path, "rb") as opened, _bytes_of(path, opened) as checked:
             yield checked
         return

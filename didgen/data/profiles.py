@@ -23,11 +23,11 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
     colors = _without_alpha(image)
     try:
         transform = _transform(profile, colors.mode)
+        if transform is None:
+            return image, ""
+        converted = ImageCms.applyTransform(colors, transform)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image, IGNORED
-    if transform is None:
-        return image, ""
-    converted = ImageCms.applyTransform(colors, transform)
     if alpha is not None:
         converted.putalpha(alpha)
     return converted, TO_SRGB

@@ -1,12 +1,12 @@
 """What lies in a folder: images, masks beside them, tables, and what is left aside."""
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
+from didgen.data.changes import walk
 from didgen.data.images import CONVERT_DICOM
 from didgen.data.sources.records import SourceError
 from didgen.data.sources.tables import refuse
@@ -69,13 +69,27 @@ class Listing:
 def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS) -> Listing:
     """Look through a folder and all below it, links followed, extensions in any case.
 
-    Raises: `SourceError` when there is no such folder.
+    Raises: `SourceError` when there is no such folder, a folder below it cannot be read or has two
+    names, or what is named as an image or a table is no regular file or no UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; set data.folder to the folder of your images")
-    listing = Listing(folder)
-    for path in sorted(_walk(folder)):
+    listing, found = Listing(folder), walk(folder)
+    refuse(
+        [f"{place}: {reason}" for place, reason in sorted(found.unreadable.items())],
+        f"{folder}: folders whose files cannot be listed",
+        "allow this user to read them, keep one name of each, or move them elsewhere",
+        "folders",
+    )
+    refuse(
+        [path for path in map(Path, sorted(found.special)) if _is_named_as_data(path)],
+        f"{folder}: broken links, pipes, sockets or devices under the name of an image or table",
+        "replace each by its file, or remove it",
+        "files",
+    )
+    listing.others.update(Path(path).suffix.lower() for path in found.special)
+    for path in sorted(map(Path, found.files)):
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             is_mask = path.stem.lower().endswith(mask_endings)
@@ -88,6 +102,12 @@ def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS)
             listing.tables.append(path)
         else:
             listing.others[suffix] += 1
+    refuse(
+        [path for path in (*listing.images, *listing.masks, *listing.tables) if not _is_utf8(path)],
+        f"{folder}: names that are not UTF-8",
+        "rename them: manifests and reports are UTF-8",
+        "files",
+    )
     if listing.others:
         counts = ", ".join(f"{ending} {n}" for ending, n in sorted(listing.others.items()))
         total = sum(listing.others.values())
@@ -95,16 +115,16 @@ def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS)
     return listing
 
 
-def _walk(folder: Path) -> list[Path]:
-    files, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        # A link back up would be walked for ever.
-        folders[:] = [] if real in seen else [n for n in folders if _visible(n)]
-        if real not in seen:
-            files += [Path(place, name) for name in names if _visible(name)]
-        seen.add(real)
-    return files
+def _is_named_as_data(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | _NAMED_TABLES | set(_UNREADABLE)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_dicom(path: Path) -> bool:
@@ -114,7 +134,3 @@ def _is_dicom(path: Path) -> bool:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name not in ("__MACOSX", "Thumbs.db", "desktop.ini")
