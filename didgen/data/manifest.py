@@ -1,11 +1,14 @@
 """The manifest: a checked table with one row an image, CSV on disk, pandas in memory."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from didgen.data.classes import CLASSES
+from didgen.data.sources.records import SourceError
+from didgen.data.sources.tables import read_table
 from didgen.runtime.files import write_csv
 
 COLUMNS = (
@@ -30,13 +33,16 @@ class ManifestError(ValueError):
 def read_manifest(path: Path | str, check_files: bool = True) -> pd.DataFrame:
     """Read and check a manifest. Absent text is "", never NaN; `width`, `height` are integers.
 
-    Raises: `ManifestError` when the file is missing or a rule of `check_manifest` is broken, or,
-    with `check_files`, when a named file does not exist.
+    Raises: `ManifestError` when the file is missing or no CSV, or a rule of `check_manifest` is
+    broken, or, with `check_files`, when a named file does not exist.
     """
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; run the stage that writes it first")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = read_table(path).reset_index(drop=True)
+    except SourceError as error:
+        raise ManifestError(str(error)) from error
     # An image folder of `datasets` names its files so, and keeps "image" for the pixels.
     frame = frame.rename(columns={} if "image" in frame else {"file_name": "image"})
     for column in _INTEGERS:
@@ -45,7 +51,7 @@ def read_manifest(path: Path | str, check_files: bool = True) -> pd.DataFrame:
     check_manifest(frame, str(path))
     if check_files:
         names = [n for c in ("image", "mask") for n in frame[c] if n]
-        missing = [name for name in names if not (path.parent / name).is_file()]
+        missing = [name for name in names if not os.path.isfile(path.parent / name)]
         _refuse(missing, f"{path}: missing files", "restore them or run the preparation again")
     return frame
 
@@ -110,7 +116,8 @@ def check_groups(frame: pd.DataFrame, where: str) -> None:
 
 def _integers(frame: pd.DataFrame, column: str, where: Path) -> pd.Series:
     numbers = pd.to_numeric(frame[column], errors="coerce")
-    bad = frame.loc[numbers.isna(), "id"].tolist() if "id" in frame else []
+    fit = (numbers % 1 == 0) & (numbers < 2**63) & (numbers > -(2**63))
+    bad = frame.loc[~fit].get("id", frame.loc[~fit, column]).tolist()
     _refuse(bad, f"{where}: rows whose {column} is not a whole number", "correct them")
     return numbers.astype("int64")
 

@@ -64,3 +64,31 @@ def test_missing_columns_rows_and_files_are_named(tmp_path):
     write_manifest(manifest(), tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="missing files: 4"):
         read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfea\0", "m.csv: cannot be read as a table .*UTF-8"),
+        (b"", "m.csv: is empty"),
+        (b'id,caption\na,"one\nb,two\nc,"three\n', "m.csv, line 4: cannot be read as a table"),
+        (b"id,image\na,b,c\n", "more cells than the 2 column names"),
+    ],
+)
+def test_a_manifest_that_is_no_table_is_named(tmp_path, content, message):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("width", ["8.5", "1e400", "", "9" * 30, "x"])
+def test_sizes_that_are_no_whole_numbers_are_refused(tmp_path, width):
+    manifest(width=[width, "8", "8"]).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ManifestError, match=r"width is not a whole number: 1 \(a\)"):
+        read_manifest(tmp_path / "m.csv", check_files=False)
+
+
+def test_names_that_no_file_can_have_are_missing_files(tmp_path):
+    manifest(image=["x" * 5000, "b.png", "c.png"]).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ManifestError, match="missing files: 4"):
+        read_manifest(tmp_path / "m.csv")
