@@ -9,6 +9,8 @@ import io
 import logging
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
 from didgen.data.archives import ArchiveError, members
 from didgen.data.classes import CLASSES
 from didgen.data.sources.catalog import (
@@ -19,7 +21,7 @@ from didgen.data.sources.catalog import (
     TASK3_SOURCE,
 )
 from didgen.data.sources.records import Record, SourceError, ZipPixels, read_member
-from didgen.data.sources.tables import refuse
+from didgen.data.sources.tables import check_ids, refuse
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def isic2018_records(folder: Path | str, official: bool) -> list[Record]:
         chosen = split if official else ""
         records += _task1(folder, phase, chosen)
         records += _task3(folder, phase, chosen)
+    check_ids(pd.Series([record.id for record in records]), folder)
     return records
 
 
