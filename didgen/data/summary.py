@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -26,6 +27,10 @@ def summary(
     def distinct(column: str) -> int:
         return int(frame.loc[frame[column] != "", column].nunique())
 
+    areas = _mask_areas(frame["split"], prepared)
+    doubt = doubtful_masks(area for values in areas.values() for area in values)
+    if doubt:
+        LOGGER.warning("masks: %s", doubt)
     counts = frame.assign(label=frame["label"].replace("", "mask only"))
     counts = counts.groupby(["split", "label"]).size()
     changes = Counter(word for item in prepared for word in item.changes)
@@ -47,7 +52,7 @@ def summary(
             for split in SPLITS
         },
         "sources": _sources(frame["source"]),
-        "mask_area": _mask_areas(frame["split"], prepared),
+        "mask_area": areas,
         "original_sizes": _sizes(prepared),
     }
 
@@ -60,6 +65,22 @@ def _sources(names: pd.Series) -> list[dict[str, Any]]:
         licence, citation = (known.licence, known.citation) if known else ("", "")
         rows.append({"name": name, "licence": licence, "citation": citation, "n": int(n)})
     return rows
+
+
+def doubtful_masks(areas: Iterable[float]) -> str:
+    """A sentence if the masks together look inverted or empty of information, else "".
+
+    areas: the lesion's share of each image, 0..1.
+    """
+    areas = list(areas)
+    if not areas or median(areas) <= 0.5:
+        return ""
+    full = sum(area == 1 for area in areas)
+    return (
+        f"the median lesion covers {100 * median(areas):.0f} % of its image, and {full} of "
+        f"{len(areas)} masks mark every pixel; lesions rarely cover half of an image: if 0 marks "
+        "the lesion in these masks, invert them (255 is lesion, 0 is skin)"
+    )
 
 
 def _mask_areas(splits: pd.Series, prepared: Sequence[Prepared]) -> dict[str, list[float]]:

@@ -5,6 +5,7 @@ before any manifest is written.
 """
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,15 @@ TABLE = {
         np.pad(np.full((40, 2), 255, np.uint8), ((0, 0), (0, 46)))).save(p)),
                               ONE + "no lesion pixel is left at 32 px after 'crop'"),
     "missing images": (cell("image", [2, 3, 4], "gone.png"),
-                       r"image files that are not there: 3 rows \(i02, i03, i04\); correct the im"),
-    "missing mask": (cell("mask", 3, "gone.png"), r"mask files that are not there: 1 rows \(i03\)"),
+                       r"image files that are not there, .*: 3 rows \(i02, i03, i04\); correct"),
+    "missing mask": (cell("mask", 3, "gone.png"), r"mask files that are not.*: 1 rows \(i03\)"),
+    "NUL in a name": (cell("image", 3, "3\0.png"), r"control characters in image: 1 rows \(i03\)"),
+    "a name that is too long": (cell("image", 3, "x" * 5000), r"image files .*: 1 rows \(i03\)"),
+    "a folder": (cell("image", 3, "."), r"image files .* no regular files: 1 rows \(i03\)"),
+    "a pipe": (lambda f, t: (os.unlink(f / "3.png"), os.mkfifo(f / "3.png")),
+               r"image files .* no regular files: 1 rows \(i03\)"),
+    "one image under two spellings": (cell("image", [3, 4], ["3.png", "./3.png"]),
+                                      r"the same image file in several rows: 2 rows \(i03, i04\)"),
     "no image named": (cell("image", 3, ""), r"empty image: 1 rows \(i03\); name the file"),
     "the same image twice": (cell("image", [3, 4], "3.png"),
                              r"the same image file in several rows: 2 rows \(i03, i04\)"),
@@ -112,15 +120,29 @@ def test_a_fault_in_a_table_is_told_with_its_count(clinic, fault):
 
 WHOLE = {
     "no table": (lambda f: (f / "own.csv").unlink(), "no such table; set data.table to a CSV"),
-    "empty table": (lambda f: (f / "own.csv").write_text(""), "cannot be read as a table"),
+    "empty table": (lambda f: (f / "own.csv").write_text(""), "is empty; expected a line of col"),
     "no rows": (lambda f: (f / "own.csv").write_text("id,image\n"), "no rows under the column na"),
     "missing columns": (lambda f: (f / "own.csv").write_text("name,image,dx\na,b,c\n"),
                         r"missing columns \['id'\]; found \['name', 'image', 'dx'\]; expected id"),
     "not UTF-8": (lambda f: (f / "own.csv").write_bytes(b"id,image\n\xff,b\n"), "a CSV in UTF-8"),
     "more cells than columns": (lambda f: (f / "own.csv").write_text("id,image\na,b\nc,d,e,f\n"),
-                                "cannot be read as a table .*line 3"),
+                                r"more cells than the 2 column names: 1 rows \(line 3\)"),
     "more cells in all rows": (lambda f: (f / "own.csv").write_text("id,image\na,b,c\nd,e,f\n"),
                                r"more cells than the 2 column names: 2 rows \(line 2, line 3"),
+    "a quote that swallows rows": (
+        lambda f: (f / "own.csv").write_text(
+            'id,image,label,note\na,0.png,NV,"x\nb,1.png,NV,\nc,2.png,NV,"y\nd,3.png,NV,\n'
+        ),
+        "line 4: cannot be read as a table .*begins with a quote must end with one",
+    ),
+    "a quoted line break in an id": (
+        lambda f: (f / "own.csv").write_text('id,image,patient_id\na,0.png,"p\rq"\n'),
+        r"line breaks or other control characters in patient_id: 1 rows \(a\)",
+    ),
+    "columns of one name below a quoted line break": (
+        lambda f: (f / "own.csv").write_text('"a\nb",id,id,image\n1,a,b,0.png\n'),
+        r"names that occur more than once: 1 names \(id\)",
+    ),
     "two columns of one name": (lambda f: (f / "own.csv").write_text("id,image,id\na,b,c\n"),
                                 r"names that occur more than once: 1 names \(id\)"),
 }  # fmt: skip
@@ -216,6 +238,24 @@ def test_other_kinds_of_images_are_converted_and_counted(clinic, kind):
     assert len(found) == COUNT and told["changes"] == ({change: 1} if change else {})
     with Image.open(folder / "out" / found.loc["i03", "image"]) as image:
         assert (image.mode, image.size) == ("RGB", (32, 32))
+
+
+@pytest.mark.parametrize("fill", ["inverted", "full"])
+def test_masks_that_look_inverted_are_a_warning(clinic, caplog, fill):
+    folder, frame = clinic
+    for k in range(COUNT):
+        mask = 255 - np.asarray(outline()) if fill == "inverted" else np.full((40, 48), 255)
+        Image.fromarray(mask.astype(np.uint8)).save(folder / f"{k}_mask.png")
+    prepare(folder, frame, fit="squash")
+    (warning,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("masks:")]
+    # 20 x 26 of 40 x 48 px are lesion, or all.
+    share, full = ("73 %", "0 of 24") if fill == "inverted" else ("100 %", "24 of 24")
+    assert f"covers {share} of its image, and {full} masks mark every pixel" in warning
+    caplog.clear()
+    for k in range(COUNT):
+        outline().save(folder / f"{k}_mask.png")
+    prepare(folder, frame, fit="squash")
+    assert not [record for record in caplog.records if record.getMessage().startswith("masks:")]
 
 
 def test_left_out_rows_are_counted_in_the_summary(clinic, caplog):

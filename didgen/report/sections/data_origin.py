@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.data.manifest import SPLITS
+from didgen.data.summary import doubtful_masks
 from didgen.report.figures import Chart, split_histograms
 from didgen.report.reading import broken, json_file
 from didgen.report.tables import Bar, bars
@@ -75,6 +76,9 @@ def _areas(path: Path, summary: dict[str, Any]) -> Chart | None:
         return None
     title = "Area of the masks by split"
     note = "Bars: share of the split's images that have a mask. Dashed: the median."
+    doubt = doubtful_masks(area for values in groups.values() for area in values)
+    if doubt:
+        note += f" Check the masks: {doubt}."
     return split_histograms("mask-areas", title, groups, "share of the image", note=note)
 
 
