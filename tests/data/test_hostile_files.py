@@ -1,8 +1,9 @@
 """Folders that cannot be read as they stand: permissions, pipes, links, names."""
 
+import inspect
 import os
 import socket
-import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -170,19 +171,22 @@ def test_no_control_character_of_a_name_reaches_the_terminal(clinic):
     assert str(caught.value).isprintable() and "\\x1b[31mx" in str(caught.value)
 
 
-def test_a_tree_deeper_than_paths_may_be_is_walked(tmp_path):
-    place = os.open(tmp_path, os.O_RDONLY)
-    for name in ["d"] * 1100 + ["d" * 250] * 8:
-        os.mkdir(name, dir_fd=place)
-        below = os.open(name, os.O_RDONLY, dir_fd=place)
-        os.close(place)
-        place = below
-    os.close(place)
+def test_a_tree_deeper_than_paths_may_be_is_walked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["d"] * 200 + ["d" * 250] * 16
+    for name in names:
+        os.mkdir(name)
+        os.chdir(name)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
     try:
         assert list(walk(tmp_path).unreadable.values()) == ["File name too long"]
     finally:
+        sys.setrecursionlimit(limit)
         # Too deep for shutil, with which pytest cleans up.
-        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
+        for name in reversed(names):
+            os.chdir("..")
+            os.rmdir(name)
 
 
 @pytest.mark.parametrize("look", [folder_state, table_state])

@@ -92,8 +92,31 @@ def test_archives_must_agree_with_their_ground_truth(tmp_path):
         isic2018_records(tmp_path, official=False)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a b", "c"], r"other characters than letters.*: 1 rows \(a b\)"),
+        (["\x1b[2Ja", "c"], r"other characters than letters.*: 1 rows \('\\x1b\[2Ja'\)"),
+        (["A", "a"], r"differ only in upper and lower case: 2 rows"),
+        (["a" * 250, "c"], "more than 200 characters: 1 rows"),
+        ([".a", "c"], r"start with '\.' or '-': 1 rows"),
+    ],
+)
+def test_members_that_cannot_name_a_file_are_refused(tmp_path, names, message):
+    for kind, ending in (("1-2_Training_Input", ".jpg"), ("1_Training_GroundTruth", ".png")):
+        with zipfile.ZipFile(tmp_path / f"ISIC2018_Task{kind}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(f"x/{name}{'_segmentation' * (ending == '.png')}{ending}", b"")
+    groups = task3(tmp_path / "other", HEADER + "ISIC_2,1.0" + ",0.0" * 6)
+    for path in groups.parent.glob("*Task3*"):
+        path.rename(tmp_path / path.name)
+    with pytest.raises(SourceError, match=message):
+        isic2018_records(tmp_path, official=False)
+
+
 def task3(folder, content):
     """Archives of Task 1 with one image each, and of Task 3 with a ground truth of our own."""
+    folder.mkdir(exist_ok=True)
     for name, member in (
         ("Task1-2_Training_Input", "ISIC_1.jpg"),
         ("Task1_Training_GroundTruth", "ISIC_1_segmentation.png"),
