@@ -204,8 +204,8 @@ def test_every_declared_dependency_is_imported(extra: str | None) -> None:
 def test_every_dependency_of_developers_is_used() -> None:
     places = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *MODULES]
     used = {name for path in places for name in outside(path) | named(path)}
-    # Run by `make lint` and `make test`, or by pytest itself.
-    tools = {"ruff", "snakefmt", "pytest-timeout", "pytest-xdist"}
+    # Run by `make lint` and `make test`, by git, or by pytest itself.
+    tools = {"mypy", "pre-commit", "ruff", "snakefmt", "pytest-timeout", "pytest-xdist"}
     unused = {
         package
         for package, names in declared("dev").items()
