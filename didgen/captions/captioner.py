@@ -26,6 +26,13 @@ class ModelError(ValueError):
     """A model that cannot be used at all; the message says what to do."""
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """Text from outside as a log may show it: printable, on one line, of at most `most` letters."""
+    # Much of a long text may be spaces, yet it need not be read whole.
+    start = "".join(letter if letter.isprintable() else " " for letter in text[: 10 * most])
+    return " ".join(start.split())[:most]
+
+
 @dataclass(frozen=True)
 class Question:
     """What a model is asked: a system text, a text and, optional, an image.
@@ -51,12 +58,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's whole answer (it ended by itself), its tokens and the seconds it took."""
+    """A model's whole answer (it ended by itself), its tokens and the seconds it took.
+
+    Half a surrogate pair, which no file can hold, becomes a question mark.
+    """
 
     text: str
     prompt_tokens: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text.encode(errors="replace").decode())
 
 
 @dataclass(frozen=True)

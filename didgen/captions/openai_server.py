@@ -1,23 +1,30 @@
 """Any server with OpenAI's chat interface: vLLM, llama-server, Ollama, llama-cpp-python and others.
 
-Many requests are in flight at once; what fails for a passing reason is sent again.
+Many requests are in flight at once; what fails for a passing reason is sent again. What a server
+sends is not trusted: time and size are bounded, and its words are cleaned before they are logged.
 """
 
 import base64
+import contextlib
+import json
 import logging
 import os
+import queue
+import reprlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Literal
+from urllib.parse import urljoin
 
 import requests
 import tenacity
+import urllib3
 
-from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result
+from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result, one_line
 from didgen.captions.model_files import combined_identity
 from didgen.data.web import reason, retry_after, shown
+from didgen.settings.addresses import check_server
 
 LOGGER = logging.getLogger(__name__)
 AnswerFormat = Literal["json_schema", "json_object", "text"]
@@ -25,14 +32,21 @@ KEY_VARIABLE = "DIDGEN_API_KEY"
 # Too early, too many or too slow, and what a server or a proxy before it says when it is not up.
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 60.0
+# Bytes of a reply: a hundred times what `max_tokens` allows.
+LARGEST_REPLY = 2**20
+# Seconds after its deadline that a request has to end by itself.
+GRACE = 1.0
 
 
 class _Passing(Exception):
-    """A fault that may be gone at the next try. `pause`: seconds that the server asks to wait."""
+    """A fault that may be gone at the next try. `pause`: seconds that the server asks to wait;
+    `reached`: whether the server answered; `late`: whether the question's time is over."""
 
-    def __init__(self, text: str, pause: float = 0.0, reached: bool = True) -> None:
+    def __init__(
+        self, text: str, pause: float = 0.0, reached: bool = True, late: bool = False
+    ) -> None:
         super().__init__(text)
-        self.pause, self.reached = pause, reached
+        self.pause, self.reached, self.late = pause, reached, late
 
 
 class ServerModel:
@@ -43,7 +57,9 @@ class ServerModel:
     requests' header and nowhere else. answer_format: how the server is told the schema:
     `json_schema` (OpenAI, vLLM, llama-server, Ollama), `json_object` with a schema
     (llama-cpp-python), or `text`: in the question alone. concurrency: requests in flight.
-    retries: further tries after a passing fault. timeout: seconds for an answer.
+    retries: further tries after a passing fault. timeout: seconds for an answer, all tries and
+    the waits between them included.
+    Raises: `ModelError`.
     """
 
     def __init__(
@@ -57,22 +73,23 @@ class ServerModel:
         timeout: float = 600.0,
         first_wait: float = 1.0,
     ) -> None:
-        if not server.startswith(("http://", "https://")):
-            raise ModelError(
-                f"server: found {shown(server)!r}, expected an address such as "
-                "http://localhost:8000/v1"
-            )
+        try:
+            check_server(server)
+        except ValueError as error:
+            raise ModelError(f"server: {error}") from None
         self._url = server.rstrip("/") + "/chat/completions"
         self._model, self._format = model, answer_format
         self._concurrency, self._timeout = concurrency, timeout
-        self._key_variable = api_key_variable
-        self._sessions = threading.local()
+        self._key_variable, self._key = api_key_variable, _key_in(api_key_variable)
+        self._idle: list[requests.Session] = []
         self._reached = False
+        self._late = 0
         self._closed = threading.Event()
         self._try_again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(retries + 1),
+                tenacity.stop_before_delay(timeout),
                 tenacity.stop_when_event_set(self._closed),
             ),
             wait=_Wait(first_wait),
@@ -90,74 +107,148 @@ class ServerModel:
     def answer(self, questions: Iterable[Question]) -> Iterator[tuple[int, Result]]:
         """Each question's index with its result, in the order in which they arrive.
 
-        Raises: `ModelError` when the server refuses the key or the model, or was never reached.
+        Raises: `ModelError` when the server refuses the key or the model, was never reached, or
+        has let more questions in a row run out of time than are in flight at once.
         """
         numbered = enumerate(questions)
-        flying: dict[Future[Result], int] = {}
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="captioner")
+        results: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
+        deadlines: dict[int, float] = {}
         try:
             while True:
-                while len(flying) < self._concurrency and (item := next(numbered, None)):
-                    flying[pool.submit(self._answer, item[1])] = item[0]
-                if not flying:
+                while len(deadlines) < self._concurrency and (item := next(numbered, None)):
+                    deadlines[item[0]] = time.monotonic() + self._timeout
+                    # Not a pool, whose threads Python waits for at its end: no timeout of a socket
+                    # ends a reply whose header drips, or a name that is looked up for ever.
+                    threading.Thread(
+                        target=self._work, args=(*item, deadlines[item[0]], results), daemon=True
+                    ).start()
+                if not deadlines:
                     return
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield flying.pop(future), future.result()
+                index, result = self._next(results, deadlines)
+                # A result may still come from a question that was given up.
+                if deadlines.pop(index, None) is not None:
+                    yield index, self._settled(result)
         finally:
-            if flying:
+            if deadlines:
                 # Given up in the middle: nobody waits for answers, or for the next try.
                 self._closed.set()
-            pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         """Send nothing more."""
         self._closed.set()
 
-    def _answer(self, question: Question) -> Result:
+    def _work(
+        self, index: int, question: Question, deadline: float, results: queue.SimpleQueue
+    ) -> None:
+        """Put the question's result, or what it raised, into the queue."""
         try:
-            return self._try_again(self._send, question)
-        except _Passing as fault:
-            if not (fault.reached or self._reached):
-                raise ModelError(
-                    f"{shown(self._url)}: {fault}; start the server, or correct the address"
-                ) from None
-            return Failure(f"{shown(self._url)}: {fault}")
+            results.put((index, self._try_again(self._send, question, deadline)))
+        except BaseException as error:
+            results.put((index, error))
 
-    def _send(self, question: Question) -> Result:
-        started = time.monotonic()
+    def _next(
+        self, results: queue.SimpleQueue, deadlines: Mapping[int, float]
+    ) -> tuple[int, Result | BaseException]:
+        """The next result, or the fault of the first question that should have one by now."""
+        first = min(deadlines, key=deadlines.__getitem__)
         try:
-            response = self._session().post(
-                self._url, json=self._body(question), timeout=(10, self._timeout)
-            )
-        except requests.RequestException as error:
-            raise _Passing(reason(error), reached=False) from None
-        self._reached = True
-        if response.status_code in PASSING:
-            raise _Passing(f"status {response.status_code}", retry_after(response))
-        if response.status_code in (401, 403):
-            held = "is refused" if os.environ.get(self._key_variable) else "is not set"
+            return results.get(timeout=max(0.0, deadlines[first] + GRACE - time.monotonic()))
+        except queue.Empty:
+            return first, self._too_late()
+
+    def _too_late(self) -> _Passing:
+        return _Passing(f"no whole answer in {self._timeout:g} s", reached=False, late=True)
+
+    def _settled(self, result: Result | BaseException) -> Result:
+        """A result as it is given out. Raises: `ModelError`, or what the question has raised."""
+        if not isinstance(result, _Passing):
+            if isinstance(result, BaseException):
+                raise result
+            self._late = 0
+            return result
+        self._late = self._late + 1 if result.late else 0
+        if not (result.reached or self._reached):
             raise ModelError(
-                f"{shown(self._url)}: status {response.status_code}; the key in the environment "
-                f"variable {self._key_variable} {held}"
+                f"{shown(self._url)}: {result}; start the server, or correct the address"
+            ) from None
+        if self._late > self._concurrency:
+            raise ModelError(
+                f"{shown(self._url)}: {result}, {self._late} times in a row; look after the "
+                "server, or raise timeout or lower concurrency, and run the same command again: "
+                "answers are kept"
+            ) from None
+        return Failure(f"{shown(self._url)}: {result}")
+
+    def _send(self, question: Question, deadline: float) -> Result:
+        body = self._body(question)
+        started = time.monotonic()
+        if started >= deadline:
+            raise self._too_late()
+        try:
+            status, reply = self._reply(body, deadline)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if time.monotonic() >= deadline:
+                raise self._too_late() from None
+            raise _Passing(reason(error), reached=False) from None
+        if status in (401, 403):
+            held = "is refused" if self._key else "is not set"
+            raise ModelError(
+                f"{shown(self._url)}: status {status}; the key in the environment variable "
+                f"{self._key_variable} {held}"
             )
-        if response.status_code == 404:
+        if reply is None:
+            return Failure(f"found a reply of more than {LARGEST_REPLY} bytes")
+        if status == 404:
             raise ModelError(
                 f"{shown(self._url)}: status 404; check the address (it ends in /v1 as a rule) and "
-                f"the model's name {self._model!r}: {_told(response)}"
+                f"the model's name {self._model!r}: {self._words(reply)}"
             )
-        if response.status_code != 200:
-            return Failure(f"status {response.status_code}: {_told(response)}")
-        return _read(response, time.monotonic() - started)
+        if status != 200:
+            return Failure(f"status {status}: {self._words(reply)}")
+        return self._read(reply, question, time.monotonic() - started)
 
-    def _session(self) -> requests.Session:
-        """One connection a thread, kept open; without the user's .netrc, which may hold others."""
-        if not hasattr(self._sessions, "session"):
-            session = requests.Session()
-            key = os.environ.get(self._key_variable, "")
-            session.auth = _Bearer(key)
-            self._sessions.session = session
-        return self._sessions.session
+    def _reply(self, body: dict[str, Any], deadline: float) -> tuple[int, bytes | None]:
+        """Status and body of a reply; None for one that is too large.
+
+        Raises: `_Passing`; `ModelError` for a redirection; as requests and urllib3.
+        """
+        # Each thread has a session of its own while it needs one; the connections stay open.
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = _Session(self._key)
+        left = deadline - time.monotonic()
+        try:
+            with session.post(
+                self._url, json=body, timeout=(min(10.0, left), left), stream=True
+            ) as response:
+                self._reached = True
+                status = response.status_code
+                if status in PASSING:
+                    raise _Passing(f"status {status}", retry_after(response))
+                if response.is_redirect:
+                    raise ModelError(
+                        f"{shown(self._url)}: status {status}, a redirection to "
+                        f"{self._target(response)}; images go to no address but that in `server`, "
+                        "so name there the one that they are to go to"
+                    )
+                data = bytearray()
+                while chunk := response.raw.read1(2**16, decode_content=True):
+                    data += chunk
+                    if len(data) > LARGEST_REPLY:
+                        return status, None
+                    if time.monotonic() >= deadline:
+                        raise self._too_late()
+            return status, bytes(data)
+        finally:
+            self._idle.append(session)
+
+    def _target(self, response: requests.Response) -> str:
+        """Where a redirection leads."""
+        try:
+            return self._clean(shown(urljoin(self._url, response.headers["Location"])))
+        except ValueError:
+            return "what is no address"
 
     def _body(self, question: Question) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
@@ -178,17 +269,74 @@ class ServerModel:
             body["response_format"] = _response_format(question.schema, self._format)
         return body
 
+    def _read(self, reply: bytes, question: Question, seconds: float) -> Result:
+        """The answer in a completion."""
+        try:
+            completion = json.loads(reply)
+            choice = completion["choices"][0]
+            text, ending = choice["message"]["content"], choice.get("finish_reason")
+            usage = completion.get("usage")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return Failure(f"expected a chat completion, found: {self._words(reply)}")
+        asked, given = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+        if ending == "length":
+            return Failure(f"the answer was cut off after {given or question.max_tokens} tokens")
+        if ending != "stop":
+            ended = self._clean(reprlib.repr(ending))
+            return Failure(f"the answer ended with {ended}, expected 'stop'")
+        if not isinstance(text, str):
+            return Failure(f"found {self._clean(reprlib.repr(text))} as answer, expected a text")
+        return Answer(text, asked, given, seconds)
 
-class _Bearer(requests.auth.AuthBase):
-    """Adds the key. As `auth` it also keeps requests from looking for one in .netrc."""
+    def _words(self, reply: bytes) -> str:
+        """The server's own words on an error."""
+        with contextlib.suppress(ValueError, RecursionError):
+            error = json.loads(reply)
+            if isinstance(error, dict):
+                error = error.get("error", error.get("detail", error))
+            if isinstance(error, dict):
+                error = error.get("message", error)
+            if isinstance(error, str):
+                return self._clean(error)
+        return self._clean(reply.decode(errors="replace"))
+
+    def _clean(self, text: str) -> str:
+        """A server's text as it may be logged, without the key, which some repeat."""
+        return one_line(text.replace(self._key, "[key]") if self._key else text)
+
+
+def _key_in(variable: str) -> str:
+    """The key in an environment variable; "" for none. Raises: `ModelError`, without the key."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ModelError(
+            f"the key in the environment variable {variable} holds spaces, control characters or "
+            "letters beyond ASCII, which no key has; set it anew"
+        )
+    return key
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """A count of tokens as the server gives it; 0 where it gives none, or no sensible one."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if type(count) is int and 0 <= count < 2**31 else 0
+
+
+class _Session(requests.Session):
+    """Sends to the one address alone, with the key, never with one of the user's .netrc."""
 
     def __init__(self, key: str) -> None:
+        super().__init__()
         self._key = key
+        self.auth = self._with_key
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _with_key(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow nothing: the next server would get the images as well."""
 
 
 class _Wait(tenacity.wait.wait_base):
@@ -210,30 +358,3 @@ def _response_format(schema: Mapping[str, Any], kind: AnswerFormat) -> dict[str,
         return {"type": "json_object", "schema": schema}
     named = {"name": "answer", "strict": True, "schema": schema}
     return {"type": "json_schema", "json_schema": named}
-
-
-def _told(response: requests.Response) -> str:
-    """The server's own words on an error, shortened."""
-    try:
-        error = response.json()
-        text = error.get("error", error.get("detail", error)) if isinstance(error, dict) else error
-        text = text.get("message", text) if isinstance(text, dict) else text
-    except ValueError:
-        text = response.text
-    return " ".join(str(text).split())[:300]
-
-
-def _read(response: requests.Response, seconds: float) -> Result:
-    try:
-        reply = response.json()
-        choice = reply["choices"][0]
-        text, ending = choice["message"]["content"], choice.get("finish_reason")
-        usage = reply.get("usage") or {}
-        asked, given = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return Failure(f"found {response.text[:100]!r}, expected a chat completion")
-    if ending == "length":
-        return Failure(f"the answer was cut off after {given} tokens")
-    if ending != "stop" or not isinstance(text, str):
-        return Failure(f"the answer ended with {ending!r}, expected 'stop'")
-    return Answer(text, asked, given, seconds)

@@ -79,19 +79,22 @@ def strong_etag(response: requests.Response) -> str | None:
 
 
 def retry_after(response: requests.Response) -> float:
-    """Seconds that a server asks to wait, given as such or as a date; else 0."""
+    """Seconds that a server asks to wait, given as such or as a date; else 0.
+
+    They may be any number: past, infinite.
+    """
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)
     try:
         return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 
-def reason(error: requests.RequestException) -> str:
+def reason(error: Exception) -> str:
     """What went wrong in words without an address: the innermost cause's own text, or its kind."""
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "no answer in time"
     texts = [one.strerror for one in _causes(error) if isinstance(one, OSError) and one.strerror]
     return texts[-1] if texts else f"the connection broke off ({type(error).__name__})"

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from didgen.settings.addresses import ServerAddress
 from didgen.settings.base import Section
 
 
@@ -59,7 +60,7 @@ class Settings(Section):
         le=64,
         description="llama_cpp, transformers: GPUs for the model, where there are any",
     )
-    server: str = Field(
+    server: ServerAddress = Field(
         "http://localhost:8000/v1", description="openai: address of the server, up to /v1"
     )
     api_key_variable: str = Field(
@@ -94,7 +95,10 @@ class Settings(Section):
         1, ge=0, le=10, description="further tries after a crash, or an answer against the schema"
     )
     timeout: float = Field(
-        600, gt=0, le=86400, description="seconds for an answer, after which it counts as failed"
+        600,
+        gt=0,
+        le=86400,
+        description="seconds for an answer, after which it counts as failed; openai: with all tries",
     )
     max_failed: float = Field(
         0.05,
