@@ -1,7 +1,7 @@
 """Prompts: the prefix with placeholder tokens, then a caption trimmed to the tokenizer's limit."""
 
+import bisect
 import re
-from collections.abc import Iterable
 from typing import Any
 
 PREFIX = "An image of <lesion> on <skin>."
@@ -65,21 +65,20 @@ def build_prompt(caption: str, tokenizer: Any, prefix: str = PREFIX) -> str:
             f"tokenizer's limit is {limit}; use a tokenizer with a longer limit"
         )
     caption = " ".join(caption.split())
-    for candidate in _shorter_and_shorter(caption):
-        prompt = f"{prefix} {candidate}"
-        if count_tokens(prompt, tokenizer) <= limit:
-            return prompt
-    return prefix
-
-
-def _shorter_and_shorter(caption: str) -> Iterable[str]:
-    """The caption, then without its last clause, and so on; then the first clause word by word."""
     if not caption:
-        return
-    yield caption
-    ends = [match.start() for match in re.finditer(r"[,;.](?=\s)", caption)]
-    for end in reversed(ends):
-        yield caption[:end] + "."
-    words = caption[: ends[0]].split() if ends else caption.rstrip(".").split()
-    for kept in range(len(words) - 1, 0, -1):
-        yield " ".join(words[:kept]) + "."
+        return prefix
+    # Ends of the caption: the whole, without its last clause, and so on; then, of the first
+    # clause, without its last word, and so on. Each is shorter than the one before, so that a few
+    # trials find the first that fits.
+    clauses = [match.start() for match in re.finditer(r"[,;.](?=\s)", caption)]
+    first = clauses[0] if clauses else len(caption.rstrip(". "))
+    words = [match.start() for match in re.finditer(r" ", caption[:first])]
+    ends = [len(caption), *reversed(clauses), *reversed(words)]
+
+    def prompt(end: int) -> str:
+        return f"{prefix} {caption if end == len(caption) else caption[:end] + '.'}"
+
+    fits = bisect.bisect_left(
+        ends, True, key=lambda end: count_tokens(prompt(end), tokenizer) <= limit
+    )
+    return prompt(ends[fits]) if fits < len(ends) else prefix

@@ -36,7 +36,8 @@ REPLACEMENTS: tuple[tuple[str, str], ...] = (
     (r"lesion", "spot"),
     (r"skin", "tone"),
 )
-_SENTENCE_END = re.compile(r"[.!?]+(?:\s+|$)")
+# Begins where a run of them begins: from each of a million dots the search would be quadratic.
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?:\s+|$)")
 # A chat model's own marks, e.g. <|eot_id|>, and any other markup: the tokenizer would read them.
 _MARKUP = re.compile(r"<[^<>\s]*>")
 

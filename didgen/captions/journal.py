@@ -92,7 +92,7 @@ class Journal:
             try:
                 entry = json.loads(line)
                 yield entry.pop("key"), Answer(**entry)
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 bad.append(number)
         if bad:
             raise JournalError(

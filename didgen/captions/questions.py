@@ -6,6 +6,7 @@ that every model fills the same vocabulary.
 
 import dataclasses
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from didgen.captions.attributes import MEDIUM_BELOW, SMALL_BELOW, Attributes
 from didgen.captions.captioner import Question
+from didgen.captions.condense import clean, reword
 from didgen.captions.diversity import n_grams, words_of
 from didgen.captions.image_file import ImageFile
 from didgen.captions.sentence import clauses_of
@@ -49,6 +51,10 @@ HINTS = {
 }
 # A sentence with as many words in a row of the instructions has taken them for its subject.
 REPEATED_WORDS = 5
+# Letters; a text of many thousand would take seconds to condense.
+LONGEST_SENTENCE = 10_000
+# Faults that a refusal names; a hostile answer may have a hundred thousand.
+MOST_FAULTS = 10
 _BOUNDS = ("minItems", "maxItems", "minLength", "maxLength")
 _KEPT = ("type", "enum", "const", "anyOf", "items", *_BOUNDS)
 
@@ -130,9 +136,8 @@ def read_claims(text: str, label: str | None) -> Attributes:
     claims = _object_in(text)
     wanted, found = set(Attributes.model_fields) - set(GIVEN), set(claims)
     if found != wanted:
-        raise ClaimError(
-            f"missing keys: {sorted(wanted - found)}, unknown keys: {sorted(found - wanted)}"
-        )
+        unknown = reprlib.repr(sorted(found - wanted))
+        raise ClaimError(f"missing keys: {sorted(wanted - found)}, unknown keys: {unknown}")
     once = {
         key: _without_repeats(value) if isinstance(value, list) else value
         for key, value in claims.items()
@@ -140,8 +145,12 @@ def read_claims(text: str, label: str | None) -> Attributes:
     try:
         return Attributes.model_validate({**once, "diagnosis": label})
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ClaimError("; ".join(faults)) from None
+        faults = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+        raise ClaimError("; ".join(faults[:MOST_FAULTS]) + more) from None
 
 
 def _object_in(text: str) -> dict[str, Any]:
@@ -150,9 +159,16 @@ def _object_in(text: str) -> dict[str, Any]:
     if start < 0 or end < start:
         raise ClaimError("it holds no JSON object")
     try:
-        return json.loads(text[start : end + 1])
+        found = json.loads(text[start : end + 1])
+        # No file can hold half a surrogate pair, which JSON can.
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ClaimError("it holds half a surrogate pair, which is no letter") from None
     except ValueError as error:
         raise ClaimError(f"it is no valid JSON ({error})") from None
+    except RecursionError:
+        raise ClaimError("it is nested too deeply") from None
+    return found
 
 
 def sentence_question(attributes: Attributes, max_length: int = 300) -> Question:
@@ -179,11 +195,15 @@ def shorter_question(question: Question, text: str, fault: str) -> Question:
 def read_sentence(text: str) -> str:
     """The sentence of an answer; text around the JSON object is ignored.
 
-    Raises: `ClaimError` when it holds none, or one that repeats the question.
+    Raises: `ClaimError` when it holds none, an empty one, or one that repeats the question.
     """
     sentence = _object_in(text).get("sentence")
     if not isinstance(sentence, str):
         raise ClaimError('it holds no text under "sentence"')
+    if len(sentence) > LONGEST_SENTENCE:
+        raise ClaimError(f"its sentence has {len(sentence)} letters")
+    if not reword(clean(sentence))[0]:
+        raise ClaimError("its sentence is empty")
     if _repeats_the_question(sentence):
         raise ClaimError("its sentence repeats the question")
     return sentence
@@ -196,7 +216,8 @@ def _repeats_the_question(sentence: str) -> bool:
 
 
 def _without_repeats(words: list[Any]) -> list[Any]:
-    return [word for k, word in enumerate(words) if word not in words[:k]]
+    # By their JSON: they may be anything, also lists, which are no keys.
+    return list({json.dumps(word): word for word in words}.values())
 
 
 def ask_again(question: Question, fault: str) -> Question:

@@ -98,7 +98,7 @@ class Settings(Section):
         600,
         gt=0,
         le=86400,
-        description="seconds for an answer, after which it counts as failed; openai: with all tries",
+        description="seconds for an answer, then it has failed; openai: with all tries",
     )
     max_failed: float = Field(
         0.05,

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,20 +156,22 @@ def word_all(
                 failures[one.failure] += 1
             else:
                 texts[one.index] = one.value
+        condensed = []
+        for index, known in enumerate(attributes):
+            source, again = (
+                (texts[index], _shorter(asked, known)) if index in texts else (known, None)
+            )
+            one = condense(source, tokenizer, again, settings.retries, settings.reserved_words)
+            if not one.caption:
+                failures["its sentence has not one word that fits"] += 1
+                one = replace(condense(known, tokenizer), asked_again=one.asked_again)
+            condensed.append(one)
         reasons = dict(failures.most_common(NAMED_FAILURES))
         if failures:
             LOGGER.warning(
                 "%d of %d sentences are made from the vocabulary: %s", failures.total(),
                 len(attributes), "; ".join(f"{why} ({n})" for why, n in reasons.items()),
             )  # fmt: skip
-        condensed = []
-        for index, known in enumerate(attributes):
-            source, again = (
-                (texts[index], _shorter(asked, known)) if index in texts else (known, None)
-            )
-            condensed.append(
-                condense(source, tokenizer, again, settings.retries, settings.reserved_words)
-            )
     figures = {"from_vocabulary": failures.total(), "failures": reasons}
     return condensed, {"sentences": figures | asked.tally.as_json()}
 

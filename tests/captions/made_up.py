@@ -15,8 +15,12 @@ class Words:
     def __init__(self, limit: int):
         self.model_max_length = limit
 
+    def count(self, text):
+        """The tokens of a text, without start and end."""
+        return len(text.split())
+
     def __call__(self, text, **options):
-        return {"input_ids": [0, *range(len(text.split())), 0]}
+        return {"input_ids": [0, *range(self.count(text)), 0]}
 
 
 def word(kind):

@@ -1,5 +1,8 @@
 """Condensing: always within the limit, never silently."""
 
+import re
+import time
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -133,6 +136,32 @@ def test_several_sentences_and_an_empty_text_are_faults():
     joined = condense("A nevus. It is dark.", Words(30))
     assert joined.caption == "A nevus; It is dark." and not joined.trimmed
     assert condense("", Words(30)).caption == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 3_000, "a, " * 3_000, "x. " * 3_000, "." * 50_000 + "a", "a" * 10_000,
+     "<" * 10_000, "skin" + "-" * 10_000],
+)  # fmt: skip
+def test_a_long_text_is_trimmed_in_no_time(tokenizer, text):
+    started = time.process_time()
+    assert condense(text, tokenizer).tokens <= tokenizer.model_max_length
+    assert time.process_time() - started < 2
+
+
+@PROPERTY
+@given(text=texts, limit=st.integers(8, 30))
+def test_no_clause_is_dropped_that_would_fit(text, limit):
+    """The first that fits of: the caption, it without its last clause, ..., its first word."""
+    caption = " ".join(reword(clean(text))[0].split())
+    candidates = [caption]
+    ends = [match.start() for match in re.finditer(r"[,;.](?=\s)", caption)]
+    candidates += [caption[:end] + "." for end in reversed(ends)]
+    words = caption[: ends[0]].split() if ends else caption.rstrip(".").split()
+    candidates += [" ".join(words[:kept]) + "." for kept in range(len(words) - 1, 0, -1)]
+    prompts = [f"{PREFIX} {one}" for one in candidates if one]
+    fitting = [one for one in prompts if count_tokens(one, Words(limit)) <= limit]
+    assert build_prompt(caption, Words(limit)) == [*fitting, PREFIX][0]
 
 
 def test_statistics_count_all_that_was_done():

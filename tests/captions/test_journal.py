@@ -62,6 +62,18 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path, caplog):
     assert "unfinished line" in caplog.text
 
 
+def test_answers_that_no_file_could_hold_are_kept_and_found(tmp_path):
+    journal = Journal(tmp_path)
+    journal.add("a", Answer("half \ud800 a pair"))
+    # As an earlier version left them, with counts as a server gave them.
+    with journal.path.open("a") as stream:
+        stream.write('{"key": "b", "text": "\\udfff", "prompt_tokens": null, "seconds": NaN}\n')
+        stream.write('{"key": "c", "text": "%s", "answer_tokens": "many"}\n' % ("[" * 100_000))
+    again = Journal(tmp_path)
+    assert (again.get("a").text, again.get("b").text) == ("half ? a pair", "?")
+    assert again.get("c").text == "[" * 100_000
+
+
 def test_damage_in_the_middle_is_an_error(tmp_path):
     journal = Journal(tmp_path)
     for key in "abc":
@@ -70,8 +82,8 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
     journal.path.write_text("\n".join([lines[0], lines[1][:-5], lines[2]]) + "\n")
     with pytest.raises(JournalError, match=r"1 of 3 lines are damaged \(the first is line 2\)"):
         Journal(tmp_path)
-    journal.path.write_text('{"key": "a"}\n[]\n')
-    with pytest.raises(JournalError, match="2 of 2 lines"):
+    journal.path.write_text('{"key": "a"}\n[]\n' + '{"key": ' + "[" * 100_000 + "\n")
+    with pytest.raises(JournalError, match="3 of 3 lines"):
         Journal(tmp_path)
 
 

@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -123,6 +124,45 @@ def test_sentences_are_asked_for_and_read():
     for text in ("A large nevus.", "{}", '{"sentence": 1}', "[]", "{'sentence': 'A b.'}"):
         with pytest.raises(ClaimError):
             read_sentence(text)
+
+
+@pytest.mark.parametrize("sentence", ["", " \n", "...", '"."', "<|eot_id|>", "\u0000\u200b", "; ."])
+def test_a_sentence_without_a_word_is_refused(sentence):
+    with pytest.raises(ClaimError, match="is empty"):
+        read_sentence(json.dumps({"sentence": sentence}))
+
+
+DEEP = "[" * 100_000
+HOSTILE = {
+    "half a surrogate pair": ('{"sentence": "A \\ud800 b.", "size": "\\udfff"}', "surrogate"),
+    "as a key": ('{"\\ud800": 1, "sentence": "\\ud800"}', "surrogate"),
+    "nested deeply": (f'{{"sentence": {DEEP}, "size": {DEEP}}}', "nested|valid JSON"),
+    "nested and closed": (f'{{"sentence": {DEEP}1{"]" * 100_000}}}', "nested"),
+    "a long number": (f'{{"sentence": {"9" * 5_000}}}', "valid JSON"),
+    "a long sentence": (json.dumps({"sentence": "a " * 6_000}), "12000 letters|missing keys"),
+    "many keys": (
+        json.dumps({"sentence": 1} | {f"\x1b{k}": k for k in range(20_000)}),
+        'under "sentence"|unknown keys',
+    ),
+    "many words": (
+        json.dumps(NOTHING | {"artifacts": [[k] for k in range(20_000)], "sentence": []}),
+        'under "sentence"|unknown keys',
+    ),
+    "many wrong words": (
+        json.dumps(NOTHING | {"artifacts": list(range(20_000))}), 'under "sentence"|and 19990 more'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_answers_are_refused_in_a_few_printable_words_and_at_once(kind):
+    text, fault = HOSTILE[kind]
+    started = time.process_time()
+    for read in (read_sentence, lambda text: read_claims(text, "NV")):
+        with pytest.raises(ClaimError, match=fault) as caught:
+            read(text)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 2_000
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The stage with a language model, for which one in this process stands."""
 
+import itertools
 import json
 
 import pandas as pd
@@ -9,6 +10,8 @@ from pydantic import ValidationError
 from didgen.captions.captioner import Answer, Failure, ModelError
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.stages import asking, caption
+from didgen.stages.caption import read_captions
+from tests.captions.made_up import Words
 from tests.captions.tiny_mllama import write_mllama
 from tests.stages.captioned_phantoms import (  # noqa: F401
     NOTHING,
@@ -172,6 +175,62 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
     assert not [question for question in model.asked if "cannot be used" in question.text]
 
 
+HOSTILE_ANSWERS = [
+    '{"size": "\\ud800"}',
+    '{"\\ud800": 1}',
+    "\ud800",
+    "[" * 100_000,
+    '{"size": ' + "[" * 100_000 + "}",
+    '\x00\x1b[2J\r\n,"',
+    '{"sentence": "\\u0000"}',
+    '{"sentence": ""}',
+    '{"sentence": "..."}',
+]
+
+
+def test_hostile_answers_end_no_run_and_no_rerun(stand_in):
+    answers = itertools.cycle(HOSTILE_ANSWERS)
+
+    def reply(question):
+        asked_again = "refused" in question.text
+        return says(size="large") if asked_again and question.image else Answer(next(answers))
+
+    model, config = stand_in(reply, sentence="model", retries=1)
+    caption.run(config)
+    first = (config.out / "captions.csv").read_bytes()
+    table, statistics, _ = outputs(config)
+    assert set(table["captioner"]) == {"openai"}
+    assert table["caption"].str.startswith("A large ").all()
+    assert statistics["model"]["sentences"]["from_vocabulary"] == 9
+    before = len(model.asked)
+    caption.run(config)
+    assert (config.out / "captions.csv").read_bytes() == first
+    assert len(model.asked) == before
+
+
+def test_hostile_answers_to_all_tries_leave_the_measured_attributes(stand_in):
+    answers = itertools.cycle(HOSTILE_ANSWERS)
+    _, config = stand_in(lambda question: Answer(next(answers)), max_failed=1, retries=0)
+    caption.run(config)
+    table, statistics, _ = outputs(config)
+    assert set(table["captioner"]) == {"measure"} and len(table) == 9
+    assert all(reason.isprintable() for reason in statistics["model"]["failures"].values())
+    assert read_captions(config.out / "captions.csv", table["id"]).tolist() == [*table["caption"]]
+
+
+def test_a_sentence_of_which_no_word_fits_becomes_no_caption(stand_in, monkeypatch):
+    monkeypatch.setattr(Words, "count", lambda self, text: len(text.split()) + len(text) // 40)
+    worded = json.dumps({"sentence": "a" * 4_000})
+    _, config = stand_in(
+        lambda question: says(size="large") if question.image else Answer(worded), sentence="model"
+    )
+    caption.run(config)
+    table, statistics, _ = outputs(config)
+    assert table["caption"].str.startswith("A large ").all()
+    figures = statistics["model"]["sentences"]
+    assert figures["from_vocabulary"] == 9 and "word that fits" in str(figures["failures"])
+
+
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
@@ -181,6 +240,7 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
         ({"captioner": "transformers", "text_model": "m"}, "with `model` alone"),
         ({"captioner": "gpt"}, "measure"),
         ({"api_key_variable": "sk-123 456"}, "pattern"),
+        ({"server": "localhost:8000"}, "found 'localhost:8000', expected an address"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, fault):
