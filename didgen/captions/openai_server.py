@@ -27,6 +27,8 @@ from didgen.data.web import reason, retry_after, shown
 from didgen.settings.addresses import check_server
 
 LOGGER = logging.getLogger(__name__)
+# Of a header that it cannot parse it logs the server's own bytes and a traceback.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 AnswerFormat = Literal["json_schema", "json_object", "text"]
 KEY_VARIABLE = "DIDGEN_API_KEY"
 # Too early, too many or too slow, and what a server or a proxy before it says when it is not up.
@@ -182,8 +184,6 @@ class ServerModel:
     def _send(self, question: Question, deadline: float) -> Result:
         body = self._body(question)
         started = time.monotonic()
-        if started >= deadline:
-            raise self._too_late()
         try:
             status, reply = self._reply(body, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -212,12 +212,14 @@ class ServerModel:
 
         Raises: `_Passing`; `ModelError` for a redirection; as requests and urllib3.
         """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise self._too_late()
         # Each thread has a session of its own while it needs one; the connections stay open.
         try:
             session = self._idle.pop()
         except IndexError:
             session = _Session(self._key)
-        left = deadline - time.monotonic()
         try:
             with session.post(
                 self._url, json=body, timeout=(min(10.0, left), left), stream=True
