@@ -30,6 +30,7 @@ from didgen.report.panels import draw_contour
 from didgen.report.sheet import Tile, contact_sheet
 from didgen.runtime.files import write_json, write_png
 from didgen.runtime.precision import default_device
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.stages import pairs
 
 # Weights of L_CA and L_SA.
@@ -48,7 +49,7 @@ def settings_of(run: Path) -> pairs.Config:
     if not found:
         raise ValueError(f"{run}: no pairs/*/config.json; run the pairs stage first")
     told = json.loads(found[0].read_text())
-    known = {name: told[name] for name in pairs.Settings.model_fields if name in told}
+    known = {name: told[name] for name in PairSettings.model_fields if name in told}
     return pairs.Config(
         **known, train=run / "data/train.csv", captions=run / "captions/captions.csv",
         backbone=run / "backbone", classes=told.get("classes"), seed=told["seed"], out=run,
@@ -70,12 +71,12 @@ def synthesize(
     requests: list[Request],
 ) -> list[Sample]:  # fmt: skip
     """Sample all requests with these weights of the two terms; None: unguided."""
-    options = {name: getattr(config, name) for name in pairs.OPTIONS}
-    if weights is None:
-        options["eta"] = 0.0
-    else:
-        options["cross_weight"], options["self_weight"] = weights
-    synthesizer = DidgenSynthesizer(backbone, **options)
+    change = (
+        {"eta": 0.0}
+        if weights is None
+        else dict(zip(("cross_weight", "self_weight"), weights, strict=True))
+    )
+    synthesizer = DidgenSynthesizer(backbone, config.model_copy(update=change))
     size = config.batch_size
     return [
         sample

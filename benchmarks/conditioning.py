@@ -37,6 +37,7 @@ from didgen.data.manifest import read_manifest
 from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, derive_seed
 from didgen.runtime.precision import default_device
+from didgen.settings.sampling import Sampling
 
 Numbers = Mapping[str, float]
 
@@ -237,7 +238,7 @@ def steer(
     With `--out` a sheet of each contrast is written too.
     """
     options = {"steps": given.steps, "guidance_scale": given.guidance_scale, "scheduler": "dpm++"}
-    synthesizer = DidgenSynthesizer(backbone, **options)
+    synthesizer = DidgenSynthesizer(backbone, Sampling(**options))
     rows, differences = [], {}
     chosen = [c for c in CONTRASTS if not given.words or c.name in given.words]
     for contrast in chosen:

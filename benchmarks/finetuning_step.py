@@ -33,7 +33,7 @@ from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.methods.didgen import training
 from didgen.methods.didgen.cache import TrainingCache
 from didgen.methods.didgen.parallel import ALONE
-from didgen.methods.didgen.training_settings import TrainingSettings
+from didgen.settings.finetune import Settings
 
 POSITIONS, PREFIX = (4, 6), "An image of <lesion> on <skin>."
 VARIANTS = ("plain", "ours", "processors", "uncached", "bfloat16")
@@ -57,12 +57,11 @@ def build_kit(architecture: str, batch: int, optimizer: str, checkpointing: bool
         name = "sd21-base" if name == "sd21" else name
         backbone = build_published(name, half=architecture.endswith("-half"))
     add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder)
-    settings = TrainingSettings(
-        steps=10**6, batch_size=batch, learning_rate=1e-6, warmup_steps=0, weight_decay=1e-2,
-        max_grad_norm=1.0, alpha=0.1, reading="minmax", prefix_only=0.0, prompt_dropout=0.0,
-        checkpoint_every=10**6, precision="float32", seed=0, gradient_checkpointing=checkpointing,
+    settings = Settings(
+        steps=10**6, batch_size=batch, learning_rate=1e-6, warmup_steps=0, prefix_only=0.0,
+        prompt_dropout=0.0, gradient_checkpointing=checkpointing,
     )  # fmt: skip
-    parameters = training.prepare_unet(backbone.unet, settings)
+    parameters = training.prepare_unet(backbone.unet, settings, seed=0)
     if optimizer == "adamw":
         stepper = training.build_optimizer(parameters, settings)
     else:
@@ -78,6 +77,8 @@ def build_kit(architecture: str, batch: int, optimizer: str, checkpointing: bool
         POSITIONS,
         PREFIX,
         settings,
+        0,
+        "float32",
         ALONE,
     )
     side = backbone.image_size
@@ -135,7 +136,11 @@ def plain(kit: Kit, attention: bool = False, store: list[Tensor] | None = None) 
         mean = torch.cat([w.unflatten(0, (batch, -1)) for w in maps], dim=1).mean(1)
         chosen = mean[..., list(POSITIONS)].mT.unflatten(-1, (16, 16))
         masks = torch.from_numpy(cache.masks[:batch])
-        loss = loss + 0.1 * region_attention_loss(chosen, masks).mean()
+        loss = (
+            loss
+            + 0.1
+            * region_attention_loss(chosen, masks, reading="minmax", normalization="mean").mean()
+        )
     loss.backward()
     torch.nn.utils.clip_grad_norm_(run.parameters, 1.0)
     run.optimizer.step()
@@ -154,7 +159,7 @@ def processors(kit: Kit) -> None:
 
 def ours(kit: Kit, precision: str = "float32") -> None:
     """A step of the stage `finetune`."""
-    run = replace(kit.run, settings=replace(kit.run.settings, precision=precision))
+    run = replace(kit.run, precision=precision)
     training._step(run, 0, time.monotonic())
 
 

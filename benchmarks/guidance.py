@@ -23,29 +23,29 @@ from benchmarks.measuring import Clock, peak_over, resident
 from benchmarks.random_backbones import NAMES, RandomBackbone, random_backbone
 from benchmarks.released_design import sample_released
 from didgen.attention.annotation import annotate_latents
-from didgen.attention.guidance import Guide, LayoutGuidance
+from didgen.attention.guidance import Guide, is_guided
 from didgen.backbone.sampling import initial_noise, sample
-from didgen.methods.didgen.sampling_settings import SamplingSettings
 from didgen.runtime.precision import autocast, default_device, keep_products_in_half
+from didgen.settings.annotation import AnnotationSettings
+from didgen.settings.guidance import LayoutGuidance
 
 POSITIONS = [4, 6]
 SCALE = 7.5
 WHOLE = 50
 IMAGE_SIZE = 512
 
+EACH_STEP = LayoutGuidance(guide_every=1, reuse_prediction=False)
 OURS: dict[str, LayoutGuidance] = {
-    "full-pass": LayoutGuidance(self_normalization="sum", early_exit=False),
-    "default": SamplingSettings().guidance(),
-    "each-step": LayoutGuidance(self_normalization="sum"),
-    "to-coarse": LayoutGuidance(self_normalization="sum", layers="to-coarse"),
-    "down": LayoutGuidance(self_normalization="sum", layers="down"),
-    "every-2": LayoutGuidance(self_normalization="sum", every=2),
-    "down-every-2": LayoutGuidance(self_normalization="sum", layers="down", every=2),
-    "reuse": LayoutGuidance(self_normalization="sum", reuse_prediction=True),
-    "to-coarse-reuse": LayoutGuidance(
-        self_normalization="sum", layers="to-coarse", reuse_prediction=True
-    ),
-    "down-reuse": LayoutGuidance(self_normalization="sum", layers="down", reuse_prediction=True),
+    "full-pass": EACH_STEP,
+    "default": LayoutGuidance(),
+    "each-step": EACH_STEP,
+    "to-coarse": EACH_STEP.model_copy(update={"guide_layers": "to-coarse"}),
+    "down": EACH_STEP.model_copy(update={"guide_layers": "down"}),
+    "every-2": EACH_STEP.model_copy(update={"guide_every": 2}),
+    "down-every-2": EACH_STEP.model_copy(update={"guide_layers": "down", "guide_every": 2}),
+    "reuse": LayoutGuidance(guide_every=1),
+    "to-coarse-reuse": LayoutGuidance(guide_every=1, guide_layers="to-coarse"),
+    "down-reuse": LayoutGuidance(guide_every=1, guide_layers="down"),
 }
 VARIANTS = ("plain", *OURS, "released")
 
@@ -102,11 +102,12 @@ class Bench:
         )
         clock.stop()
 
-    def ours(self, settings: LayoutGuidance, clock: Clock) -> None:
+    def ours(self, name: str, clock: Clock) -> None:
         """Guided pairs, all at once."""
         clock.start()
         unet = self.backbone.unet
-        guide = Guide(unet, self.masks, POSITIONS, self.steps, settings)
+        early_exit = name != "full-pass"
+        guide = Guide(unet, self.masks, POSITIONS, self.steps, OURS[name], early_exit)
         latents = sample(
             self.backbone,
             self.prompts,
@@ -118,7 +119,8 @@ class Bench:
             on_step=clock,
         )
         text = self.backbone.embed(self.prompts)
-        annotate_latents(unet, latents, 0, text, POSITIONS, self.backbone.image_size)
+        size = self.backbone.image_size
+        annotate_latents(unet, latents, 0, text, POSITIONS, size, AnnotationSettings())
         clock.stop()
 
     def released(self, clock: Clock) -> None:
@@ -137,7 +139,7 @@ class Bench:
             return self.plain
         if name == "released":
             return self.released
-        return lambda clock: self.ours(OURS[name], clock)
+        return lambda clock: self.ours(name, clock)
 
     def run(self, name: str, clock: Clock) -> None:
         """One turn of a variant."""
@@ -149,10 +151,10 @@ class Bench:
         images = len(steps) // self.steps  # the released design makes them one by one
         rows = [steps[i * self.steps : (i + 1) * self.steps] for i in range(images)]
         each = [sum(column) for column in zip(*rows, strict=True)]
-        settings = OURS.get(name, LayoutGuidance())
-        guided = [t for i, t in enumerate(each) if settings.is_guided(i, self.steps)]
-        plain = [t for i, t in enumerate(each) if not settings.is_guided(i, self.steps)]
-        count = sum(settings.is_guided(i, WHOLE) for i in range(WHOLE))
+        settings = OURS.get(name, EACH_STEP)
+        guided = [t for i, t in enumerate(each) if is_guided(settings, i, self.steps)]
+        plain = [t for i, t in enumerate(each) if not is_guided(settings, i, self.steps)]
+        count = sum(is_guided(settings, i, WHOLE) for i in range(WHOLE))
         return count * min(guided) + (WHOLE - count) * min(plain) + rest
 
 

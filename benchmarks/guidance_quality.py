@@ -17,7 +17,6 @@ IoUs are means over all pairs (a failed one has 0), with a 95 % bootstrap interv
 """
 
 import argparse
-import inspect
 import json
 import time
 from collections.abc import Sequence
@@ -35,10 +34,10 @@ from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import predict, seeded, train
 from didgen.methods.didgen.sampler import DidgenSynthesizer
-from didgen.methods.didgen.sampling_settings import SamplingSettings
 from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.schedule import Schedule
 from didgen.settings.segment import Settings as SegmentSettings
 
@@ -107,7 +106,7 @@ def requests_of(run: Path, backbone: Backbone, count: int) -> list[Request]:
 def run_settings(run: Path) -> dict[str, object]:
     """The run's own settings of sampling."""
     path = next((run / "pairs").glob("*/config.json"))
-    known = inspect.signature(SamplingSettings).parameters
+    known = PairSettings.model_fields
     return {k: v for k, v in json.loads(path.read_text()).items() if k in known}
 
 
@@ -131,7 +130,7 @@ def make(
     backbone: Backbone, settings: dict[str, object], requests: Sequence[Request], batch: int
 ) -> tuple[list[Sample], float]:
     """The samples of one variant, and processor seconds."""
-    synthesizer = DidgenSynthesizer(backbone, **settings)
+    synthesizer = DidgenSynthesizer(backbone, PairSettings(**settings))
     start, samples = time.process_time(), []
     for first in range(0, len(requests), batch):
         samples += synthesizer.synthesize(requests[first : first + batch])

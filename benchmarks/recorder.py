@@ -75,7 +75,13 @@ def main() -> None:
         cross = {"resolution": 16, "positions": POSITIONS}
         with AttentionRecorder(unet, cross=cross) as recorder:
             loss = predict().square().mean()
-            loss = loss + 0.1 * region_attention_loss(recorder.cross_maps(), masks).mean()
+            loss = (
+                loss
+                + 0.1
+                * region_attention_loss(
+                    recorder.cross_maps(), masks, reading="minmax", normalization="mean"
+                ).mean()
+            )
         loss.backward()
 
     @torch.no_grad()

@@ -4,8 +4,7 @@ Shape legend: B images, K tokens, H and W of the image, h and w of a map.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,70 +13,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from didgen.attention.captures import Positions
+from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
 from didgen.attention.maps import is_constant, minmax, upsample
 from didgen.attention.recorder import AttentionRecorder
 from didgen.attention.refinement import upsample_along_edges
+from didgen.settings.annotation import AnnotationSettings, Cleaning
 
-TAU = 4
 BINS = 256
-
-Upsampling = Literal["bicubic", "guided-filter"]
-
-
-@dataclass(frozen=True)
-class Cleaning:
-    """How a thresholded mask is cleaned.
-
-    closing_fraction: radius of the closing's disk over the image's shorter side (8 pixels at
-    512, half a pixel of a 32x32 map); a radius under one pixel closes nothing. fill_holes:
-    also fill holes too large for the disk; max_hole: but only those of at most this part of the
-    image. keep_largest: keep one piece (8-connected). min_piece: drop pieces of less than this
-    part of the image. The paper closes only; the others are ours.
-
-    Raises ValueError for a fraction outside [0, 1].
-    """
-
-    closing_fraction: float = 1 / 64
-    fill_holes: bool = True
-    keep_largest: bool = True
-    max_hole: float = 1.0
-    min_piece: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("closing_fraction", "max_hole", "min_piece"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-
-
-@dataclass(frozen=True)
-class AnnotationSettings:
-    """How masks are read (Eq. 7); the defaults are the paper's, where it states them.
-
-    tau: power of A_S. last_steps: passes whose A_CS is averaged, those of the last sampling
-    steps; 1 reads the finished latents alone, as the paper does. upsampling: from the map's grid
-    to the image, "bicubic", or "guided-filter", which moves edges to those of the image, within
-    windows of a radius of `filter_radius` of the image's shorter side; `filter_epsilon`: see
-    `guided_filter`. cleaning: see `Cleaning`.
-    """
-
-    tau: int = TAU
-    cross_resolution: int = 16
-    self_resolution: int = 32
-    last_steps: int = 1
-    upsampling: Upsampling = "bicubic"
-    filter_radius: float = 1 / 32
-    filter_epsilon: float = 1e-3
-    cleaning: Cleaning = field(default_factory=Cleaning)
-
-    def __post_init__(self) -> None:
-        if self.tau < 0 or self.last_steps < 1:
-            raise ValueError(
-                f"tau {self.tau} and last_steps {self.last_steps}: expected at least 0 and 1"
-            )
-        if self.upsampling not in get_args(Upsampling):
-            raise ValueError(
-                f"unknown upsampling {self.upsampling!r}, expected one of {get_args(Upsampling)}"
-            )
 
 
 @dataclass(frozen=True)
@@ -97,15 +39,22 @@ class Annotation:
     failed: Tensor
 
 
-def sharpen(recorder: AttentionRecorder, cross_map: Tensor, tau: int = TAU) -> Tensor:
+def sharpen(recorder: AttentionRecorder, cross_map: Tensor, settings: AnnotationSettings) -> Tensor:
     """A_CS = (A_S)^tau . A_C (Eq. 7): one cross map (B, h, w) on the self-attention grid.
 
-    The power is the matrix power: the map is enlarged (bicubic) to the grid of A_S, which is
-    then applied tau times. tau = 0 gives the enlarged map itself.
+    The map is enlarged (bicubic) to the grid of A_S. With the matrix power A_S is then applied
+    tau times; tau = 0 gives the enlarged map itself. The elementwise power raises each entry of
+    A_S, over the largest of its image (a factor of the whole map, which keeps small entries from
+    becoming 0); it holds A_S, (B, N, N).
     """
     grid = recorder.self_grid
     v = upsample(cross_map.unsqueeze(1), grid).flatten(1)
-    for _ in range(tau):
+    if settings.power == "elementwise":
+        unit = torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
+        entries = recorder.apply_self_attention(unit.expand(len(v), -1, -1))
+        entries = (entries / entries.amax((1, 2), keepdim=True)) ** settings.tau
+        return (entries @ v.unsqueeze(2)).squeeze(2).unflatten(1, grid)
+    for _ in range(settings.tau):
         v = recorder.apply_self_attention(v)
     return v.unflatten(1, grid)
 
@@ -136,12 +85,11 @@ def otsu(maps: Tensor, bins: int = BINS) -> tuple[Tensor, Tensor]:
     return thresholds.to(maps), contrast.clamp(0, 1).to(maps)
 
 
-def clean_mask(mask: NDArray[np.bool_], cleaning: Cleaning | None = None) -> NDArray[np.bool_]:
+def clean_mask(mask: NDArray[np.bool_], cleaning: Cleaning) -> NDArray[np.bool_]:
     """Close a mask (H, W): dilation, then erosion, by a disk; fill holes; keep one piece.
 
     Closing adds to a mask and never takes away, at the image's edge too.
     """
-    cleaning = cleaning or Cleaning()
     if not mask.any():
         return mask.copy()
     radius = cleaning.closing_fraction * min(mask.shape)
@@ -175,27 +123,23 @@ def _piece_areas(
 def mask_from_map(
     maps: Tensor,
     image_size: tuple[int, int],
-    cleaning: Cleaning | None = None,
+    settings: AnnotationSettings,
     images: Tensor | None = None,
-    settings: AnnotationSettings | None = None,
 ) -> Annotation:
     """M = Otsu(A_CS) (Eq. 7) at image size, then cleaned; maps (B, h, w) of any scale.
 
     The map is scaled to [0, 1], enlarged, thresholded and cleaned, image by image. images
-    (B, 3, *image_size) in [-1, 1] are needed by the guided filter. `cleaning` overrides the
-    settings' one.
+    (B, 3, *image_size) in [-1, 1] are needed by the guided filter.
 
     Raises ValueError when the guided filter is asked for without images of that size.
     """
-    settings = settings or AnnotationSettings()
-    cleaning = cleaning or settings.cleaning
     finite = torch.isfinite(maps).flatten(1).all(1)
     maps = torch.where(finite[:, None, None], maps, 0.0).float()
     usable = finite & ~is_constant(maps)
     large = _enlarge(minmax(maps), image_size, images, settings)
     thresholds, contrast = otsu(large)
     raw = ((large >= thresholds[:, None, None]) & usable[:, None, None]).cpu().numpy()
-    cleaned = np.stack([clean_mask(m, cleaning) for m in raw])
+    cleaned = np.stack([clean_mask(m, settings) for m in raw])
     masks = torch.from_numpy(cleaned).to(maps.device)
     pixels = masks.flatten(1)
     failed = ~usable | ~pixels.any(1) | pixels.all(1)
@@ -223,22 +167,19 @@ def _enlarge(
 def annotate(
     recorder: AttentionRecorder,
     image_size: int | tuple[int, int],
+    settings: AnnotationSettings,
     positions: Positions | None = None,
-    settings: AnnotationSettings | None = None,
     images: Tensor | None = None,
-    **changes: object,
 ) -> Annotation:
     """Masks of the lesions in the recorded pass (Eq. 7), at image size (height, width).
 
-    The first of the recorder's positions (or of `positions`) is the lesion's token. `changes`
-    are fields of the settings to replace, such as tau=2. images: see `mask_from_map`. The paper
-    reads the maps at the last sampling step.
+    The first of the recorder's positions (or of `positions`) is the lesion's token. images: see
+    `mask_from_map`. The paper reads the maps at the last sampling step.
     """
-    settings = replace(settings or AnnotationSettings(), **changes)
     with torch.no_grad():
         lesion = recorder.cross_maps(positions)[:, 0]
-        sharp = sharpen(recorder, lesion, settings.tau)
-        return mask_from_map(sharp, _as_pair(image_size), images=images, settings=settings)
+        sharp = sharpen(recorder, lesion, settings)
+        return mask_from_map(sharp, _as_pair(image_size), settings, images)
 
 
 def annotate_latents(
@@ -248,32 +189,28 @@ def annotate_latents(
     embeddings: Tensor,
     positions: Positions,
     image_size: int | tuple[int, int],
-    settings: AnnotationSettings | None = None,
+    settings: AnnotationSettings,
     images: Tensor | None = None,
-    **changes: object,
 ) -> Annotation:
     """Masks of the lesions in latents (B, C, h, w) (Eq. 7): one conditional pass, no gradient.
 
     For a list of latents, with a list of their timesteps, A_CS is the mean of one pass each. A
     pass ends at the last layer it needs. Other arguments as in `annotate`.
     """
-    settings = replace(settings or AnnotationSettings(), **changes)
     single = isinstance(latents, Tensor)
     moments = [(latents, timestep)] if single else list(zip(latents, timestep, strict=True))
     total: Tensor | float = 0.0
-    cross = {"resolution": settings.cross_resolution, "positions": positions}
+    cross = {"resolution": CROSS_SIDE, "positions": positions}
     with (
         torch.no_grad(),
-        AttentionRecorder(
-            unet, cross=cross, self_={"resolution": settings.self_resolution}
-        ) as recorder,
+        AttentionRecorder(unet, cross=cross, self_={"resolution": SELF_SIDE}) as recorder,
     ):
         for z, t in moments:
             recorder.run(z, t, embeddings, early_exit=True)
-            total = total + sharpen(recorder, recorder.cross_maps()[:, 0], settings.tau)
+            total = total + sharpen(recorder, recorder.cross_maps()[:, 0], settings)
     maps = total / len(moments)
     with torch.autocast(maps.device.type, enabled=False):
-        return mask_from_map(maps, _as_pair(image_size), images=images, settings=settings)
+        return mask_from_map(maps, _as_pair(image_size), settings, images)
 
 
 def _as_pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -7,105 +7,44 @@ Shape legend: B images, K = 2 tokens (lesion, skin), N pixels of the self-attent
 import logging
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from didgen.attention.captures import Positions
-from didgen.attention.layers import ReadPath
-from didgen.attention.losses import (
-    GuidanceReading,
-    Normalization,
-    cross_attention_guidance_loss,
-    self_attention_guidance_loss,
-)
-from didgen.attention.maps import SMOOTHING_SIGMA, resize_mask
+from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
+from didgen.attention.losses import cross_attention_guidance_loss, self_attention_guidance_loss
+from didgen.attention.maps import resize_mask
 from didgen.attention.recomputation import recomputed_blocks
 from didgen.attention.recorder import AttentionRecorder
+from didgen.settings.guidance import LayoutGuidance
 
 LOGGER = logging.getLogger(__name__)
-
-Schedule = Literal["constant", "sqrt-linear"]
 
 # The loss is multiplied by this before the backward pass and the gradient divided by it after:
 # exact, being a power of two, and it keeps a half-precision UNet's gradient from underflowing.
 LOSS_SCALE = 1024.0
 
 
-@dataclass(frozen=True)
-class LayoutGuidance:
-    """Settings of Eq. 6; the defaults are the paper's, where it states them.
+def guided_steps(settings: LayoutGuidance, num_steps: int) -> int:
+    """Length of the guided range: the first so many of `num_steps` sampling steps."""
+    return round(settings.guided_fraction * num_steps)
 
-    eta: step size, in latent units per unit of gradient. guided_fraction: the part of the
-    sampling steps, from the first, that is guided. schedule: "constant" as printed, or
-    "sqrt-linear", eta * sqrt(1 - i / (2 n)) at step i of n, as in the released code.
-    cross_reading, cross_normalization, self_normalization, smoothing_sigma: see `losses`.
-    cross_weight and self_weight: factors of L_CA and L_SA; 0 leaves a term (and its recording)
-    out.
 
-    What a guided step costs. every: within the range, guide each step whose number, from 0, it
-    divides. layers: which of the layers of the two resolutions are read, "all", "to-coarse" or
-    "down" (see `restrict_layers`); the pass can end after the last of them. early_exit: whether
-    it does. reuse_prediction: it does not, and its output is the conditional prediction of the
-    step, so that classifier-free guidance needs the unconditional pass only; the prediction then
-    belongs to the latents before they are moved.
+def is_guided(settings: LayoutGuidance, step_index: int, num_steps: int) -> bool:
+    """Whether a step, counted from 0, is moved."""
+    in_range = step_index < guided_steps(settings, num_steps)
+    return in_range and step_index % settings.guide_every == 0 and settings.eta > 0.0
+
+
+def step_size(settings: LayoutGuidance, step_index: int, num_steps: int) -> float:
+    """The factor of the gradient at a step, counted from 0; latent units per unit of gradient.
+
+    The schedule "sqrt-linear", eta * sqrt(1 - i / (2 n)) at step i of n, is the released code's.
     """
-
-    eta: float = 20.0
-    guided_fraction: float = 0.5
-    schedule: Schedule = "constant"
-    cross_reading: GuidanceReading = "minmax"
-    cross_normalization: Normalization = "mean"
-    self_normalization: Normalization = "mean"
-    smoothing_sigma: float = SMOOTHING_SIGMA
-    cross_weight: float = 1.0
-    self_weight: float = 1.0
-    cross_resolution: int = 16
-    self_resolution: int = 32
-    early_exit: bool = True
-    every: int = 1
-    layers: ReadPath = "all"
-    reuse_prediction: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.guided_fraction <= 1.0:
-            raise ValueError(f"guided_fraction is {self.guided_fraction}, expected 0 to 1")
-        if not (math.isfinite(self.eta) and self.eta >= 0.0):
-            raise ValueError(f"eta is {self.eta}, expected a finite number of at least 0")
-        if self.every < 1:
-            raise ValueError(f"every is {self.every}, expected 1 (each step of the range) or more")
-        if min(self.cross_weight, self.self_weight) < 0.0 or not (
-            self.cross_weight or self.self_weight
-        ):
-            raise ValueError(
-                f"cross_weight {self.cross_weight} and self_weight {self.self_weight}: expected "
-                "none negative and one positive (to sample unguided, give no guide)"
-            )
-        for value, known in (
-            (self.schedule, Schedule),
-            (self.cross_reading, GuidanceReading),
-            (self.cross_normalization, Normalization),
-            (self.self_normalization, Normalization),
-            (self.layers, ReadPath),
-        ):
-            if value not in get_args(known):
-                raise ValueError(f"unknown setting {value!r}, expected one of {get_args(known)}")
-
-    def guided_steps(self, num_steps: int) -> int:
-        """Length of the guided range: the first so many of `num_steps` sampling steps."""
-        return round(self.guided_fraction * num_steps)
-
-    def is_guided(self, step_index: int, num_steps: int) -> bool:
-        """Whether a step, counted from 0, is moved."""
-        in_range = step_index < self.guided_steps(num_steps)
-        return in_range and step_index % self.every == 0 and self.eta > 0.0
-
-    def step_size(self, step_index: int, num_steps: int) -> float:
-        """The factor of the gradient at a step, counted from 0."""
-        if self.schedule == "constant":
-            return self.eta
-        return self.eta * math.sqrt(1.0 - 0.5 * step_index / num_steps)
+    if settings.schedule == "constant":
+        return settings.eta
+    return settings.eta * math.sqrt(1.0 - 0.5 * step_index / num_steps)
 
 
 @dataclass(frozen=True)
@@ -144,15 +83,18 @@ def layout_losses(
         cross_loss = cross_attention_guidance_loss(
             maps,
             targets,
-            settings.cross_reading,
-            settings.smoothing_sigma,
-            settings.cross_normalization,
+            reading=settings.reading,
+            sigma=settings.smoothing_sigma,
+            normalization=settings.cross_normalization,
         )
     if settings.self_weight:
         lesion = (resize_mask(lesion_masks, recorder.self_grid) > 0.5).to(masks.dtype).flatten(2)
-        regions = torch.cat([lesion, 1.0 - lesion], dim=1)  # (B, K, N)
+        both = settings.self_regions == "both"
+        regions = torch.cat([lesion, 1.0 - lesion], dim=1) if both else lesion  # (B, K, N)
         outside = recorder.apply_self_attention((1.0 - regions).mT).mT
-        self_loss = self_attention_guidance_loss(outside, regions, settings.self_normalization)
+        self_loss = self_attention_guidance_loss(
+            outside, regions, normalization=settings.self_normalization
+        )
     return cross_loss, self_loss
 
 
@@ -179,11 +121,13 @@ class Guide:
         masks: Tensor,
         positions: Positions,
         num_steps: int,
-        settings: LayoutGuidance | None = None,
+        settings: LayoutGuidance,
+        early_exit: bool = True,
     ) -> None:
         """masks: lesions (B, 1, H, W), bool or [0, 1], any size with the latents' aspect.
 
-        positions: of the lesion's and the skin's token, as (lesion, skin) or one pair an image.
+        positions: of the lesion's and the skin's token, as (lesion, skin) or one pair per image.
+        early_exit: end the pass after the last layer that is read; the result is the same.
 
         Raises ValueError for masks of another shape or range, or other than two positions.
         """
@@ -202,7 +146,8 @@ class Guide:
         self.masks = masks
         self.positions = positions
         self.num_steps = num_steps
-        self.settings = settings or LayoutGuidance()
+        self.settings = settings
+        self.early_exit = early_exit
         self.history: list[GuidanceStep] = []
         self.diverged: list[GuidanceDiverged] = []
 
@@ -211,17 +156,17 @@ class Guide:
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The latents (B, C, h, w) after Eq. 6, detached; see the class."""
         settings = self.settings
-        if not settings.is_guided(step_index, self.num_steps):
+        if not is_guided(settings, step_index, self.num_steps):
             return latents
-        step_size = settings.step_size(step_index, self.num_steps)
         if len(latents) != len(self.masks):
             raise ValueError(f"{len(latents)} latents meet {len(self.masks)} masks; give one each")
         gradient, cross_loss, self_loss, output = self._gradient(latents, timestep, cond_embeddings)
+        size = step_size(settings, step_index, self.num_steps)
         rms = gradient.square().mean((1, 2, 3)).sqrt()
         sound = torch.isfinite(rms) & torch.isfinite(cross_loss + self_loss)
         self.history.append(GuidanceStep(step_index, cross_loss.cpu(), self_loss.cpu(), rms.cpu()))
         self._note(sound, step_index, int(torch.as_tensor(timestep).flatten()[0]))
-        moved = (latents - step_size * gradient).to(latents.dtype)
+        moved = (latents - size * gradient).to(latents.dtype)
         moved = torch.where(sound[:, None, None, None], moved, latents)
         return moved if output is None else (moved, output)
 
@@ -230,8 +175,8 @@ class Guide:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Gradient of L_CA + L_SA to the latents (B, C, h, w), both losses (B,), the output."""
         settings = self.settings
-        cross = {"resolution": settings.cross_resolution, "positions": self.positions}
-        self_ = {"resolution": settings.self_resolution}
+        cross = {"resolution": CROSS_SIDE, "positions": self.positions}
+        self_ = {"resolution": SELF_SIDE}
         # Copies, because a sampling loop may run in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
             z = latents.detach().clone().requires_grad_()
@@ -241,7 +186,7 @@ class Guide:
                     self.unet,
                     cross=cross if settings.cross_weight else None,
                     self_=self_ if settings.self_weight else None,
-                    path=settings.layers,
+                    path=settings.guide_layers,
                 ) as recorder,
                 recomputed_blocks(self.unet, recorder.layers_for(tuple(z.shape[-2:]))),
             ):
@@ -249,7 +194,7 @@ class Guide:
                     z,
                     timestep,
                     embeddings,
-                    early_exit=settings.early_exit and not settings.reuse_prediction,
+                    early_exit=self.early_exit and not settings.reuse_prediction,
                     stop_graph=settings.reuse_prediction,
                 )
                 masks = self.masks.to(z.device)

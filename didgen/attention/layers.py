@@ -10,6 +10,10 @@ Kind = Literal["cross", "self"]
 Grid = tuple[int, int]
 ReadPath = Literal["all", "to-coarse", "down"]
 
+# Shorter sides of the maps that the method reads: cross-attention in Eq. 3, 6 and 7,
+# self-attention in Eq. 5 and 7.
+CROSS_SIDE, SELF_SIDE = 16, 32
+
 # Processors whose queries and keys are exactly the outputs of `to_q` and `to_k`.
 PLAIN_PROCESSORS = frozenset(
     {"AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor"}

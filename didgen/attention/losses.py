@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from didgen.attention.maps import SMOOTHING_SIGMA, gaussian_smooth, minmax
+from didgen.attention.maps import gaussian_smooth, minmax
 
 MapReading = Literal["minmax", "raw"]
 GuidanceReading = Literal["minmax", "raw", "foreground-background"]
@@ -22,8 +22,9 @@ Normalization = Literal["mean", "sum"]
 def region_attention_loss(
     maps: Tensor,
     masks: Tensor,
-    reading: MapReading = "minmax",
-    normalization: Normalization = "mean",
+    *,
+    reading: MapReading,
+    normalization: Normalization,
 ) -> Tensor:
     """L_attn (Eq. 3): half the squared distance of both tokens' maps to their masks, (B,).
 
@@ -44,9 +45,10 @@ def region_attention_loss(
 def cross_attention_guidance_loss(
     maps: Tensor,
     masks: Tensor,
-    reading: GuidanceReading = "minmax",
-    sigma: float = SMOOTHING_SIGMA,
-    normalization: Normalization = "mean",
+    *,
+    reading: GuidanceReading,
+    sigma: float,
+    normalization: Normalization,
 ) -> Tensor:
     """L_CA: the loss of Eq. 3 on Gaussian-smoothed maps, for guiding the layout, (B,).
 
@@ -61,7 +63,7 @@ def cross_attention_guidance_loss(
     _check(maps, masks, reading, GuidanceReading)
     smooth = gaussian_smooth(maps, sigma)
     if reading != "foreground-background":
-        return region_attention_loss(smooth, masks, reading, normalization)
+        return region_attention_loss(smooth, masks, reading=reading, normalization=normalization)
     scaled = minmax(smooth)
     inside = masks.to(scaled.dtype)
     foreground = _weighted_mean(1.0 - scaled, inside)
@@ -70,7 +72,7 @@ def cross_attention_guidance_loss(
 
 
 def self_attention_guidance_loss(
-    mass_outside: Tensor, masks: Tensor, normalization: Normalization = "mean"
+    mass_outside: Tensor, masks: Tensor, *, normalization: Normalization
 ) -> Tensor:
     """L_SA (Eq. 5): how much the pixels of each region attend to what lies outside it, (B,).
 
@@ -78,8 +80,8 @@ def self_attention_guidance_loss(
     token i's mask, the sum over q of A_S[p, q] (1 - M_i[q]): A_S applied to 1 - M_i. masks:
     (B, K, N), the region M_i; soft values weigh their pixel. Each pixel's mass is divided by
     the size of the outside. `normalization`: "mean" over the pixels of M_i, as released; "sum"
-    is printed, and grows with the lesion's area. An empty or a full mask adds 0. The released
-    code computes the lesion's term only; this is both, as printed.
+    is printed, and grows with the lesion's area. An empty or a full mask adds 0. Printed are both
+    tokens, lesion and skin; the released code computes the lesion's term only.
 
     Raises ValueError for other shapes.
     """

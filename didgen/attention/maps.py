@@ -3,16 +3,9 @@
 Shape legend: B images, K maps an image, H and W height and width.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-# True standard deviation, in pixels, of the 3x3 filter that Attend-and-Excite and its
-# descendants run: they call it "sigma 0.5", but their formula exp(-((x - m) / (2 s))^2) is a
-# Gaussian of s * sqrt(2). One-dimensional weights 0.212, 0.576, 0.212.
-SMOOTHING_SIGMA = math.sqrt(0.5)
 
 # A map whose spread is below this part of its largest value is constant up to rounding
 # (single precision, summed over a thousand pixels a few times over).
@@ -37,20 +30,20 @@ def minmax(maps: Tensor) -> Tensor:
     return torch.where(constant, torch.zeros_like(scaled), scaled)
 
 
-def gaussian_kernel(sigma: float = SMOOTHING_SIGMA, size: int = 3) -> Tensor:
-    """One-dimensional Gaussian weights (size,) of true standard deviation `sigma` pixels, sum 1.
+def gaussian_kernel(sigma: float, width: int = 3) -> Tensor:
+    """One-dimensional Gaussian weights (width,) of true standard deviation `sigma` pixels, sum 1.
 
-    Raises ValueError for an even size or a sigma that is not positive.
+    Raises ValueError for an even width or a sigma that is not positive.
     """
-    if size % 2 == 0 or size < 1 or not sigma > 0:
-        raise ValueError(f"expected an odd size and sigma > 0, found size {size}, sigma {sigma}")
-    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    if width % 2 == 0 or width < 1 or not sigma > 0:
+        raise ValueError(f"expected an odd width and sigma > 0, found width {width}, sigma {sigma}")
+    offsets = torch.arange(width, dtype=torch.float64) - width // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
 
 
-def gaussian_smooth(maps: Tensor, sigma: float = SMOOTHING_SIGMA, size: int = 3) -> Tensor:
-    """Smooth each map (B, K, H, W) with a size x size Gaussian; edges are reflected.
+def gaussian_smooth(maps: Tensor, sigma: float, width: int = 3) -> Tensor:
+    """Smooth each map (B, K, H, W) with a width x width Gaussian; edges are reflected.
 
     `sigma` is the true standard deviation in pixels of the map; 0 leaves the maps alone.
 
@@ -58,16 +51,16 @@ def gaussian_smooth(maps: Tensor, sigma: float = SMOOTHING_SIGMA, size: int = 3)
     """
     if sigma == 0:
         return maps
-    half = size // 2
+    half = width // 2
     if min(maps.shape[-2:]) <= half:
         raise ValueError(
             f"maps of {tuple(maps.shape[-2:])} are too small to reflect {half} pixels at the edge; "
             "use a smaller kernel"
         )
-    weights = gaussian_kernel(sigma, size).to(maps)
+    weights = gaussian_kernel(sigma, width).to(maps)
     flat = _reflect(_reflect(maps.flatten(0, 1).unsqueeze(1), half, -1), half, -2)
-    flat = functional.conv2d(flat, weights.view(1, 1, size, 1))
-    flat = functional.conv2d(flat, weights.view(1, 1, 1, size))
+    flat = functional.conv2d(flat, weights.view(1, 1, width, 1))
+    flat = functional.conv2d(flat, weights.view(1, 1, 1, width))
     return flat.squeeze(1).unflatten(0, maps.shape[:2])
 
 

@@ -60,13 +60,12 @@ def guided_filter(guide: Tensor, maps: Tensor, radius: int, epsilon: float) -> T
 
 
 def upsample_along_edges(
-    maps: Tensor, images: Tensor, radius_fraction: float = 1 / 32, epsilon: float = 1e-3
+    maps: Tensor, images: Tensor, radius_fraction: float, epsilon: float
 ) -> Tensor:
     """Enlarge maps (B, h, w) to their images (B, 3, H, W) in [-1, 1], edges where those have them.
 
     Bicubic, then guided by the image; kept within each map's own range. radius_fraction: radius
-    of the windows over the image's shorter side (one cell of a 32x32 map); epsilon for images in
-    [0, 1].
+    of the windows over the image's shorter side; epsilon for images in [0, 1].
     """
     size = tuple(images.shape[-2:])
     large = upsample(maps.unsqueeze(1), size).squeeze(1)

@@ -55,9 +55,13 @@ class Settings(Archives):
     classes: tuple[Code, ...] = Field(
         CODES, min_length=2, description="diagnoses to keep, as ISIC codes"
     )
-    size: int = Field(128, ge=32, le=1024, multiple_of=8, description="side of the images, px")
+    size: int = Field(
+        128, ge=32, le=1024, multiple_of=8, description="side of the images, px; the paper: 512"
+    )
     fit: Literal["crop", "pad", "squash"] = Field(
-        "crop", description="how a photograph becomes square: center-crop, pad with black, squash"
+        "crop",
+        description="how a photograph becomes square: center-crop, pad with black, or squash, "
+        "as released",
     )
     hair_removal: bool = Field(
         False, description="replace dark hair (and ruler ticks) by the colors around it"

@@ -14,7 +14,8 @@ class Settings(Section):
     backbone: str = Field(
         "tiny",
         description="Stable Diffusion 1.x or 2.x to start from: a diffusers folder, a hub id, a "
-        "single .safetensors checkpoint, or `tiny`, the small one that comes with DiDGen",
+        "single .safetensors checkpoint, or `tiny`, the small one that comes with DiDGen; the "
+        "paper: stabilityai/stable-diffusion-2-1-base",
     )
     revision: str | None = Field(None, description="hub revision (commit) to pin; null: newest")
     offline: bool = Field(
@@ -60,6 +61,11 @@ class Settings(Section):
         description="attention maps in Eq. 3: each scaled to [0, 1], raw as printed, or the "
         "divergence of the first public release (there with alpha 1)",
     )
+    normalization: Literal["mean", "sum"] = Field(
+        "mean",
+        description="the sum over a map's pixels in L_attn: `mean` as released, `sum` as Eq. 3 is "
+        "printed; of the readings minmax and raw",
+    )
     unmasked: Literal["reconstruction", "segmented"] = Field(
         "reconstruction",
         description="an image without a mask contributes L_rec only, or also L_attn with a mask "
@@ -69,7 +75,11 @@ class Settings(Section):
         0.2, ge=0, le=1, description="share of images trained with the prefix alone as prompt"
     )
     prompt_dropout: float = Field(
-        0.1, ge=0, le=1, description="share trained with an empty prompt, for guidance-free CFG"
+        0.1,
+        ge=0,
+        le=1,
+        description="share trained with an empty prompt, for classifier-free guidance; the "
+        "paper: 0",
     )
     flips: bool = Field(
         False, description="train on mirror images too; left and right change places in captions"
@@ -128,6 +138,15 @@ class Settings(Section):
             raise ValueError(
                 f"prefix_only + prompt_dropout: found {self.prefix_only + self.prompt_dropout:g}, "
                 "expected at most 1; lower one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_divergence_has_no_sum(self) -> "Settings":
+        if self.reading == "jensen-shannon" and self.normalization != "mean":
+            raise ValueError(
+                f"normalization: found {self.normalization}, which reading: jensen-shannon does "
+                "not have; remove it or choose another reading"
             )
         return self
 

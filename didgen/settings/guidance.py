@@ -1,5 +1,6 @@
 """Layout guidance (Eq. 5, 6): how the latents are moved."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -28,6 +29,18 @@ class LayoutGuidance(Section):
     )
     cross_weight: float = Field(1.0, ge=0, description="factor of L_CA; 0 leaves it out")
     self_weight: float = Field(1.0, ge=0, description="factor of L_SA; 0 leaves it out")
+    self_regions: Literal["both", "lesion"] = Field(
+        "both", description="regions of L_SA: lesion and skin, as printed, or as released `lesion`"
+    )
+    smoothing_sigma: float = Field(
+        math.sqrt(0.5),
+        ge=0,
+        le=10,
+        # Attend-and-Excite and its descendants call this filter "sigma 0.5", but their formula
+        # exp(-((x - m) / (2 s))^2) is a Gaussian of s * sqrt(2).
+        description="standard deviation of the 3x3 Gaussian over the maps of L_CA, cells of "
+        "a map; the paper gives none; 0: no smoothing, as released",
+    )
     schedule: Literal["constant", "sqrt-linear"] = Field(
         "constant", description="eta over the steps: as printed, or falling as released"
     )

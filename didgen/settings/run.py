@@ -56,7 +56,9 @@ class RunConfig(Seeded):
     )
     images: ImagesSettings = Field(ImagesSettings(), description="class-conditional images")
     pairs: PairsSettings = Field(PairsSettings(), description="lesion-mask pairs")
-    filter: FilterSettings = Field(FilterSettings(), description="which pairs are kept")
+    filter: FilterSettings = Field(
+        FilterSettings(), description="which pairs are kept; the paper keeps all"
+    )
     augment: AugmentSettings = Field(AugmentSettings(), description="the augmented set")
     maps: MapsSettings = Field(MapsSettings(), description="attention maps of held-out images")
     classify: ClassifySettings = Field(ClassifySettings(), description="the classifier")

@@ -11,8 +11,14 @@ class Schedule(Section):
     """Optimiser steps, learning rate and stopping; every arm gets the same budget."""
 
     steps: int = Field(100, ge=1, description="optimiser steps at most, equal for every arm")
-    batch_size: int = Field(16, ge=1, description="images a step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    batch_size: int = Field(
+        16, ge=1, description="images per step; the paper: 32 (classifiers), 16 (segmenters)"
+    )
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        description="peak learning rate of AdamW; the paper: 1e-4 (classifiers), 3e-4 (segmenters)",
+    )
     weight_decay: float = Field(1e-2, ge=0, description="weight decay of AdamW")
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises"
@@ -33,7 +39,10 @@ class Schedule(Section):
         "paper's S_1k: 1000",
     )
     image_size: int | None = Field(
-        None, ge=32, description="side in px to which images are squashed; null: as they are"
+        None,
+        ge=32,
+        description="side in px to which images are squashed; null: as they are; the "
+        "paper: 224 (classifiers), 256 (segmenters)",
     )
     memory_gb: float = Field(
         4.0, ge=0, description="GB of decoded images kept in memory; larger sets are read lazily"

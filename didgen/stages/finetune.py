@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from didgen.settings.finetune import Config
 
 if TYPE_CHECKING:
-    import torch
-
     from didgen.backbone.handle import Backbone
+    from didgen.methods.didgen.checkpoint import StepLoss
     from didgen.methods.didgen.parallel import Team
-    from didgen.methods.didgen.training_settings import StepLoss, TrainingSettings
     from didgen.methods.didgen.watching import Watch
 
 LOGGER = logging.getLogger(__name__)
@@ -46,15 +44,15 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config, team: "Team") -> None:
+    from didgen.attention.layers import CROSS_SIDE
     from didgen.backbone.handle import Backbone
     from didgen.methods.didgen.cache import build_cache
     from didgen.methods.didgen.training import check_shares, finetune
     from didgen.methods.didgen.tuning import explain_no_memory
     from didgen.methods.didgen.watching import Watch
     from didgen.runtime.leftovers import remove_leftovers
-    from didgen.runtime.precision import default_device
+    from didgen.runtime.precision import default_device, pick_precision
     from didgen.stages.training_inputs import (
-        SIDE,
         add_placeholders,
         placeholder_positions,
         state_key,
@@ -62,11 +60,12 @@ def _run(config: Config, team: "Team") -> None:
     )
     from didgen.stages.validating import plan_of, prepare_validation
 
-    settings = _loop_settings(config, default_device())
-    check_shares(settings, team.size)
+    device = default_device()
+    precision = pick_precision(config.precision, device)
+    check_shares(config, team.size)
     backbone = Backbone.load(
         config.backbone,
-        device=default_device(),
+        device=device,
         revision=config.revision,
         local_files_only=config.offline,
     )
@@ -83,12 +82,12 @@ def _run(config: Config, team: "Team") -> None:
         remove_leftovers(state)
         remove_leftovers(config.out.parent, of=config.out.name)
         # Before the whole set is encoded: unfit validation images should show now.
-        plan = plan_of(config, settings.precision, state)
+        plan = plan_of(config, precision, state)
         with explain_no_memory():
             validate = plan and prepare_validation(plan, backbone, prefix, positions)
     with explain_no_memory():
         cache = build_cache(
-            backbone, items, (prefix, ""), state, resolution=SIDE, flips=config.flips
+            backbone, items, (prefix, ""), state, resolution=CROSS_SIDE, flips=config.flips
         )
     watch = None
     if team.rank == 0:
@@ -99,7 +98,9 @@ def _run(config: Config, team: "Team") -> None:
             LOGGER.warning("no training image has a mask, so L_attn (Eq. 3) is nowhere in the loss")
         every = config.validate_every or max(1, config.steps // 2)
         watch = Watch(state, config.steps, validate, every, config.tensorboard)
-    curve = finetune(backbone, cache, positions, prefix, settings, state, team, watch)
+    curve = finetune(
+        backbone, cache, positions, prefix, config, config.seed, precision, state, team, watch
+    )
     if team.rank == 0:
         _write(config, backbone, curve, watch, state)
     team.wait()
@@ -125,12 +126,3 @@ def _write(
             name = f"{PICTURES}/step-{row['step']:07d}.png"
             shutil.copyfile(state / name, folder / name)
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
-
-
-def _loop_settings(config: Config, device: "torch.device") -> "TrainingSettings":
-    from didgen.methods.didgen.training_settings import TrainingSettings
-    from didgen.runtime.precision import pick_precision
-
-    names = TrainingSettings.__dataclass_fields__
-    values = {k: v for k, v in config.model_dump().items() if k in names}
-    return TrainingSettings(**{**values, "precision": pick_precision(config.precision, device)})

@@ -20,13 +20,7 @@ def run(config: Config) -> None:
     """
     from didgen.stages.synthetic_set import synthesize_to_folder
 
-    synthesize_to_folder(_requests(config), config, options={
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
-        "scheduler": config.scheduler,
-        "precision": config.precision,
-        "retries": config.retries,
-    })  # fmt: skip
+    synthesize_to_folder(_requests(config), config)
 
 
 def _requests(config: Config) -> list["Request"]:

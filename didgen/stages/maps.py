@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from didgen.attention.annotation import Annotation, AnnotationSettings
+    from didgen.attention.annotation import Annotation
     from didgen.backbone.handle import Backbone
 
 LOGGER = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def run(config: Config) -> None:
     """
     import numpy as np
 
+    from didgen.attention.layers import CROSS_SIDE
     from didgen.backbone.handle import Backbone
     from didgen.backbone.prompts import PREFIX
     from didgen.methods.didgen.cache import check_sizes
@@ -36,7 +37,12 @@ def run(config: Config) -> None:
 
     frame = _draw(config)
     if frame is None:
-        result = {"resolution": 16, "n": 0, "images": [], "note": "no held-out image has a mask"}
+        result = {
+            "resolution": CROSS_SIDE,
+            "n": 0,
+            "images": [],
+            "note": "no held-out image has a mask",
+        }
     else:
         backbone = Backbone.load(config.backbone, device=default_device())
         check_sizes(frame["image"], backbone.image_size)
@@ -51,7 +57,7 @@ def run(config: Config) -> None:
         scores = np.array([row["lesion_iou"] for row in rows])
         annotated = np.array([row["annotated_iou"] for row in rows])
         result = {
-            "resolution": 16,
+            "resolution": CROSS_SIDE,
             "timestep": config.timestep,
             "prompt": PREFIX if config.prompt == "prefix" else "each image's caption",
             "n": len(rows),
@@ -130,6 +136,7 @@ def _maps(
     import torch
 
     from didgen.attention.annotation import annotate
+    from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
     from didgen.attention.recorder import AttentionRecorder
     from didgen.backbone.placeholder import PLACEHOLDERS
     from didgen.backbone.sampling import initial_noise
@@ -144,22 +151,13 @@ def _maps(
         noise = initial_noise(seeds, mean.shape[1:], mean.device, mean.dtype)
         timesteps = torch.full((len(names),), config.timestep, device=mean.device)
         noisy = backbone.add_noise(mean, noise, timesteps)
-        cross = {"resolution": 16, "positions": positions}
-        with AttentionRecorder(backbone.unet, cross=cross, self_={"resolution": 32}) as recorder:
+        cross = {"resolution": CROSS_SIDE, "positions": positions}
+        with AttentionRecorder(
+            backbone.unet, cross=cross, self_={"resolution": SELF_SIDE}
+        ) as recorder:
             recorder.run(noisy, timesteps, backbone.embed(prompts), early_exit=True)
-            settings = _annotation_settings(config)
-            annotation = annotate(recorder, backbone.image_size, settings=settings, images=pixels)
+            annotation = annotate(recorder, backbone.image_size, config.pairs, images=pixels)
             return recorder.cross_maps().float().cpu(), annotation
-
-
-def _annotation_settings(config: Config) -> "AnnotationSettings":
-    from didgen.attention.annotation import AnnotationSettings, Cleaning
-
-    names = ("closing_fraction", "fill_holes", "max_hole", "keep_largest", "min_piece")
-    cleaning = Cleaning(**{name: getattr(config.pairs, name) for name in names})
-    return AnnotationSettings(
-        tau=config.pairs.tau, upsampling=config.pairs.upsampling, cleaning=cleaning
-    )
 
 
 def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:

@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 
-# What the method itself is told.
-OPTIONS = (
-    "steps", "guidance_scale", "scheduler", "precision", "retries",
-    "eta", "guided_fraction", "schedule", "reading", "cross_normalization", "self_normalization",
-    "cross_weight", "self_weight", "guide_every", "guide_layers", "reuse_prediction",
-    "tau", "last_steps", "upsampling", "closing_fraction", "fill_holes", "max_hole",
-    "keep_largest", "min_piece",
-)  # fmt: skip
-
-
 def run(config: Config) -> None:
     """Write images, annotated masks, condition masks, `metadata.csv` and `config.json`.
 
@@ -33,8 +23,7 @@ def run(config: Config) -> None:
     """
     from didgen.stages.synthetic_set import synthesize_to_folder
 
-    options = {name: getattr(config, name) for name in OPTIONS}
-    synthesize_to_folder(PairRequests(config), config, options)
+    synthesize_to_folder(PairRequests(config), config)
 
 
 class PairRequests(Sequence["Request"]):

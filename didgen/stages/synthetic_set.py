@@ -1,9 +1,12 @@
 """What the stages `images` and `pairs` share: requests to a folder of samples that resumes."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from didgen.settings.images import Config as ImageConfig
+from didgen.settings.pairs import Config as PairConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from didgen.methods.protocol import Request, Sample
 
 LOGGER = logging.getLogger(__name__)
+Config = ImageConfig | PairConfig
 
 # Part of a set's key: rows of an earlier layout are not continued.
 ROWS = "rows with area, border_contact and pale_outside; fixed batches, one thread"
@@ -26,9 +30,7 @@ NEEDS_LESS = (
 )
 
 
-def synthesize_to_folder(
-    requests: Sequence["Request"], config: Any, options: Mapping[str, Any]
-) -> None:
+def synthesize_to_folder(requests: Sequence["Request"], config: Config) -> None:
     """Make this shard's samples with the method `config.method` and write the set.
 
     `requests` are those of all shards. They fall into batches by their order alone, and shards
@@ -65,8 +67,8 @@ def synthesize_to_folder(
         if left < len(chosen):
             LOGGER.info("%d of %d samples are there already", len(chosen) - left, len(chosen))
         processes = _processes(config, backbone, todo) if device.type == "cpu" else 1
-        make = _maker(backbone, config, dict(options), checkpoint, todo)
-        given = (_load_maker, config, dict(options), checkpoint, todo)
+        make = _maker(backbone, config, checkpoint, todo)
+        given = (_load_maker, config, checkpoint, todo)
         label = f"synthesize (batches of {config.batch_size}, {processes} processes)"
         for _ in track(share_out(len(todo), processes, make, *given), len(todo), label=label):
             pass
@@ -78,7 +80,7 @@ def fixed_batches(count: int, size: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _processes(config: Any, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
+def _processes(config: Config, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
     """How many processes sample: as many as allowed, useful and within the memory."""
     from didgen.runtime.batch_processes import memory_allows, process_count
 
@@ -94,8 +96,7 @@ def _processes(config: Any, backbone: "Backbone", todo: Sequence[Sequence["Reque
 
 def _maker(
     backbone: "Backbone",
-    config: Any,
-    options: Mapping[str, Any],
+    config: Config,
     checkpoint: str,
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
@@ -103,7 +104,7 @@ def _maker(
     from didgen.methods.didgen.tuning import explain_no_memory
     from didgen.methods.protocol import load_method
 
-    synthesizer = load_method(config.method)(backbone, **options)
+    synthesizer = load_method(config.method)(backbone, config)
     parts = config.out / PARTS
 
     def make(number: int) -> None:
@@ -120,8 +121,7 @@ def _maker(
 
 
 def _load_maker(
-    config: Any,
-    options: Mapping[str, Any],
+    config: Config,
     checkpoint: str,
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
@@ -129,10 +129,10 @@ def _load_maker(
     from didgen.backbone.handle import Backbone
 
     backbone = Backbone.load(config.backbone, device="cpu")
-    return _maker(backbone, config, options, checkpoint, batches)
+    return _maker(backbone, config, checkpoint, batches)
 
 
-def _write_tables(requests: Sequence["Request"], config: Any, parts: Path) -> None:
+def _write_tables(requests: Sequence["Request"], config: Config, parts: Path) -> None:
     """Write `failed.csv`, `config.json` and last `metadata.csv`.
 
     What the table does not name is removed: files of earlier settings, or of killed writes.
@@ -165,7 +165,9 @@ def _write_tables(requests: Sequence["Request"], config: Any, parts: Path) -> No
         write_csv(config.out / "metadata.csv", good)
 
 
-def _open_parts(requests: Sequence["Request"], config: Any, checkpoint: str, device: str) -> Path:
+def _open_parts(
+    requests: Sequence["Request"], config: Config, checkpoint: str, device: str
+) -> Path:
     """The folder of one row file a sample; a set made from anything else is cleared first.
 
     Its key covers settings, checkpoint, versions, the kind of device and the requests themselves,
@@ -211,7 +213,7 @@ def _is_done(request: "Request", parts: Path) -> bool:
     return all((parts.parent / name).is_file() for name in names if name)
 
 
-def _write_sample(sample: "Sample", config: Any, checkpoint: str, parts: Path) -> None:
+def _write_sample(sample: "Sample", config: Config, checkpoint: str, parts: Path) -> None:
     import pandas as pd
 
     from didgen.metrics.masks import area_fraction, border_contact, pale_outside

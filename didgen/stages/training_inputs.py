@@ -17,8 +17,6 @@ FREE = (
     *("val", "validate_every", "validation_images", "validation_samples", "tensorboard"),
     *("accumulation", "gradient_checkpointing", "channels_last", "compile"),
 )
-# Sides of the cross-attention maps of Eq. 3, and of the self-attention of Eq. 5 and 7.
-SIDE, SELF_SIDE = 16, 32
 
 
 def add_placeholders(backbone: "Backbone", init: str) -> str:
@@ -27,13 +25,19 @@ def add_placeholders(backbone: "Backbone", init: str) -> str:
     Raises: AttentionRecordingError when no layer has the resolution of Eq. 3; one without that of
     Eq. 5 and 7 is only warned of, since images from text alone need neither.
     """
-    from didgen.attention.layers import AttentionRecordingError, attention_layers, select_layers
+    from didgen.attention.layers import (
+        CROSS_SIDE,
+        SELF_SIDE,
+        AttentionRecordingError,
+        attention_layers,
+        select_layers,
+    )
     from didgen.backbone.placeholder import add_placeholder_tokens
     from didgen.backbone.prompts import PREFIX
 
     add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder, init=init)
     layers = attention_layers(backbone.unet, backbone.latent_size)
-    select_layers(layers, "cross", SIDE)
+    select_layers(layers, "cross", CROSS_SIDE)
     try:
         select_layers(layers, "self", SELF_SIDE)
     except AttentionRecordingError as error:

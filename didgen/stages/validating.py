@@ -37,12 +37,12 @@ class Plan:
 
 def plan_of(config: "Config", precision: str, folder: Path) -> Plan | None:
     """What a fine-tuning's settings ask for; None where nothing is to be looked at."""
-    from didgen.stages.training_inputs import SIDE
+    from didgen.attention.layers import CROSS_SIDE
 
     if config.val is None or config.validation_images == 0:
         return None
     return Plan(
-        config.val, config.validation_images, config.validation_samples, config.seed, SIDE,
+        config.val, config.validation_images, config.validation_samples, config.seed, CROSS_SIDE,
         precision, folder,
     )  # fmt: skip
 

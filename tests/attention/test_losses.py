@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 
@@ -7,6 +9,10 @@ from didgen.attention.losses import (
     self_attention_guidance_loss,
 )
 from didgen.attention.maps import gaussian_smooth
+
+AS_RELEASED = {"reading": "minmax", "normalization": "mean"}
+RATIO = {"reading": "foreground-background", "normalization": "mean"}
+SIGMA = 0.7
 
 # Lesion: scaled [[0, .5], [.5, 1]]; skin: scaled [[1, 0], [0, 0]].
 MAPS = torch.tensor([[[[0.1, 0.3], [0.3, 0.5]], [[0.5, 0.1], [0.1, 0.1]]]])
@@ -35,18 +41,21 @@ def mass_outside(self_map, regions):
     ],
 )
 def test_equation_3_by_hand(reading, normalization, expected):
-    loss = region_attention_loss(MAPS, MASKS, reading, normalization)
+    loss = region_attention_loss(MAPS, MASKS, reading=reading, normalization=normalization)
     torch.testing.assert_close(loss, torch.tensor([expected]))
 
 
 def test_equation_3_is_zero_for_perfect_maps_and_one_for_opposite_ones():
-    assert float(region_attention_loss(0.01 * MASKS + 0.001, MASKS)) == pytest.approx(0, abs=1e-10)
-    assert float(region_attention_loss(1 - MASKS, MASKS)) == 1.0
+    perfect = region_attention_loss(0.01 * MASKS + 0.001, MASKS, **AS_RELEASED)
+    assert float(perfect) == pytest.approx(0, abs=1e-10)
+    assert float(region_attention_loss(1 - MASKS, MASKS, **AS_RELEASED)) == 1.0
 
 
 def test_losses_are_per_image():
     maps, masks = torch.rand(5, 2, 4, 4), (torch.rand(5, 2, 4, 4) > 0.5).float()
-    for loss in (region_attention_loss, cross_attention_guidance_loss):
+    smoothed = functools.partial(cross_attention_guidance_loss, sigma=SIGMA)
+    for equation in (region_attention_loss, smoothed):
+        loss = functools.partial(equation, **AS_RELEASED)
         together = loss(maps, masks)
         alone = torch.cat([loss(a[None], b[None]) for a, b in zip(maps, masks, strict=True)])
         assert together.shape == (5,)
@@ -57,19 +66,24 @@ def test_guidance_loss_is_equation_3_on_smoothed_maps():
     maps, masks = torch.rand(2, 2, 6, 6), (torch.rand(2, 2, 6, 6) > 0.5).float()
     for reading in ("minmax", "raw"):
         torch.testing.assert_close(
-            cross_attention_guidance_loss(maps, masks, reading),
-            region_attention_loss(gaussian_smooth(maps), masks, reading),
+            cross_attention_guidance_loss(
+                maps, masks, reading=reading, sigma=SIGMA, normalization="mean"
+            ),
+            region_attention_loss(
+                gaussian_smooth(maps, SIGMA), masks, reading=reading, normalization="mean"
+            ),
         )
     torch.testing.assert_close(
-        cross_attention_guidance_loss(maps, masks, sigma=0), region_attention_loss(maps, masks)
+        cross_attention_guidance_loss(maps, masks, sigma=0, **AS_RELEASED),
+        region_attention_loss(maps, masks, **AS_RELEASED),
     )
 
 
 def test_foreground_background_by_hand():
     # lesion: 1 - (.5 + 1) / 2 + (0 + .5) / 2 = .5; skin: 1 - (1 + 0) / 2 + 0 = .5
-    loss = cross_attention_guidance_loss(MAPS, MASKS, "foreground-background", sigma=0)
+    loss = cross_attention_guidance_loss(MAPS, MASKS, **RATIO, sigma=0)
     torch.testing.assert_close(loss, torch.tensor([0.5]))
-    perfect = cross_attention_guidance_loss(MASKS, MASKS, "foreground-background", sigma=0)
+    perfect = cross_attention_guidance_loss(MASKS, MASKS, **RATIO, sigma=0)
     assert float(perfect) == 0.0
 
 
@@ -82,7 +96,8 @@ def test_foreground_background_by_hand():
     ],
 )
 def test_equation_5_by_hand(normalization, expected):
-    loss = self_attention_guidance_loss(mass_outside(SELF_MAP, REGIONS), REGIONS, normalization)
+    outside = mass_outside(SELF_MAP, REGIONS)
+    loss = self_attention_guidance_loss(outside, REGIONS, normalization=normalization)
     torch.testing.assert_close(loss, torch.tensor([expected]))
 
 
@@ -98,7 +113,7 @@ def test_equation_5_equals_the_loop_over_pixels():
             for pixel in range(16):
                 if region[pixel]:
                     expected[image] += 0.5 * (maps[image, pixel] * outside).sum() / outside.sum()
-    loss = self_attention_guidance_loss(mass_outside(maps, regions), regions, "sum")
+    loss = self_attention_guidance_loss(mass_outside(maps, regions), regions, normalization="sum")
     torch.testing.assert_close(loss, expected)
 
 
@@ -108,7 +123,9 @@ def test_equation_5_of_a_uniform_map_is_the_inverse_of_the_pixels():
     for size in (1, 2, 3):
         lesion = (torch.arange(4) < size).float().view(1, 1, 4)
         regions = torch.cat([lesion, 1 - lesion], 1)
-        loss = self_attention_guidance_loss(mass_outside(uniform, regions), regions)
+        loss = self_attention_guidance_loss(
+            mass_outside(uniform, regions), regions, normalization="mean"
+        )
         torch.testing.assert_close(loss, torch.tensor([0.25]))
 
 
@@ -118,12 +135,12 @@ def test_empty_and_full_masks_add_nothing(value):
     regions = torch.cat([lesion, 1 - lesion], 1)
     outside = mass_outside(SELF_MAP, regions).requires_grad_()
     for normalization in ("mean", "sum"):
-        loss = self_attention_guidance_loss(outside, regions, normalization)
+        loss = self_attention_guidance_loss(outside, regions, normalization=normalization)
         (gradient,) = torch.autograd.grad(loss.sum(), outside)
         assert loss.item() == 0.0 and bool(torch.isfinite(gradient).all())
     maps = torch.rand(1, 2, 4, 4)
     masks = regions.unsqueeze(-1).expand(1, 2, 4, 4)
-    ratio = cross_attention_guidance_loss(maps, masks, "foreground-background")
+    ratio = cross_attention_guidance_loss(maps, masks, **RATIO, sigma=SIGMA)
     assert bool(torch.isfinite(ratio).all())
 
 
@@ -132,28 +149,32 @@ def test_gradients_agree_with_finite_differences():
     masks = (torch.rand(1, 2, 3, 3) > 0.5).double()
     for reading in ("minmax", "raw", "foreground-background"):
         assert torch.autograd.gradcheck(
-            lambda m, r=reading: cross_attention_guidance_loss(m, masks, r), maps
+            lambda m, r=reading: cross_attention_guidance_loss(
+                m, masks, reading=r, sigma=SIGMA, normalization="mean"
+            ),
+            maps,
         )
     outside = torch.rand(1, 2, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda m: self_attention_guidance_loss(m, masks.flatten(2)), outside
+        lambda m: self_attention_guidance_loss(m, masks.flatten(2), normalization="mean"), outside
     )
 
 
 def test_boolean_masks_are_taken():
     torch.testing.assert_close(
-        region_attention_loss(MAPS, MASKS.bool()), region_attention_loss(MAPS, MASKS)
+        region_attention_loss(MAPS, MASKS.bool(), **AS_RELEASED),
+        region_attention_loss(MAPS, MASKS, **AS_RELEASED),
     )
 
 
 def test_bad_inputs_are_refused():
     with pytest.raises(ValueError, match="resize the masks"):
-        region_attention_loss(MAPS, MASKS[..., :1])
+        region_attention_loss(MAPS, MASKS[..., :1], **AS_RELEASED)
     with pytest.raises(ValueError, match="unknown reading 'ratio'"):
-        cross_attention_guidance_loss(MAPS, MASKS, "ratio")
+        cross_attention_guidance_loss(MAPS, MASKS, reading="ratio", sigma=0, normalization="mean")
     with pytest.raises(ValueError, match="unknown reading 'foreground-background'"):
-        region_attention_loss(MAPS, MASKS, "foreground-background")
+        region_attention_loss(MAPS, MASKS, **RATIO)
     with pytest.raises(ValueError, match="images, tokens, pixels"):
-        self_attention_guidance_loss(MAPS, MASKS)
+        self_attention_guidance_loss(MAPS, MASKS, normalization="mean")
     with pytest.raises(ValueError, match="unknown reading 'median'"):
-        self_attention_guidance_loss(MAPS.flatten(2), MASKS.flatten(2), "median")
+        self_attention_guidance_loss(MAPS.flatten(2), MASKS.flatten(2), normalization="median")

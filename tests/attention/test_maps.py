@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from didgen.attention.maps import (
-    SMOOTHING_SIGMA,
     gaussian_kernel,
     gaussian_smooth,
     is_constant,
@@ -12,6 +11,7 @@ from didgen.attention.maps import (
     resize_mask,
     upsample,
 )
+from didgen.settings.guidance import LayoutGuidance
 
 
 def test_minmax_scales_each_map_by_its_own_extremes():
@@ -48,7 +48,9 @@ def test_not_a_number_is_not_hidden():
 def test_kernel_is_that_of_attend_and_excite():
     # exp(-1) / (1 + 2 exp(-1)) = 0.2119 beside 0.5761.
     expected = torch.tensor([0.21194, 0.57612, 0.21194], dtype=torch.float64)
-    torch.testing.assert_close(gaussian_kernel(SMOOTHING_SIGMA), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gaussian_kernel(LayoutGuidance().smoothing_sigma), expected, atol=1e-5, rtol=0
+    )
     narrow = torch.tensor([0.10651, 0.78699, 0.10651], dtype=torch.float64)
     torch.testing.assert_close(gaussian_kernel(0.5), narrow, atol=1e-5, rtol=0)
 
@@ -56,19 +58,19 @@ def test_kernel_is_that_of_attend_and_excite():
 def test_smoothing_spreads_a_point_and_leaves_a_constant():
     point = torch.zeros(1, 1, 5, 5)
     point[0, 0, 2, 2] = 1.0
-    k = gaussian_kernel().float()
-    torch.testing.assert_close(gaussian_smooth(point)[0, 0, 1:4, 1:4], torch.outer(k, k))
+    k = gaussian_kernel(0.7).float()
+    torch.testing.assert_close(gaussian_smooth(point, 0.7)[0, 0, 1:4, 1:4], torch.outer(k, k))
     flat = torch.full((2, 3, 4, 6), 0.4)
-    torch.testing.assert_close(gaussian_smooth(flat), flat)
+    torch.testing.assert_close(gaussian_smooth(flat, 0.7), flat)
     assert gaussian_smooth(point, sigma=0) is point
 
 
 def test_smoothing_reflects_at_the_edge():
     # Reflection without repeating the edge: row 0 sees row 1 twice.
     ramp = torch.arange(3.0).view(1, 1, 3, 1).expand(1, 1, 3, 3)
-    side = float(gaussian_kernel()[0])
+    side = float(gaussian_kernel(0.7)[0])
     torch.testing.assert_close(
-        gaussian_smooth(ramp)[0, 0, :, 0], torch.tensor([2 * side, 1, 2 - 2 * side])
+        gaussian_smooth(ramp, 0.7)[0, 0, :, 0], torch.tensor([2 * side, 1, 2 - 2 * side])
     )
 
 
@@ -88,13 +90,13 @@ def test_smoothing_is_a_convolution_of_the_reflected_map(size):
 
 @pytest.mark.parametrize(("sigma", "size"), [(0.0, 3), (-1.0, 3), (1.0, 4)])
 def test_bad_kernels_are_refused(sigma, size):
-    with pytest.raises(ValueError, match="odd size"):
+    with pytest.raises(ValueError, match="odd width"):
         gaussian_kernel(sigma, size)
 
 
 def test_map_too_small_to_reflect_is_refused():
     with pytest.raises(ValueError, match="too small"):
-        gaussian_smooth(torch.zeros(1, 1, 1, 4))
+        gaussian_smooth(torch.zeros(1, 1, 1, 4), 0.7)
 
 
 def test_masks_shrink_to_covered_fractions():

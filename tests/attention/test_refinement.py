@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from didgen.attention.annotation import AnnotationSettings, Cleaning, mask_from_map
+from didgen.attention.annotation import mask_from_map
 from didgen.attention.refinement import box_mean, guided_filter, upsample_along_edges
+from didgen.settings.annotation import AnnotationSettings
 
 
 def disk(size, radius, center):
@@ -63,7 +64,7 @@ def test_the_outline_moves_to_the_images_edge():
     small = box_mean(small[None], 1)[0]
     scores = []
     for upsampling in ("bicubic", "guided-filter"):
-        settings = AnnotationSettings(upsampling=upsampling, cleaning=Cleaning(0.0))
+        settings = AnnotationSettings(upsampling=upsampling, closing_fraction=0.0)
         mask = mask_from_map(small, (256, 256), images=image, settings=settings).masks[0]
         scores.append(float((mask & lesion).sum() / (mask | lesion).sum()))
     assert scores[0] < 0.93 < 0.97 < scores[1]
@@ -71,8 +72,10 @@ def test_the_outline_moves_to_the_images_edge():
 
 def test_an_image_does_not_see_the_others():
     maps, images = torch.rand(3, 8, 8), torch.rand(3, 3, 64, 64) * 2 - 1
-    together = upsample_along_edges(maps, images)
-    torch.testing.assert_close(together[1:2], upsample_along_edges(maps[1:2], images[1:2]))
+    together = upsample_along_edges(maps, images, 1 / 32, 1e-3)
+    torch.testing.assert_close(
+        together[1:2], upsample_along_edges(maps[1:2], images[1:2], 1 / 32, 1e-3)
+    )
     assert together.shape == (3, 64, 64) and together.dtype == torch.float32
     assert bool((together.amax((1, 2)) <= maps.amax((1, 2))).all())
 

@@ -25,12 +25,14 @@ def train(fresh, tmp_path):
     """A function that trains a fresh backbone; a folder of its own unless one is named."""
     from didgen.methods.didgen.training import finetune
 
-    def run(state=None, watch=None, backbone=None, **changes):
+    def run(state=None, watch=None, backbone=None, seed=0, precision="float32", **changes):
         backbone = backbone or fresh()
         state = state or tmp_path / f"state-{len(list(tmp_path.iterdir()))}"
         settings = made_up_settings(**changes)
         cache = made_up_cache(backbone)
-        curve = finetune(backbone, cache, POSITIONS, PREFIX, settings, state, watch=watch)
+        curve = finetune(
+            backbone, cache, POSITIONS, PREFIX, settings, seed, precision, state, watch=watch
+        )
         return curve, backbone
 
     return run

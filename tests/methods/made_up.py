@@ -4,7 +4,7 @@ import numpy as np
 
 from didgen.backbone.handle import Backbone
 from didgen.methods.didgen.cache import TrainingCache
-from didgen.methods.didgen.training_settings import TrainingSettings
+from didgen.settings.finetune import Settings
 
 PREFIX = "An image of <lesion> on <skin>."
 POSITIONS = (4, 6)
@@ -29,21 +29,13 @@ def made_up_cache(backbone: Backbone, images: int = 6, seed: int = 0) -> Trainin
     return TrainingCache(images, moments, masks, has_mask, embeddings, prompts, {PREFIX: 0, "": 1})
 
 
-def made_up_settings(**changes) -> TrainingSettings:
-    """A short training with everything optional switched off."""
+def made_up_settings(**changes) -> Settings:
+    """A short training without any option."""
     values = {
         "steps": 4,
         "batch_size": 4,
         "learning_rate": 1e-3,
         "warmup_steps": 2,
-        "weight_decay": 1e-2,
-        "max_grad_norm": 1.0,
-        "alpha": 0.1,
-        "reading": "minmax",
-        "prefix_only": 0.2,
-        "prompt_dropout": 0.1,
         "checkpoint_every": 2,
-        "precision": "float32",
-        "seed": 0,
     }
-    return TrainingSettings(**{**values, **changes})
+    return Settings(**{**values, **changes})

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -22,8 +20,9 @@ def test_every_epoch_shows_every_image_once(batch_size):
 
 def test_options_leave_the_other_draws_as_they_are(fresh):
     cache, settings = made_up_cache(fresh()), made_up_settings(batch_size=6)
-    plain = draw(cache, PREFIX, settings, 3, 1000)
-    changed = draw(cache, PREFIX, replace(settings, offset_noise=0.5, flips=True), 3, 1000)
+    plain = draw(cache, PREFIX, settings, 0, 3, 1000)
+    others = made_up_settings(batch_size=6, offset_noise=0.5, flips=True)
+    changed = draw(cache, PREFIX, others, 0, 3, 1000)
     assert torch.equal(plain.posterior, changed.posterior)
     assert torch.equal(plain.timesteps, changed.timesteps)
     shift = changed.noise - plain.noise
@@ -35,7 +34,7 @@ def test_options_leave_the_other_draws_as_they_are(fresh):
 
 def test_an_empty_prompt_ties_no_region(fresh):
     cache = made_up_cache(fresh())
-    draws = draw(cache, PREFIX, made_up_settings(prompt_dropout=0.8), 0, 1000)
+    draws = draw(cache, PREFIX, made_up_settings(prompt_dropout=0.8), 0, 0, 1000)
     empty = draws.prompt_rows == cache.fixed_rows[""]
     assert empty.any() and not draws.regions[empty].any()
 
@@ -43,7 +42,7 @@ def test_an_empty_prompt_ties_no_region(fresh):
 def test_parts_of_a_batch_are_its_rows(fresh):
     backbone = fresh()
     cache = made_up_cache(backbone)
-    draws = draw(cache, PREFIX, made_up_settings(), 1, 1000)
+    draws = draw(cache, PREFIX, made_up_settings(), 0, 1, 1000)
     whole = assemble(backbone, cache, draws, slice(0, 4))
     part = assemble(backbone, cache, draws, slice(1, 3))
     assert torch.equal(part.noisy, whole.noisy[1:3])

@@ -27,7 +27,7 @@ def test_the_loss_curve_is_the_known_one(tmp_path):
         steps=20, batch_size=2, learning_rate=2e-4, warmup_steps=5, checkpoint_every=1000
     )
     cache = made_up_cache(backbone, images=5)
-    curve = finetune(backbone, cache, POSITIONS, PREFIX, settings, tmp_path)
+    curve = finetune(backbone, cache, POSITIONS, PREFIX, settings, 0, "float32", tmp_path)
     found = [(step.loss_rec, step.loss_attn) for step in curve]
     # Other processors round differently, and twenty steps let that grow.
     for step, (a, b) in enumerate(zip(found, GOLDEN, strict=True), 1):

@@ -60,7 +60,7 @@ def test_jensen_shannon_of_opposite_halves_and_of_equals():
 
 def test_jensen_shannon_is_finite_with_a_gradient_for_constant_maps():
     maps = torch.full((2, 2, 4, 4), 0.1, requires_grad=True)
-    loss = attention_loss(maps, torch.zeros(2, 2, 4, 4), "jensen-shannon")
+    loss = attention_loss(maps, torch.zeros(2, 2, 4, 4), "jensen-shannon", "mean")
     loss.sum().backward()
     assert loss.shape == (2,) and torch.isfinite(maps.grad).all()
 

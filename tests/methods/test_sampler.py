@@ -9,12 +9,17 @@ from didgen.backbone.sampling import Divergence, step_timesteps
 from didgen.methods.didgen import sampler
 from didgen.methods.didgen.layouts import LayoutError
 from didgen.methods.didgen.sampler import DidgenSynthesizer, retry_seed
-from didgen.methods.didgen.sampling_settings import SamplingSettings
 from didgen.methods.protocol import Request
+from didgen.settings.images import Settings as ImageSettings
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.tiny.architecture import MINIATURE, build
 
 PROMPT = "An image of <lesion> on <skin>."
-QUICK = {"steps": 2, "precision": "float32", "max_rms": 1e6}
+QUICK = {"steps": 2, "precision": "float32"}
+
+
+def synthesizer_of(backbone, max_rms=1e6, **changes):
+    return DidgenSynthesizer(backbone, PairSettings(**QUICK | changes), max_rms)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def same(a, b):
 
 
 def test_a_diverged_image_is_made_again_with_a_seed_of_its_own(backbone, monkeypatch):
-    synthesizer = DidgenSynthesizer(backbone, **QUICK)
+    synthesizer = synthesizer_of(backbone)
     requests = [request(0), request(1), request(2)]
     sound = synthesizer.synthesize(requests)
     others = [retry_seed(seed, 1) for seed in range(3)]
@@ -69,7 +74,7 @@ def test_a_diverged_image_is_made_again_with_a_seed_of_its_own(backbone, monkeyp
 
 
 def test_a_retry_does_not_depend_on_what_else_broke(backbone, monkeypatch):
-    synthesizer = DidgenSynthesizer(backbone, **QUICK)
+    synthesizer = synthesizer_of(backbone)
     requests = [request(0), request(1), request(2)]
     break_seeds(monkeypatch, {1})
     alone = synthesizer.synthesize(requests)[1]
@@ -80,25 +85,25 @@ def test_a_retry_does_not_depend_on_what_else_broke(backbone, monkeypatch):
 
 def test_an_image_that_always_diverges_is_a_failure(backbone, monkeypatch, caplog):
     asked = break_seeds(monkeypatch, {retry_seed(1, attempt) for attempt in range(3)})
-    found = DidgenSynthesizer(backbone, **QUICK).synthesize([request(0), request(1)])
+    found = synthesizer_of(backbone).synthesize([request(0), request(1)])
     assert len(asked) == 3
     assert found[1].failure == "diverged: latents are not finite at step 1"
     assert found[1].scores["retries"] == 2 and "P1: diverged" in caplog.text
     assert "diverged" not in found[0].failure
-    none = DidgenSynthesizer(backbone, **QUICK, retries=0).synthesize([request(0), request(1)])
+    none = synthesizer_of(backbone, retries=0).synthesize([request(0), request(1)])
     assert len(asked) == 4 and none[1].scores["retries"] == 0
 
 
 def test_exploding_guidance_is_found_and_retried(backbone):
-    settings = {**QUICK, "steps": 4, "eta": 1e12, "max_rms": 20.0, "retries": 1}
-    made = DidgenSynthesizer(backbone, **settings).synthesize([request(0)])
+    settings = {"steps": 4, "eta": 1e12, "retries": 1}
+    made = synthesizer_of(backbone, max_rms=20.0, **settings).synthesize([request(0)])
     assert made[0].failure.startswith("diverged: latents") and made[0].scores["retries"] == 1
 
 
 def test_images_from_text_are_watched_too(backbone, monkeypatch):
     break_seeds(monkeypatch, {0})
     requests = [request(0, mask=False), request(1, mask=False)]
-    made = DidgenSynthesizer(backbone, **QUICK).synthesize(requests)
+    made = DidgenSynthesizer(backbone, ImageSettings(**QUICK), 1e6).synthesize(requests)
     assert [m.scores for m in made] == [{"retries": 1}, {"retries": 0}]
     assert [m.failure for m in made] == ["", ""] and made[0].mask is None
 
@@ -113,7 +118,7 @@ def test_images_from_text_are_watched_too(backbone, monkeypatch):
     ],
 )
 def test_every_option_makes_pairs_that_do_not_meet(backbone, change):
-    synthesizer = DidgenSynthesizer(backbone, **{**QUICK, "steps": 4}, **change)
+    synthesizer = synthesizer_of(backbone, steps=4, **change)
     together = synthesizer.synthesize([request(0), request(1)])
     swapped = synthesizer.synthesize([request(1), request(0)])
     assert all(made.image.shape == (128, 128, 3) for made in together)
@@ -138,8 +143,7 @@ def test_the_mask_is_read_at_the_true_last_step(backbone, monkeypatch, last_step
 
     monkeypatch.setattr(sampler, "sample", sample)
     monkeypatch.setattr(sampler, "annotate_latents", annotate)
-    settings = {**QUICK, "steps": 4, "last_steps": last_steps}
-    DidgenSynthesizer(backbone, **settings).synthesize([request(0)])
+    synthesizer_of(backbone, steps=4, last_steps=last_steps).synthesize([request(0)])
     last = step_timesteps(backbone, "ddim", 4)[-1]
     expected = [(last, made[2]), (0, made[3])][-last_steps:]
     assert [timestep for timestep, _ in read] == [timestep for timestep, _ in expected]
@@ -149,7 +153,7 @@ def test_the_mask_is_read_at_the_true_last_step(backbone, monkeypatch, last_step
 
 def test_masks_are_checked_before_anything_is_sampled(backbone, monkeypatch):
     asked = break_seeds(monkeypatch, set())
-    synthesizer = DidgenSynthesizer(backbone, **QUICK)
+    synthesizer = synthesizer_of(backbone)
     empty = replace(request(1), mask=np.zeros((128, 128), bool))
     with pytest.raises(LayoutError, match="condition mask of P1: the mask is empty"):
         synthesizer.synthesize([request(0), empty])
@@ -162,8 +166,6 @@ def test_masks_are_checked_before_anything_is_sampled(backbone, monkeypatch):
     "change",
     [
         {"retries": -1},
-        {"max_rms": 0.0},
-        {"max_rms": float("nan")},
         {"steps": 4, "last_steps": 5},
         {"schedule": "cosine"},
         {"guide_layers": "up"},
@@ -172,17 +174,18 @@ def test_masks_are_checked_before_anything_is_sampled(backbone, monkeypatch):
     ],
 )
 def test_bad_settings_are_refused(change):
-    with pytest.raises(ValueError, match=r"expected|only 4 steps"):
-        SamplingSettings(**change)
+    with pytest.raises(ValueError, match="|".join(change)):
+        PairSettings(**change)
 
 
-def test_unknown_settings_are_refused(backbone):
-    with pytest.raises(TypeError, match="etta"):
-        DidgenSynthesizer(backbone, etta=20.0)
+def test_masks_need_the_settings_of_pairs(backbone):
+    synthesizer = DidgenSynthesizer(backbone, ImageSettings(**QUICK))
+    with pytest.raises(ValueError, match="need the settings of pairs, found those of images"):
+        synthesizer.synthesize([request(0)])
 
 
 def test_the_weights_are_frozen(backbone):
     backbone.unet.requires_grad_(True)
-    DidgenSynthesizer(backbone, **QUICK).synthesize([request(0)])
+    synthesizer_of(backbone).synthesize([request(0)])
     assert not any(p.requires_grad or p.grad is not None for p in backbone.unet.parameters())
     assert torch.is_grad_enabled()

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from didgen.methods.didgen.training_settings import StepLoss
+from didgen.methods.didgen.checkpoint import StepLoss
 from didgen.methods.didgen.watching import (
     NonFiniteValidation,
     Watch,

@@ -7,7 +7,6 @@ import pytest
 from didgen.backbone import loading, prompts
 from didgen.data.manifest import write_manifest
 from didgen.runtime.files import write_csv, write_png
-from didgen.settings.pairs import Settings as PairsSettings
 from didgen.stages import pairs
 
 SIDE = 64
@@ -124,17 +123,3 @@ def test_too_few_shapes_to_learn_from_are_refused(config):
         pairs.PairRequests(config(classes=("BCC",)))
     with pytest.raises(ValueError, match="found 1 masks that lie wholly"):
         pairs.PairRequests(config(classes=("NV",), conditions="sampled"))
-
-
-def test_settings_and_method_know_the_same_keys_and_defaults():
-    from dataclasses import fields
-
-    from didgen.methods.didgen.sampling_settings import SamplingSettings
-
-    defaults = {field.name: field.default for field in fields(SamplingSettings)}
-    settings = PairsSettings()
-    assert {name: getattr(settings, name) for name in pairs.OPTIONS} == {
-        name: defaults[name] for name in pairs.OPTIONS
-    }
-    # What is left to the code: a guard against broken latents, and the guided filter's shape.
-    assert set(defaults) - set(pairs.OPTIONS) == {"max_rms", "filter_radius", "filter_epsilon"}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from didgen.backbone.handle import Backbone
 from didgen.methods.didgen.cache import TrainingCache
-from didgen.methods.didgen.training_settings import TrainingSettings
 from didgen.methods.protocol import derive_seed
+from didgen.settings.finetune import Settings
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def batch_rows(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
 
 
 def draw(
-    cache: TrainingCache, prefix: str, settings: TrainingSettings, step: int, timesteps: int
+    cache: TrainingCache, prefix: str, settings: Settings, seed: int, step: int, timesteps: int
 ) -> Draws:
     """The random choices of a step; `timesteps`: how many the backbone was trained with."""
-    generator = torch.Generator().manual_seed(derive_seed("finetune", settings.seed, step))
-    rows = batch_rows(len(cache), settings.batch_size, step, settings.seed)
+    generator = torch.Generator().manual_seed(derive_seed("finetune", seed, step))
+    rows = batch_rows(len(cache), settings.batch_size, step, seed)
     count, shape = len(rows), (len(rows), *cache.moments.shape[2:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)

@@ -6,7 +6,7 @@ and the curve so far. Data order, noise and dropout follow from the seed and the
 
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,23 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from didgen.methods.didgen.sharding import alike, whole
-from didgen.methods.didgen.training_settings import StepLoss
 from didgen.methods.didgen.tuning import Average
 from didgen.runtime.files import atomic_directory, read_json, write_json
 
 LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The losses of one step (Eq. 4 and its two parts) and the gradient's norm."""
+
+    step: int
+    loss: float
+    loss_rec: float
+    loss_attn: float
+    lr: float
+    grad_norm: float
+    seconds: float
 
 
 class BrokenState(ValueError):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from didgen.attention.losses import region_attention_loss
+from didgen.attention.losses import Normalization, region_attention_loss
 from didgen.attention.maps import minmax
 
 Reading = Literal["minmax", "raw", "jensen-shannon"]
@@ -43,15 +43,17 @@ def total_loss(
     return loss_rec.sum() / (images or len(loss_rec)) + alpha * attn, attn
 
 
-def attention_loss(maps: Tensor, masks: Tensor, reading: Reading) -> Tensor:
+def attention_loss(
+    maps: Tensor, masks: Tensor, reading: Reading, normalization: Normalization
+) -> Tensor:
     """L_attn (Eq. 3) in one of its readings, (B,) from maps and masks (B, K, r, r).
 
-    "minmax" and "raw" as in `region_attention_loss`, "jensen-shannon" as in
-    `jensen_shannon_loss`.
+    "minmax" and "raw" as in `region_attention_loss`, as `normalization`; "jensen-shannon", which
+    has none, as in `jensen_shannon_loss`.
     """
     if reading == "jensen-shannon":
         return jensen_shannon_loss(maps, masks)
-    return region_attention_loss(maps, masks, reading=reading)
+    return region_attention_loss(maps, masks, reading=reading, normalization=normalization)
 
 
 def jensen_shannon_loss(maps: Tensor, masks: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Shapes: B batch, C latent channels; images uint8 (H, W, 3), masks bool (H, W).
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ from didgen.attention.annotation import Annotation, annotate_latents
 from didgen.attention.guidance import Guide
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
-from didgen.backbone.sampling import Watch, sample, step_timesteps
+from didgen.backbone.sampling import MAX_RMS, Watch, sample, step_timesteps
 from didgen.methods.didgen.layouts import check_layouts
-from didgen.methods.didgen.sampling_settings import SamplingSettings
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.runtime.precision import autocast, keep_products_in_half, pick_precision
+from didgen.settings.pairs import Settings as PairSettings
+from didgen.settings.sampling import Sampling
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,32 +35,34 @@ class DidgenSynthesizer:
     says how often. If it never comes out sound, the sample has a failure.
     """
 
-    def __init__(
-        self, backbone: Backbone, settings: SamplingSettings | None = None, **changes: object
-    ) -> None:
-        """changes: fields of the settings to replace, such as steps=20.
+    def __init__(self, backbone: Backbone, settings: Sampling, max_rms: float = MAX_RMS) -> None:
+        """settings: those of pairs, where requests have a mask. max_rms: see `Watch`.
 
         The backbone is for sampling from then on: frozen, and with the precision bfloat16 its
         UNet keeps most weights in it and runs under `autocast` only.
         """
         self.backbone = backbone
-        self.settings = replace(settings or SamplingSettings(), **changes)
+        self.settings = settings
+        self.max_rms = max_rms
         self.precision = pick_precision(self.settings.precision, backbone.device)
-        self.guidance = self.settings.guidance()
-        self.annotation = self.settings.annotation()
         backbone.unet.requires_grad_(False).eval()
         if self.precision == "bfloat16":
             keep_products_in_half(backbone.unet)
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
-        """Make one sample a request, in order. All requests have a mask, or none has.
+        """Make one sample per request, in order. All requests have a mask, or none has.
 
-        Raises: `ValueError` for a mixed batch or a prompt without the placeholder tokens,
-        `LayoutError` for a mask that cannot be followed.
+        Raises: `ValueError` for a mixed batch, masks without the settings of pairs or a prompt
+        without the placeholder tokens, `LayoutError` for a mask that cannot be followed.
         """
         with_mask = [request.mask is not None for request in requests]
         if any(with_mask) != all(with_mask):
             raise ValueError("a batch mixes requests with and without a mask; separate them")
+        if any(with_mask) and not isinstance(self.settings, PairSettings):
+            raise ValueError(
+                "requests with a mask need the settings of pairs, found those of "
+                f"{type(self.settings).__module__.rpartition('.')[2]}"
+            )
         check_layouts(requests, self.backbone.image_size)
         samples = self._attempt(requests, 0)
         for attempt in range(1, self.settings.retries + 1):
@@ -83,8 +85,8 @@ class DidgenSynthesizer:
         positions = self._positions(prompts)
         pairs = requests[0].mask is not None
         guide = self._guide(requests, positions) if pairs else None
-        watch = Watch(self.settings.max_rms)
-        trail = _Trail(self.settings.steps, self.annotation.last_steps)
+        watch = Watch(self.max_rms)
+        trail = _Trail(self.settings.steps, self.settings.last_steps) if pairs else None
         with autocast(self.backbone.device, self.precision):
             latents = sample(
                 self.backbone,
@@ -94,7 +96,7 @@ class DidgenSynthesizer:
                 guidance_scale=self.settings.guidance_scale,
                 scheduler=self.settings.scheduler,
                 guide=guide,
-                on_step=trail if pairs else None,
+                on_step=trail,
                 watch=watch,
             )
         failures = [""] * len(requests)
@@ -128,7 +130,7 @@ class DidgenSynthesizer:
             masks[:, None].to(self.backbone.device),
             positions,
             self.settings.steps,
-            self.guidance,
+            self.settings,
         )
 
     def _annotate(
@@ -149,7 +151,7 @@ class DidgenSynthesizer:
                 self.backbone.embed(list(prompts)),
                 positions,
                 self.backbone.image_size,
-                settings=self.annotation,
+                self.settings,
                 images=decoded.detach(),
             )
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from didgen.attention.layers import CROSS_SIDE
 from didgen.attention.recorder import AttentionRecorder
 from didgen.backbone.handle import Backbone
 from didgen.methods.didgen.batches import Batch, Draws, assemble, draw
 from didgen.methods.didgen.cache import TrainingCache
-from didgen.methods.didgen.checkpoint import resume_state, save_state
+from didgen.methods.didgen.checkpoint import StepLoss, resume_state, save_state
 from didgen.methods.didgen.objective import (
     attention_loss,
     reconstruction_loss,
@@ -29,7 +30,6 @@ from didgen.methods.didgen.objective import (
 )
 from didgen.methods.didgen.parallel import ALONE, Team
 from didgen.methods.didgen.sharding import gather, whole
-from didgen.methods.didgen.training_settings import StepLoss, TrainingSettings
 from didgen.methods.didgen.tuning import (
     Average,
     build_optimizer,
@@ -38,8 +38,9 @@ from didgen.methods.didgen.tuning import (
     prepare_unet,
 )
 from didgen.methods.didgen.watching import Watch
-from didgen.runtime.precision import autocast
+from didgen.runtime.precision import Precision, autocast
 from didgen.runtime.reproducible import strict_kernels
+from didgen.settings.finetune import Settings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class Run:
     cache: TrainingCache
     positions: tuple[int, int]
     prefix: str
-    settings: TrainingSettings
+    settings: Settings
+    seed: int
+    precision: Precision
     team: Team
 
 
@@ -78,7 +81,9 @@ def finetune(
     cache: TrainingCache,
     positions: tuple[int, int],
     prefix: str,
-    settings: TrainingSettings,
+    settings: Settings,
+    seed: int,
+    precision: Precision,
     state: Path,
     team: Team = ALONE,
     watch: Watch | None = None,
@@ -91,7 +96,7 @@ def finetune(
     batch that cannot be shared.
     """
     check_shares(settings, team.size)
-    prepare_unet(backbone.unet, settings)
+    prepare_unet(backbone.unet, settings, seed)
     module = team.wrap(backbone.unet)
     unet = module if team.sharded else backbone.unet
     parameters = [p for p in unet.parameters() if p.requires_grad]
@@ -102,7 +107,18 @@ def finetune(
     if curve:
         LOGGER.info("continuing after step %d of %d", len(curve), settings.steps)
     run = Run(
-        backbone, unet, module, parameters, optimizer, cache, positions, prefix, settings, team
+        backbone,
+        unet,
+        module,
+        parameters,
+        optimizer,
+        cache,
+        positions,
+        prefix,
+        settings,
+        seed,
+        precision,
+        team,
     )
     if team.rank == 0 and watch is None:
         watch = Watch(state, settings.steps)
@@ -116,7 +132,7 @@ def finetune(
     return curve
 
 
-def check_shares(settings: TrainingSettings, processes: int) -> None:
+def check_shares(settings: Settings, processes: int) -> None:
     """Raises: ValueError when a batch cannot be shared evenly."""
     shares = processes * settings.accumulation
     if settings.batch_size % shares:
@@ -185,7 +201,7 @@ def _step(run: Run, step: int, started: float) -> StepLoss:
         group["lr"] = lr
     run.optimizer.zero_grad(set_to_none=True)
     trained = run.backbone.scheduler.config.num_train_timesteps
-    draws = draw(run.cache, run.prefix, settings, step, trained)
+    draws = draw(run.cache, run.prefix, settings, run.seed, step, trained)
     parts = shares(settings, team)
     found: Tensor | float = 0.0
     for number, part in enumerate(parts, 1):
@@ -209,7 +225,7 @@ def _step(run: Run, step: int, started: float) -> StepLoss:
     return StepLoss(step + 1, loss, loss_rec, loss_attn, lr, size, seconds)
 
 
-def shares(settings: TrainingSettings, team: Team) -> list[slice]:
+def shares(settings: Settings, team: Team) -> list[slice]:
     """This process's parts of a batch, one for each pass of an accumulated step."""
     width = settings.batch_size // (team.size * settings.accumulation)
     first = team.rank * settings.accumulation
@@ -221,13 +237,13 @@ def shares(settings: TrainingSettings, team: Team) -> list[slice]:
 def _losses(run: Run, batch: Batch, draws: Draws) -> Tensor:
     """A part's share of L, L_rec and L_attn (3,): summed over the parts they are the batch's."""
     settings = run.settings
-    wanted = {"resolution": settings.resolution, "positions": list(run.positions)}
+    wanted = {"resolution": CROSS_SIDE, "positions": list(run.positions)}
     noisy = batch.noisy
     if settings.channels_last:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
     with (
         AttentionRecorder(run.unet, cross=wanted) as recorder,
-        autocast(run.backbone.device, settings.precision),
+        autocast(run.backbone.device, run.precision),
     ):
         prediction = run.module(
             noisy, batch.timesteps, encoder_hidden_states=batch.embeddings
@@ -239,7 +255,9 @@ def _losses(run: Run, batch: Batch, draws: Draws) -> Tensor:
         loss_rec = loss_rec * snr_weights(
             scheduler.alphas_cumprod, batch.timesteps, kind, settings.snr_gamma
         )
-    loss_attn = attention_loss(recorder.cross_maps(), batch.masks, settings.reading)
+    loss_attn = attention_loss(
+        recorder.cross_maps(), batch.masks, settings.reading, settings.normalization
+    )
     images, masked = settings.batch_size, int(draws.regions.sum())
     loss, attn = total_loss(loss_rec, loss_attn, batch.has_mask, settings.alpha, images, masked)
     return torch.stack([loss, loss_rec.sum() / images, attn])

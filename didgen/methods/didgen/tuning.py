@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from didgen.methods.didgen.training_settings import TrainingSettings
 from didgen.settings import extras
+from didgen.settings.finetune import Settings
 
 LOGGER = logging.getLogger(__name__)
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -28,14 +28,14 @@ class OutOfMemory(ValueError):
     """The work does not fit into memory; the message says which settings need less."""
 
 
-def prepare_unet(unet: nn.Module, settings: TrainingSettings) -> list[nn.Parameter]:
+def prepare_unet(unet: nn.Module, settings: Settings, seed: int) -> list[nn.Parameter]:
     """Make the UNet ready for training, in place; the parameters that are trained.
 
     Raises: MissingExtra.
     """
     unet.requires_grad_(settings.lora_rank == 0).train()
     if settings.lora_rank:
-        add_lora(unet, settings.lora_rank, settings.seed)
+        add_lora(unet, settings.lora_rank, seed)
     if settings.channels_last:
         unet.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
@@ -45,7 +45,7 @@ def prepare_unet(unet: nn.Module, settings: TrainingSettings) -> list[nn.Paramet
     return [p for p in unet.parameters() if p.requires_grad]
 
 
-def finish_unet(unet: nn.Module, settings: TrainingSettings) -> None:
+def finish_unet(unet: nn.Module, settings: Settings) -> None:
     """Undo `prepare_unet` but for the weights: LoRA is merged into the layers it belongs to."""
     if settings.gradient_checkpointing:
         unet.disable_gradient_checkpointing()
@@ -88,9 +88,7 @@ def compile_blocks(unet: nn.Module) -> None:
             module.compile()
 
 
-def build_optimizer(
-    parameters: list[nn.Parameter], settings: TrainingSettings
-) -> torch.optim.Optimizer:
+def build_optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
     """AdamW, fused where there is such a kernel, or with 8-bit state.
 
     Raises: ValueError for 8-bit state without a GPU, MissingExtra without the package bitsandbytes.

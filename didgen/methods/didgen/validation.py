@@ -70,7 +70,7 @@ def look(
         found[f"loss_rec_{number}"] = float(reconstruction_loss(prediction, target).mean())
         maps = recorder.cross_maps().float() if maps is None else maps
     mean = sum(found.values()) / len(found)
-    attn = float(attention_loss(maps, masks.to(maps), "minmax").mean())
+    attn = float(attention_loss(maps, masks.to(maps), "minmax", "mean").mean())
     return {"loss_rec": mean, "loss_attn": attn, **found}, maps
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from didgen.methods.didgen.training_settings import StepLoss
+from didgen.methods.didgen.checkpoint import StepLoss
 from didgen.runtime.files import read_json, write_json
 from didgen.settings import extras
 
