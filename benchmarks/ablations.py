@@ -20,8 +20,8 @@ import torch
 
 from didgen.backbone.handle import Backbone
 from didgen.downstream.augmentation import to_float
-from didgen.downstream.features import lite0_features
-from didgen.downstream.saved import load_segmenter
+from didgen.downstream.feature_spaces import Lite0Features
+from didgen.downstream.segmenters import load_segmenter
 from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.metrics.perceptual import mean_pairwise_distance
@@ -119,7 +119,7 @@ def failures(samples: list[Sample], segmenter: Any) -> dict[str, Any]:
 
 def diversity(samples: list[Sample], seeds: int) -> dict[str, Any]:
     """Mean distance of the images of one mask, over masks; failed images are left out."""
-    network, values = lite0_features(), []
+    network, values = Lite0Features(), []
     for start in range(0, len(samples), seeds):
         group = [s.image for s in samples[start : start + seeds] if "diverged" not in s.failure]
         if len(group) < 2:

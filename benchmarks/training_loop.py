@@ -31,8 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from didgen.downstream import training
 from didgen.downstream.augmentation import to_float
 from didgen.downstream.classifiers import build_classifier, classification_loss
-from didgen.downstream.datasets import ImageSet, build, keep_in_memory
-from didgen.downstream.feeding import batches_of
+from didgen.downstream.datasets import ImageSet, build, keep_in_memory, read_ahead
 from didgen.runtime.precision import autocast, default_device
 from didgen.settings.schedule import Schedule
 
@@ -124,17 +123,17 @@ def ours(data: ImageSet, model: nn.Module, steps: int, precision: str) -> Timing
     device = default_device()
     schedule = plan(steps + WARMUP, precision)
     optimizer = torch.optim.AdamW(model.to(device).parameters(), schedule.learning_rate)
-    run = training._Run(  # noqa: SLF001
-        model, optimizer, classification_loss, None, schedule, 0, device, precision, None
+    train_step = training.Step(
+        model, optimizer, classification_loss, schedule, 0, device, precision
     )
     clock = Timing(0.0, 0.0)
     indices = training.draws(data.labels, len(data), schedule, 0)
     with training.seeded(0):
-        for step, batch in enumerate(waited(batches_of(data, indices), clock)):
+        for step, batch in enumerate(waited(read_ahead(data, indices), clock)):
             if step == WARMUP:
                 _wait_for(device)
                 started, clock.waiting = time.perf_counter(), 0.0
-            training._step(run, step, batch)  # noqa: SLF001
+            train_step(step, batch)
             if step + 1 == steps + WARMUP:
                 break
         _wait_for(device)
@@ -163,7 +162,7 @@ def plain(data: ImageSet, model: nn.Module, steps: int, precision: str, workers:
             _wait_for(device)
             started, clock.waiting = time.perf_counter(), 0.0
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate(step, schedule)
+            group["lr"] = schedule.learning_rate
         with autocast(device, precision):
             outputs = model(to_float(images.to(device, non_blocking=True)))
         loss = classification_loss(outputs, labels.to(device))

@@ -2,9 +2,11 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +22,7 @@ from didgen.data.manifest import read_manifest, resolve
 LOGGER = logging.getLogger(__name__)
 GIGABYTE = 1e9
 WORKERS = 4
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class DatasetError(ValueError):
@@ -104,7 +107,7 @@ class ImageSet:
         """The longer side in px."""
         return max(self.images.shape[:2])
 
-    def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, indices: np.ndarray) -> Batch:
         """uint8 images (B, 3, H, W) and int64 labels (B,) or uint8 masks (B, 1, H, W).
 
         Images keep the channels-last layout of decoded files: on a processor, convolutions run
@@ -260,3 +263,30 @@ def keep_in_memory(sets: Sequence[ImageSet], memory_gb: float) -> bool:
         for pixels in arrays:
             pixels.keep()
     return fits
+
+
+def read_ahead(data: ImageSet, indices: Iterable[np.ndarray], ahead: int = 2) -> Iterator[Batch]:
+    """`data.batch` of each item of `indices`, in order, at most `ahead` of them read in advance.
+
+    Reading has no randomness, so batches are those that reading in turn would give. An error while
+    reading is raised when its batch is due. A thread, for Pillow releases the interpreter lock:
+    torch's DataLoader took 10 % to 40 % longer, its processes half a second and more to start at
+    every evaluation, and it buries the message of a broken image in a worker's traceback.
+    """
+    if data.in_memory:
+        yield from map(data.batch, indices)
+        return
+    remaining = iter(indices)
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[Batch]] = deque(
+            pool.submit(data.batch, rows) for rows in islice(remaining, ahead)
+        )
+        try:
+            while waiting:
+                batch = waiting.popleft().result()
+                for rows in islice(remaining, 1):
+                    waiting.append(pool.submit(data.batch, rows))
+                yield batch
+        finally:
+            for future in waiting:
+                future.cancel()

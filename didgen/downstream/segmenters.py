@@ -1,9 +1,13 @@
-"""Segmenters by name: images to one lesion logit a pixel."""
+"""Segmenters by name: images to one lesion logit per pixel; and their files."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
 from didgen.downstream.classifiers import Built
@@ -18,6 +22,7 @@ from didgen.downstream.weights import (
     lite0_state,
     standardize,
 )
+from didgen.runtime.files import atomic_path
 
 Model = Literal["unet", "unet++", "deeplabv3+", "segformer", "dcsau-net", "xbound-former"]
 MODELS: tuple[Model, ...] = get_args(Model)
@@ -26,6 +31,8 @@ TITLES = {
     "dcsau-net": "DCSAU-Net", "xbound-former": "XBound-Former",
 }  # fmt: skip
 STRIDE = 32
+# Where a file says how to build its network again.
+CARD = "segmenter"
 
 
 def build_segmenter(
@@ -113,8 +120,6 @@ def _over_encoder(model: str, encoder: str, channels: tuple[int, ...]) -> nn.Mod
 
 def _read(name: str, path: Path) -> dict[str, Tensor]:
     """A file of weights under timm's names, or, of a `mit_` encoder, under its own."""
-    from safetensors.torch import load_file
-
     if name.startswith("mit_"):
         return load_file(path)
     return create(name, path, features_only=True).state_dict()
@@ -152,3 +157,66 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     total = lesion.sum((1, 2, 3)) + masks.sum((1, 2, 3))
     # One pixel in both terms keeps the ratio defined when both masks are empty.
     return entropy + (1 - (2 * overlap + 1) / (total + 1)).mean()
+
+
+class SavedSegmenterError(ValueError):
+    """A file that is not a segmenter saved here; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class SegmenterCard:
+    """How a segmenter was built and trained.
+
+    `image_size`: side in px at which it sees images. `val_dice`: its best mean Dice on validation
+    images, which also chose the step it was kept at. `standardized`: its encoder sees images by
+    ImageNet's mean and deviation.
+    """
+
+    encoder: str
+    decoder_channels: tuple[int, ...]
+    image_size: int
+    arm: str
+    seed: int
+    n_train: int
+    val_dice: float
+    model: Model = "unet"
+    standardized: bool = False
+
+
+def save_segmenter(path: Path, model: nn.Module, card: SegmenterCard) -> None:
+    """Write weights and card into one file.
+
+    Not smp's `save_pretrained`: that writes a folder, and not all of these networks are smp's.
+    """
+    with atomic_path(path) as temporary:
+        save_model(model, str(temporary), metadata={CARD: json.dumps(asdict(card))})
+
+
+def load_segmenter(path: Path) -> tuple[nn.Module, SegmenterCard]:
+    """The network in evaluation mode on the CPU, frozen, and its card.
+
+    Raises: `SavedSegmenterError` when the file is missing or is something else.
+    """
+    if not path.is_file():
+        raise SavedSegmenterError(f"{path}: no such file; run the segment stage first")
+    try:
+        with safe_open(path, "pt") as opened:
+            text = (opened.metadata() or {}).get(CARD)
+    except SafetensorError as error:
+        raise SavedSegmenterError(
+            f"{path}: found no readable safetensors file ({error}); run the segment stage again"
+        ) from error
+    if text is None:
+        raise SavedSegmenterError(
+            f"{path}: found weights that do not say how they were trained, expected those of the "
+            "segment stage; run it again"
+        )
+    values = json.loads(text)
+    card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
+    built = build_segmenter(
+        card.encoder, card.image_size, card.decoder_channels, pretrained=False, model=card.model
+    )
+    load_model(built.model, path)
+    if card.standardized:
+        standardize_encoder(built.model, card.model, card.encoder)
+    return built.model.eval().requires_grad_(False), card

@@ -1,9 +1,7 @@
-"""One training loop for both tasks: a fixed budget of steps, early stopping on validation."""
+"""The training of classifiers and segmenters: a fixed budget of steps, early stopping."""
 
 import contextlib
 import copy
-import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,51 +11,46 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from didgen.downstream.augmentation import augment, to_float
-from didgen.downstream.datasets import ImageSet
-from didgen.downstream.feeding import batches_of
-from didgen.downstream.state import (
-    Progress,
-    TrainingStopped,
-    Weights,
-    resume_state,
-    save_state,
-    stop_on_sigterm,
-)
+from didgen.downstream.datasets import ImageSet, read_ahead
+from didgen.runtime.memory import explain_no_memory
 from didgen.runtime.precision import Precision, autocast, default_device, pick_precision
-from didgen.runtime.progress import track
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.settings.schedule import Schedule
+from didgen.training.log import Log
+from didgen.training.loop import run_steps
+from didgen.training.optimization import update, warm_up_and_cosine
+from didgen.training.state import Row, resume_state
 
-LOGGER = logging.getLogger(__name__)
 EVALUATION_BATCH = 64
 GRADIENT_NORM = 1.0
 # Seconds between saved states, which are written at evaluations: short trainings need none.
 SAVE_EVERY = 30.0
+NOT_FINITE = "Lower learning_rate or set precision to float32, then run again"
+NEEDS_LESS = (
+    "What needs less: a smaller batch_size or image_size, precision: bfloat16 (GPU), a smaller "
+    "network; memory_gb: 0 where it is the processor's memory that images fill"
+)
 
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 Score = Callable[[np.ndarray, ImageSet], float]
-Stronger = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]]
-
-
-class NonFiniteLoss(ValueError):
-    """The loss became NaN or infinite; nothing was written."""
+Stronger = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 @dataclass
 class Outcome:
     """What a training gave; the model holds the weights of `best_step`."""
 
-    best_step: int = 0
-    best_score: float = -math.inf
-    steps: int = 0
-    seconds: float = 0.0
-    precision: str = "float32"
-    device: str = "cpu"
-    stopped_early: bool = False
-    curves: list[dict[str, float]] = field(default_factory=list)
+    best_step: int
+    best_score: float
+    steps: int
+    seconds: float
+    precision: str
+    device: str
+    stopped_early: bool
+    curves: list[Row]
 
 
 @contextlib.contextmanager
@@ -69,15 +62,6 @@ def seeded(seed: int) -> Iterator[None]:
     ):
         torch.manual_seed(seed)
         yield
-
-
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """Linear warm-up, then half a cosine to zero; `step` counts from 0."""
-    warmup = round(schedule.warmup * schedule.steps)
-    if step < warmup:
-        return schedule.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, schedule.steps - warmup)
-    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def arithmetic(wanted: Precision, device: torch.device) -> str:
@@ -118,17 +102,18 @@ def predict(
     model.eval()
     outputs = []
     rows = np.split(np.arange(len(data)), range(EVALUATION_BATCH, len(data), EVALUATION_BATCH))
-    with torch.inference_mode(), contextlib.closing(batches_of(data, rows)) as batches:
+    with torch.inference_mode(), contextlib.closing(read_ahead(data, rows)) as batches:
         for images, _ in batches:
             with autocast(device, precision):
                 outputs.append(model(to_float(images.to(device))).float().cpu().numpy())
     return np.concatenate(outputs)
 
 
+@explain_no_memory(NEEDS_LESS)
 def train(
     model: nn.Module, data: ImageSet, val: ImageSet, loss: Loss, score: Score,
     schedule: Schedule, seed: int, device: torch.device | None = None, *,
-    stronger: Stronger | None = None, state: Path | None = None,
+    stronger: Stronger | None = None, state: Path | None = None, log: Log | None = None,
 ) -> Outcome:  # fmt: skip
     """Train in place for at most `schedule.steps`; leave the weights of the best evaluation.
 
@@ -136,7 +121,7 @@ def train(
     `stronger` augments uint8 batches before what all arms have in common. With `state`, a folder of
     this training's own, it continues what it finds there and saves as it goes. The same seed, data
     and machine give the same weights, interrupted or not.
-    Raises: `NonFiniteLoss`, `BrokenState`, `TrainingStopped`.
+    Raises: `NonFiniteLoss`, `BrokenState`, `TrainingStopped`, `OutOfMemory`, `TrackerError`.
     """
     device = device or default_device()
     precision = arithmetic(schedule.precision, device)
@@ -144,84 +129,90 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    found, best = (Progress(), None) if state is None else resume_state(state, model, optimizer)
-    run = _Run(model, optimizer, loss, score, schedule, seed, device, precision, stronger)
-    with seeded(seed), stop_on_sigterm() as asked:
-        best = _loop(run, data, val, found, best, state, asked)
-    model.load_state_dict(best)
+    step = Step(model, optimizer, loss, schedule, seed, device, precision, stronger)
+    best = _Best()
+    parts = {"model": model, "optimizer": optimizer, "best": best}
+    history = resume_state(parts, state, schedule.steps)
+    log = log or Log("training")
+    saved = time.monotonic()
+
+    def evaluation_due(done: int) -> bool:
+        due = done > 0 and (done % schedule.eval_every == 0 or done == schedule.steps)
+        return due and not any(row["step"] == done for row in best.curves[-1:])
+
+    def save_due(done: int) -> bool:
+        nonlocal saved
+        due = evaluation_due(done) and time.monotonic() - saved >= SAVE_EVERY
+        saved = time.monotonic() if due else saved
+        return due
+
+    def evaluation(done: int) -> bool:
+        found = evaluate(model, val, loss, score, device, precision)
+        since = int(best.curves[-1]["step"]) if best.curves else 0
+        row = {
+            "step": done,
+            "train_loss": float(torch.tensor([row["loss"] for row in history[since:]]).mean()),
+            "val_loss": -found[1],
+            "val_score": found[0],
+            "learning_rate": history[-1]["lr"],
+            "seconds": history[-1]["seconds"],
+        }
+        best.note(row, found, model)
+        log.evaluation(row)
+        return best.since >= schedule.patience
+
+    indices = islice(draws(data.labels, len(data), schedule, seed), len(history), None)
+    with seeded(seed), contextlib.closing(read_ahead(data, indices)) as batches:
+        run_steps(
+            lambda number: step(number, next(batches)), parts, history, schedule.steps, state,
+            save_due=save_due, advice=NOT_FINITE, log=log, evaluate=evaluation,
+            evaluation_due=evaluation_due,
+        )  # fmt: skip
+    model.load_state_dict(best.weights)
     model.eval()
     return Outcome(
-        best_step=found.best_step,
-        best_score=found.best[0],
-        steps=found.step,
-        seconds=round(found.seconds, 2),
+        best_step=best.step,
+        best_score=best.score[0],
+        steps=len(history),
+        seconds=history[-1]["seconds"],
         precision=precision,
         device=str(device),
-        stopped_early=found.step < schedule.steps,
-        curves=found.curves,
+        stopped_early=len(history) < schedule.steps,
+        curves=best.curves,
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What a step needs."""
+@dataclass
+class _Best:
+    """The evaluations, and the weights of the best one: a part of the saved state.
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    loss: Loss
-    score: Score
-    schedule: Schedule
-    seed: int
-    device: torch.device
-    precision: str
-    stronger: Stronger | None
+    score: of the best, and minus its loss. since: evaluations after it.
+    """
 
+    step: int = 0
+    score: tuple[float, float] = (-np.inf, -np.inf)
+    since: int = 0
+    curves: list[Row] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
-def _loop(
-    run: _Run, data: ImageSet, val: ImageSet, progress: Progress, best: Weights | None,
-    state: Path | None, asked: Callable[[], bool],
-) -> Weights:  # fmt: skip
-    """Steps, evaluations and saved states up to the end; returns the best weights."""
-    schedule = run.schedule
-    indices = draws(data.labels, len(data), schedule, run.seed)
-    before, started = progress.seconds, time.perf_counter()
-    saved, losses = started, [torch.tensor(x) for x in progress.losses]
-    with contextlib.closing(batches_of(data, islice(indices, progress.step, None))) as batches:
-        for step in track(range(progress.step, schedule.steps), label="training"):
-            # A training that was saved when its patience had ended stops here again.
-            if progress.since_best >= schedule.patience:
-                break
-            losses.append(_step(run, step, next(batches)))
-            progress.step = step + 1
-            last = progress.step == schedule.steps
-            evaluated = progress.step % schedule.eval_every == 0 or last
-            progress.seconds = before + time.perf_counter() - started
-            if evaluated:
-                best = _evaluation(run, val, progress, best, float(torch.stack(losses).mean()))
-                losses = []
-            stop = asked() and not last
-            due = evaluated and time.perf_counter() - saved >= SAVE_EVERY
-            if state is not None and (stop or due):
-                progress.losses = [float(x) for x in losses]
-                save_state(state, run.model, best, run.optimizer, progress)
-                saved = time.perf_counter()
-            if stop:
-                LOGGER.warning("asked to end after step %d of %d", progress.step, schedule.steps)
-                raise TrainingStopped(143)
-    return best
+    def note(self, row: Row, score: tuple[float, float], model: nn.Module) -> None:
+        """Add an evaluation; keep the model's weights if they are the best yet."""
+        self.curves.append(row)
+        self.since += 1
+        if score > self.score or not self.weights:
+            self.step, self.score, self.since = int(row["step"]), score, 0
+            self.weights = copy.deepcopy(model.state_dict())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Weights by their names, and "numbers"."""
+        numbers = vars(self) | {"weights": None}
+        return {**self.weights, "numbers": numbers if self.weights else {}}
 
-def _evaluation(
-    run: _Run, val: ImageSet, progress: Progress, best: Weights | None, train_loss: float
-) -> Weights:
-    """Add a row to the curves; the weights, if they are the best yet, else the best before."""
-    found = evaluate(run.model, val, run.loss, run.score, run.device, run.precision)
-    _record(progress, train_loss, found, learning_rate(progress.step - 1, run.schedule))
-    progress.since_best += 1
-    if best is not None and found <= tuple(progress.best):
-        return best
-    progress.best, progress.best_step, progress.since_best = list(found), progress.step, 0
-    return copy.deepcopy(run.model.state_dict())
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        numbers = state.pop("numbers")
+        if numbers:
+            vars(self).update(numbers, score=tuple(numbers["score"]), weights=state)
 
 
 def evaluate(
@@ -233,46 +224,42 @@ def evaluate(
     return score(outputs, val), -float(loss(torch.from_numpy(outputs), targets))
 
 
-def _step(run: _Run, step: int, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    # What a step draws depends on its number alone: a resumed training repeats the undisturbed one.
-    number = int(np.random.SeedSequence([run.seed, step]).generate_state(1)[0])
-    torch.manual_seed(number)
-    images, targets = batch
-    masks = targets if targets.ndim == 4 else None
-    if run.stronger is not None:
-        images, masks = run.stronger(images, masks)
-    images = images.to(run.device)
-    masks = None if masks is None else masks.to(run.device)
-    images, masks = augment(images, masks, torch.Generator().manual_seed(number))
-    run.model.train()
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(step, run.schedule)
-    with autocast(run.device, run.precision):
-        outputs = run.model(images)
-    value = run.loss(outputs, targets.to(run.device) if masks is None else masks)
-    if not torch.isfinite(value):
-        raise NonFiniteLoss(
-            f"the training loss became {value.item()} at step {step + 1}; "
-            "lower learning_rate or set precision to float32"
+@dataclass(frozen=True)
+class Step:
+    """A training step, with all that it needs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    precision: str
+    stronger: Stronger | None = None
+
+    def __call__(self, step: int, batch: tuple[Tensor, Tensor]) -> Row:
+        """Train on a batch of `ImageSet.batch`; `step` counts from 0. Raises: NonFiniteLoss."""
+        # What a step draws depends on its number alone: a resumed training repeats the undisturbed
+        # one.
+        number = int(np.random.SeedSequence([self.seed, step]).generate_state(1)[0])
+        torch.manual_seed(number)
+        images, targets = batch
+        masks = targets if targets.ndim == 4 else None
+        if self.stronger is not None:
+            images, masks = self.stronger(images, masks)
+        images = images.to(self.device)
+        masks = None if masks is None else masks.to(self.device)
+        images, masks = augment(images, masks, torch.Generator().manual_seed(number))
+        self.model.train()
+        with autocast(self.device, self.precision):
+            outputs = self.model(images)
+        value = self.loss(outputs, targets.to(self.device) if masks is None else masks)
+        value.backward()
+        schedule = self.schedule
+        share = warm_up_and_cosine(step, schedule.steps, round(schedule.warmup * schedule.steps))
+        return update(
+            self.optimizer,
+            {"loss": value},
+            learning_rate=schedule.learning_rate * share,
+            max_norm=GRADIENT_NORM,
         )
-    run.optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_NORM)
-    run.optimizer.step()
-    return value.detach()
-
-
-def _record(progress: Progress, train_loss: float, found: tuple[float, float], rate: float) -> None:
-    row = {
-        "step": progress.step,
-        "train_loss": train_loss,
-        "val_loss": -found[1],
-        "val_score": found[0],
-        "learning_rate": rate,
-        "seconds": round(progress.seconds, 2),
-    }
-    progress.curves.append(row)
-    LOGGER.info(
-        "step %d: training loss %.3f, validation loss %.3f, score %.3f",
-        row["step"], train_loss, row["val_loss"], row["val_score"],
-    )  # fmt: skip

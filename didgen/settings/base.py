@@ -53,6 +53,17 @@ class Seeded(Section):
     seed: int = Field(0, ge=0, description="seed of everything that is drawn")
 
 
+class Tracked(Section):
+    """A section with a training of its own."""
+
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = Field(
+        "none",
+        description="tracker that gets losses and evaluations too; it needs the package of its "
+        "name. tensorboard and wandb write beside the training's files, mlflow and trackio where "
+        "their own settings say",
+    )
+
+
 def _types(annotation: Any) -> set[type]:
     """The plain types in an annotation: those of `tuple[int, ...] | None` are int and NoneType."""
     if isinstance(annotation, type) and not typing.get_args(annotation):

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import Tracked
 
 
-class Schedule(Section):
+class Schedule(Tracked):
     """Optimiser steps, learning rate and stopping; every arm gets the same budget."""
 
     steps: int = Field(100, ge=1, description="optimiser steps at most, equal for every arm")

@@ -37,10 +37,17 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
     from didgen.runtime.precision import default_device
-    from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
+    from didgen.stages.judging import (
+        finish_state,
+        grid_of,
+        state_folder,
+        training_log,
+        write_results,
+    )
 
     learned = {name: frames[name] for name in ("train", "val")}
     state = state_folder(config, learned, config.weights)
+    log = training_log("classify", config, state)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}
@@ -60,7 +67,7 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     outcome = train(
         built.model, sets["train"], sets["val"], _loss(kind, sets["train"], len(classes)), score,
         config.model_copy(update=balanced), config.seed,
-        stronger=classic if kind == "classic" else None, state=state,
+        stronger=classic if kind == "classic" else None, state=state, log=log,
     )  # fmt: skip
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = _softmax(logits)

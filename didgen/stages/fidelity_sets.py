@@ -152,10 +152,10 @@ def perceptual(weights: str | None) -> tuple[str, Callable[..., "torch.Tensor"]]
         from didgen.downstream.feature_spaces import open_lpips
 
         return "LPIPS (AlexNet)", open_lpips(weights)
-    from didgen.downstream.features import lite0_features
+    from didgen.downstream.feature_spaces import Lite0Features
     from didgen.metrics.perceptual import perceptual_distance
 
-    features = lite0_features()
+    features = Lite0Features()
     return (
         "perceptual distance (EfficientNet-Lite0, not LPIPS)",
         lambda a, b: perceptual_distance(features(a), features(b)),

@@ -110,7 +110,7 @@ def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
     import numpy as np
 
     from didgen.downstream.datasets import build
-    from didgen.downstream.saved import load_segmenter
+    from didgen.downstream.segmenters import load_segmenter
     from didgen.metrics.segmentation import iou
     from didgen.runtime.files import sha256_file
 

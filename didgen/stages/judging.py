@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from didgen.downstream.classifiers import Built
     from didgen.downstream.datasets import ImageSet
     from didgen.downstream.training import Outcome
+    from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
 
 
 # What a saved state does not depend on: it may be continued with other values of these.
-FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb")
+FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb", "report_to")
 # Beside these, what arms may differ in; everything else the verdict asks to be the same.
 OF_ARM = (*FREE, "arm", "seed")
 
@@ -33,10 +34,11 @@ class JudgeConfig(Protocol):
     seed: int
     real_images: int | None
     weights: str | None
+    report_to: str
     out: Path
     state: Path | None
 
-    def model_dump_json(self, *, exclude: set[str] | None = None) -> str: ...
+    def model_dump_json(self, *, exclude: Any = None) -> str: ...
 
 
 def load_arm(
@@ -108,7 +110,7 @@ class StatefulConfig(Protocol):
 
     state: Path | None
 
-    def model_dump_json(self, *, exclude: set[str] | None = None) -> str: ...
+    def model_dump_json(self, *, exclude: Any = None) -> str: ...
 
 
 def state_folder(
@@ -124,7 +126,9 @@ def state_folder(
 
     if config.state is None:
         return None
-    settings = config.model_dump_json(exclude=set(FREE))
+    # The classifier of another stage's settings is a section of its own.
+    exclude = {**dict.fromkeys(FREE, True), "classifier": {"report_to"}}
+    settings = config.model_dump_json(exclude=exclude)
     versions = f"{didgen.__version__}/{torch.__version__}/{timm.__version__}"
     digest = hashlib.sha256(f"{settings}/{versions}".encode())
     if weights is not None and Path(weights).is_file():
@@ -140,6 +144,15 @@ def state_folder(
                         bytes_of[file] = hashlib.sha256(file.read_bytes()).digest()
                     digest.update(bytes_of[file])
     return config.state / digest.hexdigest()[:16]
+
+
+def training_log(stage: str, config: JudgeConfig, state: Path | None) -> "Log":
+    """The log of an arm's training. Raises: MissingPackage."""
+    from didgen.training.log import Log
+
+    run = f"{stage}-{config.arm}-seed{config.seed}"
+    run = run if state is None else f"{run}-{state.name}"
+    return Log("training", config.out, report_to=config.report_to, run=run)
 
 
 def finish_state(state: Path | None) -> None:

@@ -179,8 +179,11 @@ def _train_judge(
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy
     from didgen.runtime.precision import default_device
+    from didgen.training.log import Log
 
     judge = config.classifier
+    run = f"label_fidelity-fold{fold}" + (f"-{state.name}" if state is not None else "")
+    log = Log("training", config.out / f"fold{fold}", report_to=judge.report_to, run=run)
     sets = {
         name: build(frame.reset_index(drop=True), judge.image_size, classes)
         for name, frame in {**learned, **shown}.items()
@@ -195,7 +198,7 @@ def _train_judge(
     outcome = train(
         built.model, sets["train"], sets["val"], classification_loss,
         lambda outputs, data: balanced_accuracy(data.labels, outputs.argmax(1)), judge, seed,
-        state=state,
+        state=state, log=log,
     )  # fmt: skip
     device = default_device()
     return built, {

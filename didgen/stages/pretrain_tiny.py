@@ -18,7 +18,7 @@ def run(config: Config) -> None:
     Called again with the same work folder and the same settings, `minutes_limit` aside, it
     continues where it stopped.
     """
-    from didgen.downstream.features import lite0_features
+    from didgen.downstream.feature_spaces import Lite0Features
     from didgen.tiny.loop import OutOfTime
     from didgen.tiny.pretraining import Recipe, begun_from, pretrain
 
@@ -40,7 +40,7 @@ def run(config: Config) -> None:
     if config.start is not None:
         record |= begun_from(config.start)
     try:
-        pretrain(recipe, describe, lite0_features(), config.out, config.work, record)
+        pretrain(recipe, describe, Lite0Features(), config.out, config.work, record)
     except OutOfTime as stop:
         LOGGER.warning("%s; the same command continues from there", stop)
 

@@ -33,14 +33,25 @@ def run(config: Config) -> None:
 def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
     from didgen.downstream.classic import classic
     from didgen.downstream.datasets import build, keep_in_memory
-    from didgen.downstream.saved import SegmenterCard, save_segmenter
-    from didgen.downstream.segmenters import build_segmenter, segmentation_loss
+    from didgen.downstream.segmenters import (
+        SegmenterCard,
+        build_segmenter,
+        save_segmenter,
+        segmentation_loss,
+    )
     from didgen.downstream.training import predict, seeded, train
     from didgen.runtime.precision import default_device
-    from didgen.stages.judging import finish_state, grid_of, state_folder, write_results
+    from didgen.stages.judging import (
+        finish_state,
+        grid_of,
+        state_folder,
+        training_log,
+        write_results,
+    )
 
     learned = {name: frames[name] for name in ("train", "val")}
     state = state_folder(config, learned, config.weights)
+    log = training_log("segment", config, state)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
     size = sets["train"].image_size
     with seeded(config.seed):
@@ -57,7 +68,7 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     outcome = train(
         built.model, sets["train"], sets["val"], built.loss or segmentation_loss, score, config,
         config.seed, stronger=classic if parse_arm(config.arm).kind == "classic" else None,
-        state=state,
+        state=state, log=log,
     )  # fmt: skip
     outputs = predict(built.model, sets["test"], default_device(), outcome.precision)
     test, table = _scores(outputs, sets["test"])

@@ -30,7 +30,7 @@ def test_failures_by_hand():
 
 
 def test_equal_images_have_no_diversity(monkeypatch):
-    monkeypatch.setattr(ablations, "lite0_features", lambda: lambda images: [images + 2])
+    monkeypatch.setattr(ablations, "Lite0Features", lambda: lambda images: [images + 2])
     same = [sample(WANTED, seed=1)] * 3
     found = ablations.diversity([*same, *(sample(WANTED, seed=k) for k in range(3))], 3)
     assert found["per_mask"][0] == pytest.approx(0, abs=1e-12) and found["per_mask"][1] > 0

@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from didgen.downstream.feature_spaces import (
     DINOV2,
     PUBLISHED,
+    Lite0Features,
     open_lpips,
     open_space,
     published_file,
 )
-from didgen.downstream.weights import WeightsError
+from didgen.downstream.weights import WeightsError, lite0_state
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,21 @@ def test_published_weights_come_from_the_cache_or_are_fetched_into_it(tmp_path, 
     path = tmp_path / "hub" / "checkpoints" / PUBLISHED["lpips"][0].rpartition("/")[2]
     path.write_bytes(b"weights")
     assert published_file("lpips") == path
+
+
+def test_features_are_the_first_stages_of_the_imagenet_network():
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    found = Lite0Features()(images)
+    assert [tuple(m.shape[2:]) for m in found] == [(32, 32), (16, 16), (8, 8)]
+    model = timm.create_model("efficientnet_lite0", num_classes=0).eval()
+    model.load_state_dict(lite0_state())
+    with torch.no_grad():
+        pixels = (images + 1) * 127.5
+        stem = model.bn1(model.conv_stem((pixels - 127) / 128))
+        assert torch.allclose(found[0], model.blocks[0](stem), atol=1e-3)
+
+
+def test_training_mode_does_not_reach_them():
+    features = Lite0Features().train()
+    assert not any(module.training for module in features.body.modules())
+    assert not any(p.requires_grad for p in features.parameters())

@@ -11,15 +11,10 @@ from torch import nn
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
 from didgen.downstream.segmenters import segmentation_loss
-from didgen.downstream.training import (
-    NonFiniteLoss,
-    arithmetic,
-    draws,
-    learning_rate,
-    predict,
-    train,
-)
+from didgen.downstream.training import arithmetic, draws, predict, train
+from didgen.runtime.memory import OutOfMemory
 from didgen.settings.schedule import Schedule
+from didgen.training.optimization import NonFiniteLoss
 
 CPU = torch.device("cpu")
 
@@ -113,13 +108,16 @@ def test_the_budget_ends_with_an_evaluation(labelled):
     assert not outcome.stopped_early
 
 
-def test_learning_rate_rises_then_falls():
-    plan = schedule(steps=100, learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(step, plan) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == rates[10] == 1
-    assert rates[55] == pytest.approx(0.5)
-    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+def test_the_learning_rate_rises_then_falls(labelled):
+    """Ten of 100 steps of warm-up; 45 steps later half of the cosine is over."""
+    _, outcome = fit(
+        labelled, steps=100, learning_rate=1e-3, warmup=0.1, eval_every=1, patience=100
+    )
+    rates = [row["learning_rate"] for row in outcome.curves]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == rates[10] == 1e-3
+    assert rates[55] == pytest.approx(5e-4)
+    assert rates[99] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 89 / 90)))
 
 
 def test_uniform_draws_pass_over_every_image_once_a_round():
@@ -147,10 +145,18 @@ def test_a_loss_that_is_not_finite_stops_at_once(labelled):
     def broken(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return outputs.sum() * torch.nan
 
-    with pytest.raises(NonFiniteLoss, match="at step 1; lower learning_rate"):
+    with pytest.raises(NonFiniteLoss, match="step 1: the loss is nan; .*Lower learning_rate"):
         train(small_classifier(), labelled, labelled, broken, accuracy, schedule(), 0, CPU)
 
 
 def test_precision_is_what_was_asked_for():
     assert arithmetic("float32", CPU) == arithmetic("auto", CPU) == "float32"
     assert arithmetic("bfloat16", CPU) == "bfloat16"
+
+
+def test_memory_that_runs_out_is_explained(labelled):
+    def full(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(OutOfMemory, match="Tried to allocate 2 GiB.*batch_size"):
+        train(small_classifier(), labelled, labelled, full, accuracy, schedule(), 0, CPU)

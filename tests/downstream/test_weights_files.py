@@ -11,8 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from didgen.downstream import weights as weights_module
 from didgen.downstream.classifiers import FROM_SCRATCH, build_classifier
-from didgen.downstream.saved import SegmenterCard, load_segmenter, save_segmenter
-from didgen.downstream.segmenters import build_segmenter
+from didgen.downstream.segmenters import (
+    SegmenterCard,
+    build_segmenter,
+    load_segmenter,
+    save_segmenter,
+)
 from didgen.downstream.weights import WeightsError, standardize
 
 DECODER = (16, 16, 8, 8, 8)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from didgen.data.manifest import SYNTHETIC_COLUMNS, read_manifest, write_manifest
-from didgen.downstream import saved
+from didgen.downstream import segmenters
 from didgen.metrics.masks import area_fraction, border_contact, pale_outside
 from didgen.metrics.segmentation import iou
 from didgen.runtime.files import sha256_file, write_png
@@ -33,10 +33,12 @@ def segmenter(monkeypatch):
 
     def load(path: Path):
         channels = (8, 8, 8, 8, 8)
-        card = saved.SegmenterCard("efficientnet_lite0", channels, SIDE, told["arm"], 0, 9, 0.9)
+        card = segmenters.SegmenterCard(
+            "efficientnet_lite0", channels, SIDE, told["arm"], 0, 9, 0.9
+        )
         return DarkIsLesion(), card
 
-    monkeypatch.setattr(saved, "load_segmenter", load)
+    monkeypatch.setattr(segmenters, "load_segmenter", load)
     return told
 
 

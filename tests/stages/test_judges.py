@@ -176,7 +176,7 @@ def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, mo
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     changes = dict(steps=3, model="resnet10t")
     classify.run(config(classify, data, "weighted", tmp_path / "whole", **changes))
-    step, calls = training._step, []
+    step, calls = training.Step.__call__, []
 
     def cut(*arguments):
         calls.append(1)
@@ -184,12 +184,12 @@ def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, mo
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(training, "_step", cut)
+    monkeypatch.setattr(training.Step, "__call__", cut)
     state = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         classify.run(config(classify, data, "weighted", tmp_path / "cut", state=state, **changes))
     assert len(list(state.glob("*/step-0000002"))) == 1
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(training.Step, "__call__", step)
     # Another seed is another training: it does not take up the first one's state.
     other = config(classify, data, "weighted", tmp_path / "other", state=state, seed=1, **changes)
     classify.run(other)
@@ -198,3 +198,30 @@ def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, mo
     assert not list(state.iterdir())
     tables = [pd.read_csv(tmp_path / n / "predictions.csv") for n in ("whole", "cut")]
     assert tables[0].equals(tables[1])
+
+
+def test_a_tracker_gets_the_losses_and_changes_nothing_else(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = dict(model="resnet10t", state=tmp_path / "state")
+    for name, told in (("plain", "none"), ("told", "tensorboard")):
+        out = tmp_path / name
+        classify.run(config(classify, data, "original", out, report_to=told, **options))
+    events = EventAccumulator(str(tmp_path / "told/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == [1, 2]
+    curves = pd.read_csv(tmp_path / "told/curves.csv")
+    scores = [event.value for event in events.Scalars("validation/val_score")]
+    assert scores == pytest.approx(curves["val_score"].tolist())
+    found = [read_json(tmp_path / name / "metrics.json") for name in ("plain", "told")]
+    for one in found:
+        one["training"].pop("seconds")
+    assert found[0] == found[1]
+
+
+def test_a_missing_tracker_is_named_before_images_are_decoded(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("didgen.downstream.datasets.keep_in_memory", None)
+    for stage in (classify, segment):
+        with pytest.raises(ValueError, match="report_to: wandb needs the package wandb: `pip"):
+            stage.run(config(stage, data, "original", tmp_path / "out", report_to="wandb"))

@@ -12,8 +12,9 @@ from torch import nn
 from didgen.downstream import training
 from didgen.downstream.classifiers import classification_loss
 from didgen.downstream.datasets import ImageSet, build, usable_rows
-from didgen.downstream.state import BrokenState, TrainingStopped
 from didgen.settings.schedule import Schedule
+from didgen.training.loop import TrainingStopped
+from didgen.training.state import BrokenState
 
 CPU = torch.device("cpu")
 PLAN = Schedule(steps=12, batch_size=4, eval_every=4, learning_rate=1e-2, precision="float32")
@@ -123,6 +124,6 @@ def test_without_a_folder_nothing_is_saved(data, tmp_path):
 def test_a_damaged_or_foreign_state_is_refused(data, tmp_path):
     with pytest.raises(Killed):
         fit(data, tmp_path / "state", at=7, do=kill)
-    (tmp_path / "state" / "step-0000004" / "optimizer.st").write_bytes(b"damaged")
+    (tmp_path / "state" / "step-0000004" / "optimizer.safetensors").write_bytes(b"damaged")
     with pytest.raises(BrokenState, match="delete the folder"):
         fit(data, tmp_path / "state")

@@ -1,0 +1,156 @@
+"""The saved state of a training: written whole or not at all, and read back exactly.
+
+A folder `step-0000100` holds a safetensors file for each part of the training, and `state.json`
+with the numbers among them and a row for each step. No generator is saved: what a step draws
+follows from the seed and the step's number.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from didgen.runtime.files import atomic_directory, read_json, write_json
+from didgen.training.processes import spread_as, whole
+
+LOGGER = logging.getLogger(__name__)
+# A step's numbers by name, among them "step", counted from 1, and "seconds" of training so far.
+Row = dict[str, float]
+
+
+class BrokenState(ValueError):
+    """A saved state cannot be read, or belongs to another training."""
+
+
+class Stateful(Protocol):
+    """A part of a training beside networks and optimisers: its state is a flat dictionary.
+
+    Values are tensors, or what JSON can hold.
+    """
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
+# What a training changes, by name. Of a network, buffers and the weights that are trained are kept.
+Parts = Mapping[str, nn.Module | Optimizer | Stateful]
+
+
+def save_state(parts: Parts, history: list[Row], folder: Path, writes: bool = True) -> None:
+    """Write the state after the history's last step, then remove the older ones.
+
+    Where weights are sharded every process must call it, and only one `writes`.
+    """
+    states = {name: _state_of(part) for name, part in parts.items()}
+    if not writes:
+        for state in states.values():
+            for value in state.values():
+                whole(value)
+        return
+    newest = folder / f"step-{len(history):07d}"
+    with atomic_directory(newest) as place:
+        numbers = {}
+        for name, state in states.items():
+            tensors = {key: _plain(v) for key, v in state.items() if isinstance(v, Tensor)}
+            save_file(tensors, place / f"{name}.safetensors")
+            numbers[name] = {key: v for key, v in state.items() if key not in tensors}
+        write_json(place / "state.json", {"history": history, "numbers": numbers})
+    # Older states go only after the new one has its name: a kill at any moment leaves one whole.
+    for older in folder.glob("step-*"):
+        if older != newest:
+            shutil.rmtree(older)
+
+
+def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
+    """Load the newest state that is not beyond `steps`; returns its history, empty without one.
+
+    Raises: BrokenState.
+    """
+    if folder is None:
+        return []
+    # A longer training cannot be undone: its state is no start for a shorter one.
+    saved = [p for p in sorted(folder.glob("step-*")) if int(p.name.removeprefix("step-")) <= steps]
+    if not saved:
+        return []
+    place = saved[-1]
+    try:
+        kept = read_json(place / "state.json")
+        for name, part in parts.items():
+            tensors = load_file(place / f"{name}.safetensors")
+            _load(part, {**tensors, **kept["numbers"][name]})
+        history = kept["history"]
+        if len(history) != int(place.name.removeprefix("step-")):
+            raise ValueError(f"its history has {len(history)} steps")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise BrokenState(
+            f"{place}: this saved state cannot be continued from ({error}); delete the folder to "
+            "start this training anew"
+        ) from error
+    LOGGER.info("continuing after step %d of %d", len(history), steps)
+    return history
+
+
+def _state_of(part: nn.Module | Optimizer | Stateful) -> dict[str, Any]:
+    if isinstance(part, nn.Module):
+        return dict(_trained(part))
+    if isinstance(part, Optimizer):
+        entries = part.state_dict()["state"]
+        return {f"{n}.{key}": value for n, entry in entries.items() for key, value in entry.items()}
+    return part.state_dict()
+
+
+def _load(part: nn.Module | Optimizer | Stateful, state: dict[str, Any]) -> None:
+    if isinstance(part, nn.Module):
+        copy_tensors(state, _trained(part))
+    elif isinstance(part, Optimizer):
+        _load_optimizer(part, state)
+    else:
+        part.load_state_dict(state)
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in state.items():
+        number, _, key = name.partition(".")
+        own = parameters[int(number)]
+        if isinstance(value, Tensor) and value.shape == own.shape:
+            value = spread_as(value, own)
+        entries.setdefault(int(number), {})[key] = value
+    # Rates and the like are set anew at every step.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers, and the parameters that are trained: frozen ones come from where they came from."""
+    kept = module.state_dict(keep_vars=True)
+    buffers = {name: value for name, value in module.named_buffers() if name in kept}
+    return {n: p for n, p in module.named_parameters() if p.requires_grad} | buffers
+
+
+@torch.no_grad()
+def copy_tensors(saved: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    """Copy tensors by name. Raises: ValueError for other names or shapes."""
+    if saved.keys() != into.keys():
+        odd = sorted(saved.keys() ^ into.keys())
+        raise ValueError(f"{len(odd)} weights are on one side only, the first is {odd[0]}")
+    for name, value in saved.items():
+        if value.shape != into[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected {tuple(into[name].shape)}"
+            )
+        into[name].copy_(spread_as(value, into[name]))
+
+
+def _plain(value: Tensor) -> Tensor:
+    # Not all sharded ones in the memory of one device, which may hold no more than a share.
+    return whole(value.detach()).cpu().contiguous()
