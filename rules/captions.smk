@@ -35,16 +35,15 @@ rule caption:
         runtime=lambda wildcards, attempt: (240 if CAPTIONER == "measure" else 1440) * attempt,
     params:
         code=revision("caption"),
-        settings=section("caption"),
-        backbone=config["finetune"]["backbone"],
-        revision=flag("--revision", config["finetune"]["revision"]),
+        settings=as_json(
+            config["caption"], **{key: config["finetune"][key] for key in ("backbone", "revision")}
+        ),
         out=lambda wildcards, output: folder(output.captions),
         # Snakemake deletes declared outputs before a rerun; a model's answers are kept apart.
         state=f"{RUN}/.state/caption",
     message:
         "Writing captions"
     shell:
-        "python -m didgen caption --settings {params.settings:q} --backbone {params.backbone:q}"
-        " {params.revision}"
-        " --train {input.train} --val {input.val} --test {input.test}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen caption --settings {params.settings:q}"
+        " --train {input.train:q} --val {input.val:q} --test {input.test:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"

@@ -23,15 +23,13 @@ rule fetch:
         offline=int(config["data"]["offline"]),
     params:
         code=revision("fetch"),
-        mirror=flag("--mirror", config["data"]["mirror"] and shlex.quote(config["data"]["mirror"])),
-        archives=config["data"]["archives"],
-        splits=config["data"]["splits"],
+        settings=as_json({key: config["data"][key] for key in ("mirror", "archives", "splits")}),
     message:
         "Fetching and verifying the archives of ISIC 2018"
     shell:
-        "python -m didgen fetch {params.mirror} --archives {params.archives:q}"
-        " --splits {params.splits} --offline {resources.offline} --workers {threads}"
-        " --out {output.listing} 2>&1 | tee {log}"
+        "python -m didgen fetch --settings {params.settings:q}"
+        " --offline {resources.offline} --workers {threads}"
+        " --out {output.listing:q} 2>&1 | tee {log:q}"
 
 
 rule prepare:
@@ -67,7 +65,7 @@ rule prepare:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=revision("prepare"),
-        settings=preparing(),
+        settings=as_json(preparing()),
         seed=config["seed"],
         files=lambda wildcards: own_files(),
         listing=lambda wildcards, input: flag("--listing", input.get("listing")),
@@ -75,5 +73,5 @@ rule prepare:
     message:
         "Preparing images, masks and splits"
     shell:
-        "python -m didgen prepare --settings {params.settings:q} --seed {params.seed}"
-        " {params.listing} --workers {threads} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen prepare --settings {params.settings:q} --seed {params.seed:q}"
+        " {params.listing:q} --workers {threads} --out {params.out:q} 2>&1 | tee {log:q}"

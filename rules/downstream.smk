@@ -39,17 +39,18 @@ rule train_classifier:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         code=revision("classify"),
-        settings=section("classify"),
+        settings=as_json(
+            config["classify"], synthetic=lambda wildcards: synthetic_data(wildcards) or None
+        ),
         state=f"{RUN}/.state/classify",
-        synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
         out=lambda wildcards, output: folder(output.metrics),
     message:
         "Training the classifier of arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
         "python -m didgen classify --settings {params.settings:q}"
-        " --arm {wildcards.arm} --seed {wildcards.seed}"
-        " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q}"
+        " --train {input.train:q} --val {input.val:q} --test {input.test:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule train_segmenter:
@@ -84,17 +85,18 @@ rule train_segmenter:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         code=revision("segment"),
-        settings=section("segment"),
+        settings=as_json(
+            config["segment"], synthetic=lambda wildcards: synthetic_data(wildcards) or None
+        ),
         state=f"{RUN}/.state/segment",
-        synthetic=lambda wildcards, input: flag("--synthetic", input.synthetic),
         out=lambda wildcards, output: folder(output.metrics),
     message:
         "Training the segmenter of arm {wildcards.arm}, seed {wildcards.seed}"
     shell:
         "python -m didgen segment --settings {params.settings:q}"
-        " --arm {wildcards.arm} --seed {wildcards.seed}"
-        " --train {input.train} --val {input.val} --test {input.test} {params.synthetic}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q}"
+        " --train {input.train:q} --val {input.val:q} --test {input.test:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule verdict:
@@ -144,18 +146,18 @@ rule verdict:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=revision("verdict"),
-        settings=section("verdict"),
-        run=config["run"],
-        seeds=SEEDS,
-        classify=flag("--classify", for_task("classification", f"{RUN}/classify")),
-        classify_arms=flag("--classify-arms", for_task("classification", CLASSIFY_ARMS)),
-        segment=flag("--segment", for_task("segmentation", f"{RUN}/segment")),
-        segment_arms=flag("--segment-arms", for_task("segmentation", SEGMENT_ARMS)),
+        settings=as_json(
+            config["verdict"],
+            run=config["run"],
+            seeds=SEEDS,
+            classify=for_task("classification", f"{RUN}/classify") or None,
+            classify_arms=for_task("classification", CLASSIFY_ARMS) or None,
+            segment=for_task("segmentation", f"{RUN}/segment") or None,
+            segment_arms=for_task("segmentation", SEGMENT_ARMS) or None,
+        ),
         tables=lambda wildcards, output: folder(output.config),
     message:
         "Comparing the arms"
     shell:
-        "python -m didgen verdict --settings {params.settings:q} --run {params.run:q}"
-        " {params.classify} {params.classify_arms} {params.segment} {params.segment_arms}"
-        " --seeds {params.seeds}"
-        " --out {output.verdict} --tables {params.tables} 2>&1 | tee {log}"
+        "python -m didgen verdict --settings {params.settings:q}"
+        " --out {output.verdict:q} --tables {params.tables:q} 2>&1 | tee {log:q}"

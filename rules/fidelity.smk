@@ -24,14 +24,14 @@ rule fidelity:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         code=revision("fidelity"),
-        settings=section("fidelity"),
+        settings=as_json(config["fidelity"]),
         out=lambda wildcards, output: folder(output.fidelity),
     message:
         "Comparing synthetic images with real ones"
     shell:
         "python -m didgen fidelity --settings {params.settings:q}"
-        " --synthetic {input.synthetic} --train {input.train} --test {input.test}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --synthetic {input.synthetic:q} --train {input.train:q} --test {input.test:q}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule label_fidelity:
@@ -57,12 +57,12 @@ rule label_fidelity:
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
         code=revision("label_fidelity"),
-        settings=section("label_fidelity", classifier="classify"),
+        settings=as_json(config["label_fidelity"], classifier=config["classify"]),
         state=f"{RUN}/.state/label_fidelity",
         out=lambda wildcards, output: folder(output.summary),
     message:
         "Judging the classes of synthetic images"
     shell:
         "python -m didgen label_fidelity --settings {params.settings:q}"
-        " --synthetic {input.synthetic} --train {input.train} --val {input.val}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        " --synthetic {input.synthetic:q} --train {input.train:q} --val {input.val:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"

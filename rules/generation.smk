@@ -35,7 +35,7 @@ rule finetune:
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         code=revision("finetune"),
-        settings=section("finetune"),
+        settings=as_json(config["finetune"]),
         seed=config["seed"],
         out=lambda wildcards, output: folder(output.backbone),
         # Snakemake deletes declared outputs before a rerun; what a training resumes from lies apart.
@@ -43,9 +43,9 @@ rule finetune:
     message:
         "Fine-tuning the backbone"
     shell:
-        "python -m didgen finetune --settings {params.settings:q} --seed {params.seed}"
-        " --train {input.train} --val {input.val} --captions {input.captions}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen finetune --settings {params.settings:q} --seed {params.seed:q}"
+        " --train {input.train:q} --val {input.val:q} --captions {input.captions:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule prompts:
@@ -72,10 +72,10 @@ rule prompts:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         code=revision("prompts"),
-        settings=section("prompts"),
+        settings=as_json(
+            config["prompts"], **{key: config["images"][key] for key in ("per_class", "classes")}
+        ),
         seed=config["seed"],
-        per_class=config["images"]["per_class"],
-        classes=flag("--classes", config["images"]["classes"]),
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.prompts),
         # Snakemake deletes declared outputs before a rerun; the model's answers lie apart.
@@ -83,10 +83,10 @@ rule prompts:
     message:
         "Writing new prompts"
     shell:
-        "python -m didgen prompts --settings {params.settings:q} --seed {params.seed}"
-        " --train {input.train} --captions {input.captions} --captioner {input.captioner}"
-        " --backbone {params.backbone} --per-class {params.per_class} {params.classes}"
-        " --state {params.state} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen prompts --settings {params.settings:q} --seed {params.seed:q}"
+        " --train {input.train:q} --captions {input.captions:q} --captioner {input.captioner:q}"
+        " --backbone {params.backbone:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule image_shard:
@@ -112,7 +112,7 @@ rule image_shard:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         code=revision("images"),
-        settings=section("images"),
+        settings=as_json(config["images"]),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.metadata),
@@ -121,10 +121,10 @@ rule image_shard:
     message:
         "Synthesizing images, shard {params.shard}"
     shell:
-        "python -m didgen images --settings {params.settings:q} --seed {params.seed}"
-        " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} {params.prompts} --workers {threads}"
-        " --memory-mb {resources.mem_mb} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen images --settings {params.settings:q} --seed {params.seed:q}"
+        " --train {input.train:q} --captions {input.captions:q} --backbone {params.backbone:q}"
+        " --shard {params.shard:q} {params.prompts:q} --workers {threads}"
+        " --memory-mb {resources.mem_mb} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule pair_shard:
@@ -149,19 +149,18 @@ rule pair_shard:
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
         code=revision("pairs"),
-        settings=section("pairs"),
+        settings=as_json(config["pairs"], classes=config["finetune"]["classes"]),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
-        classes=flag("--classes", config["finetune"]["classes"]),
     message:
         "Synthesizing lesion-mask pairs, shard {params.shard}"
     shell:
-        "python -m didgen pairs --settings {params.settings:q} --seed {params.seed}"
-        " --train {input.train} --captions {input.captions} --backbone {params.backbone}"
-        " --shard {params.shard} --workers {threads} --memory-mb {resources.mem_mb}"
-        " {params.classes} --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen pairs --settings {params.settings:q} --seed {params.seed:q}"
+        " --train {input.train:q} --captions {input.captions:q} --backbone {params.backbone:q}"
+        " --shard {params.shard:q} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule filter:
@@ -195,15 +194,15 @@ rule filter:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=revision("filter"),
-        settings=section("filter"),
+        settings=as_json(config["filter"]),
         pairs=lambda wildcards, input: [folder(path) for path in input.pairs],
         out=lambda wildcards, output: folder(output.scores),
     message:
         "Keeping and rejecting lesion-mask pairs"
     shell:
         "python -m didgen filter --settings {params.settings:q}"
-        " --pairs {params.pairs} --segmenter {input.segmenter}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " --pairs {params.pairs:q} --segmenter {input.segmenter:q}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule augment:
@@ -229,7 +228,7 @@ rule augment:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=revision("augment"),
-        settings=section("augment"),
+        settings=as_json(config["augment"]),
         images=lambda wildcards, input: flag("--images", [folder(path) for path in input.images]),
         pairs=lambda wildcards, input: flag("--pairs", [folder(path) for path in input.pairs]),
         scores=lambda wildcards, input: flag("--scores", input.scores),
@@ -238,8 +237,8 @@ rule augment:
         "Joining the synthetic images and pairs"
     shell:
         "python -m didgen augment --settings {params.settings:q}"
-        " {params.images} {params.pairs} {params.scores}"
-        " --out {params.out} 2>&1 | tee {log}"
+        " {params.images:q} {params.pairs:q} {params.scores:q}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule maps:
@@ -269,13 +268,13 @@ rule maps:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         code=revision("maps"),
-        settings=section("maps", pairs="pairs"),
+        settings=as_json(config["maps"], pairs=config["pairs"]),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.maps),
     message:
         "Comparing attention maps with the masks of held-out images"
     shell:
-        "python -m didgen maps --settings {params.settings:q} --seed {params.seed}"
-        " --manifest {input.manifest} --captions {input.captions} --backbone {params.backbone}"
-        " --out {params.out} 2>&1 | tee {log}"
+        "python -m didgen maps --settings {params.settings:q} --seed {params.seed:q}"
+        " --manifest {input.manifest:q} --captions {input.captions:q} --backbone {params.backbone:q}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"

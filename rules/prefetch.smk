@@ -1,5 +1,7 @@
 """Prefetch: what a run takes from the network, brought beforehand, for nodes without one."""
 
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
+
 
 rule weights:
     """All published weights of the run, in the caches of Hugging Face and of PyTorch."""
@@ -19,14 +21,14 @@ rule weights:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         code=revision("prefetch"),
-        settings=published_models(),
-        # Where the caches are: another place is filled anew.
-        cache=[os.environ.get(key, "") for key in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")],
+        settings=as_json(published_models()),
+        # Another cache is filled anew.
+        caches=lambda wildcards: [os.environ.get(key, "") for key in CACHES],
     message:
         "Fetching published weights"
     shell:
-        "python -m didgen prefetch --settings {params.settings:q} --out {output.listing}"
-        " 2>&1 | tee {log}"
+        "python -m didgen prefetch --settings {params.settings:q} --out {output.listing:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule prefetch:
@@ -50,7 +52,7 @@ rule prefetch:
     message:
         "All that needs a network is here; the nodes can do without: export HF_HUB_OFFLINE=1"
     shell:
-        "cp {input.weights} {output.listing} 2>&1 | tee {log}"
+        "cp {input.weights:q} {output.listing:q} 2>&1 | tee {log:q}"
 
 
 # Where Snakemake itself runs, the login node, is where the network is.

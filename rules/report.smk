@@ -33,13 +33,13 @@ rule report:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=revision("report"),
-        settings=section("report"),
+        settings=as_json(config["report"]),
         run_dir=lambda wildcards, output: folder(folder(output.page)),
     message:
         "Writing the report"
     shell:
-        "python -m didgen report --settings {params.settings:q} --run-dir {params.run_dir}"
-        " --out {output.page} 2>&1 | tee {log}"
+        "python -m didgen report --settings {params.settings:q} --run-dir {params.run_dir:q}"
+        " --out {output.page:q} 2>&1 | tee {log:q}"
 
 
 onsuccess:

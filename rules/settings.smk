@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import WILDCARD_REGEX
 from snakemake.utils import validate
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
@@ -57,6 +58,24 @@ def check_extras():
         raise WorkflowError(f"The configuration cannot be run here:\n{error}") from None
 
 
+def check_paths():
+    """Stop where a path cannot be written down for Snakemake, or for Python."""
+    if set("{}:") & set(str(REPOSITORY)):
+        raise WorkflowError(
+            f"The workflow lies in {REPOSITORY}; Snakemake would fill in braces in the paths of its"
+            " environments, and PYTHONPATH would end at a colon: move it to a folder without"
+        )
+    data = config["data"]
+    inputs = {f"data.{key}": data[key] for key in ("table", "folder", "mirror")}
+    inputs |= {f"sets.{name}.metadata": own["metadata"] for name, own in config["sets"].items()}
+    for key, path in inputs.items():
+        if path and "://" not in path and WILDCARD_REGEX.search(path):
+            raise WorkflowError(
+                f"{key}: found {path}, in which Snakemake takes words in braces for wildcards;"
+                " rename the file or folder, or give its path relative to the working folder"
+            )
+
+
 def check_gpus():
     """Stop where a profile asks for another number of GPUs than the fine-tuning has processes.
 
@@ -78,14 +97,20 @@ def check_gpus():
         )
 
 
-def section(stage, **others):
+def as_json(section, **more):
     """One stage's settings as JSON: editing them reruns that stage and what follows it.
 
-    `others`: sections of other stages that it takes as well, each under a key of its own.
+    Whatever a user may write reaches a stage this way, and as no flag: there `none` is no text, and
+    a leading dash is another flag. `more`: further keys, or functions of a job's wildcards.
+
+    A function, because Snakemake would replace words in braces in a plain text.
     """
-    return json.dumps(
-        config[stage] | {key: config[name] for key, name in others.items()}, sort_keys=True
-    )
+
+    def text(wildcards):
+        values = {key: get(wildcards) if callable(get) else get for key, get in more.items()}
+        return json.dumps(section | values, sort_keys=True)
+
+    return text
 
 
 def gpus(wildcards):
@@ -102,19 +127,19 @@ def folder(path):
     return str(Path(path).parent)
 
 
-def flag(name, values):
-    """A flag with its values for a shell command, or nothing where there are none."""
-    if not values:
-        return ""
-    return f"{name} {values if isinstance(values, str) else ' '.join(map(str, values))}"
+def flag(name, files):
+    """The words of a flag with files of the run, or none where there are none; quote with :q."""
+    return [name, *([files] if isinstance(files, str) else files)] if files else []
 
 
 def source_files(wildcards):
-    """The table or the list of archives that `prepare` reads: its input, under its flag's name."""
+    """What `prepare` reads: the list of archives, the table, or the folder, for its existence."""
     data = config["data"]
     if data["source"] == "isic2018":
         return {"listing": rules.fetch.output.listing}
-    return {"table": str(Path(data["table"]))} if data["source"] == "table" else {}
+    if data["source"] == "table":
+        return {"table": str(Path(data["table"]))}
+    return {"folder": ancient(str(Path(data["folder"])))} if data["folder"] else {}
 
 
 @functools.cache
@@ -135,8 +160,7 @@ def own_files():
 def preparing():
     """The settings of `prepare`, without what only says how archives come here."""
     fetching = ("mirror", "archives", "offline")
-    kept = {key: value for key, value in config["data"].items() if key not in fetching}
-    return json.dumps(kept, sort_keys=True)
+    return {key: value for key, value in config["data"].items() if key not in fetching}
 
 
 def mirror_files(wildcards):
@@ -161,7 +185,7 @@ def for_task(task, files):
 
 
 def published_models():
-    """Where the run's models come from, as JSON for the stage `prefetch`."""
+    """Where the run's models come from, for the stage `prefetch`."""
     keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
     models = {key: config["caption"][key] for key in keys if key in config["caption"]}
     models |= {key: config["finetune"][key] for key in ("backbone", "revision")}
@@ -178,8 +202,7 @@ def published_models():
         for name in ("inception", "dinov2", "lpips")
         if fidelity[f"{name}_weights"] == "hub" and name in (*fidelity["spaces"], "lpips")
     ]
-    asked = {"networks": sorted(published), "spaces": compared}
-    return json.dumps(models | asked, sort_keys=True)
+    return models | {"networks": sorted(published), "spaces": compared}
 
 
 def synthetic_data(wildcards):
@@ -206,8 +229,10 @@ def command_prefix():
     if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
         prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
     # All jobs of a run, resumed ones too, compute in the arithmetic that the first one chose.
-    prefix += f"export DIDGEN_PRECISION_FILE={RUN}/.state/precision.json; "
-    return prefix + f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
+    prefix += f"export DIDGEN_PRECISION_FILE={shlex.quote(RUN)}/.state/precision.json; "
+    prefix += f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
+    # The interpreter's folder may have braces, which Snakemake would fill in.
+    return prefix.replace("{", "{{").replace("}", "}}")
 
 
 def drop_lock_of_killed_run():
@@ -220,6 +245,7 @@ def drop_lock_of_killed_run():
 
 check_config()
 check_extras()
+check_paths()
 check_gpus()
 drop_lock_of_killed_run()
 

@@ -60,6 +60,7 @@ def jobs() -> Callable[[str], dict[str, int]]:
 
 def _fill(copy: Path) -> None:
     left_out = shutil.ignore_patterns("__pycache__", "weights")
+    copy.mkdir(exist_ok=True)
     for folder in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=left_out)
     shutil.copy(ROOT / "tests" / "workflow" / "stub.py", copy / "didgen" / "__main__.py")
@@ -67,9 +68,15 @@ def _fill(copy: Path) -> None:
     shutil.copy(ROOT / "config" / "smoke.yaml", copy / "config" / "config.yaml")
 
 
+@pytest.fixture(scope="session")
+def fill() -> Callable[[Path], None]:
+    """Make a folder a working copy with stub stages, and `config.yaml` = the smallest one."""
+    return _fill
+
+
 @pytest.fixture
 def unfinished(tmp_path: Path) -> Path:
-    """A working copy with stub stages, and `config.yaml` = the smallest one; nothing was run."""
+    """A working copy with stub stages in which nothing was run."""
     _fill(tmp_path)
     return tmp_path
 

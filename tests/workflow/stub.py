@@ -1,7 +1,8 @@
 """Stands in for `didgen/__main__.py`: checks a stage's command line, then writes empty outputs.
 
 Every rule runs for real against it, in seconds: a flag that its stage does not know, or a required
-one that is missing, fails here as it would in a run of hours.
+one that is missing, fails here as it would in a run of hours. What each stage received is a line of
+`received.jsonl`.
 """
 
 import importlib
@@ -38,6 +39,8 @@ VERDICT = {"tasks": {"classification": {"sentence": "They help."}}}
 name, *flags = sys.argv[1:]
 stage = importlib.import_module(f"didgen.stages.{name}")
 config = read_config(stage.Config, _stage_parser(name, stage), flags)
+with open("received.jsonl", "a", encoding="utf-8") as lines:
+    lines.write(json.dumps({"stage": name, "config": config.model_dump(mode="json")}) + "\n")
 print(f"stub of {name}: {' '.join(flags)}", file=sys.stderr)
 if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))

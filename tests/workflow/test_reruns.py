@@ -1,5 +1,6 @@
 """What runs again after an edit, and what a run leaves behind: real rules, stub stages."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,13 @@ def test_every_rule_gives_its_stage_the_flags_it_needs(finished: Path) -> None:
 
 
 def test_only_the_synthetic_arm_sees_synthetic_data(finished: Path) -> None:
-    logs = finished / "results" / "smoke" / "logs"
-    for task in ("classify", "segment"):
-        assert "--synthetic" not in (logs / task / "original-seed0.log").read_text()
-        assert "--synthetic" in (logs / task / "synthetic-seed0.log").read_text()
+    lines = (finished / "received.jsonl").read_text().splitlines()
+    configs = [json.loads(line)["config"] for line in lines]
+    jobs = [config for config in configs if "arm" in config]
+    added = {(job["arm"], job["synthetic"]) for job in jobs}
+    augmented = "results/smoke/augmented/metadata.csv"
+    assert added == {("original", None), ("duplicates", augmented), ("synthetic", augmented)}
+    assert len(jobs) == 6
 
 
 def test_a_second_run_has_nothing_to_do(finished: Path, snakemake) -> None:

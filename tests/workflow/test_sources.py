@@ -53,6 +53,10 @@ def test_an_edited_photograph_is_prepared_again(unfinished: Path, snakemake, sou
     assert "Nothing to be done" in planned(unfinished, snakemake)
     later(unfinished, photograph)
     assert "Params have changed since last execution" in planned(unfinished, snakemake)
+    (unfinished / "own").rename(unfinished / "away")
+    done = snakemake(unfinished, "prepare")
+    assert done.returncode != 0 and "Missing input files for rule prepare" in done.stdout
+    assert (unfinished / "results/smoke/data/train.csv").exists()
 
 
 def test_what_only_fetching_needs_is_no_business_of_prepare(unfinished: Path, snakemake) -> None:

@@ -1,5 +1,8 @@
 """The workflow: every configuration builds every stage, wrong ones stop and name the key."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,12 @@ def test_snakemake_finds_nothing_to_improve(module) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def settings(printed: str, stage: str) -> list[dict]:
+    """The settings of each job of a stage whose command was printed."""
+    commands = re.findall(rf"(python -m didgen {stage} .*)$", printed, re.MULTILINE)
+    return [json.loads(shlex.split(command)[5]) for command in commands]
+
+
 def test_further_sets_are_arms_and_need_no_synthesis(tmp_path: Path, snakemake, jobs) -> None:
     """One with masks and one without; the copies match the set that the verdict is about."""
     sets = {"prefix": {"metadata": "a.csv"}, "gan": {"metadata": "b.csv"}}
@@ -118,10 +127,8 @@ def test_further_sets_are_arms_and_need_no_synthesis(tmp_path: Path, snakemake, 
     assert done.returncode == 0, done.stdout
     counts = {"prepare": 1, "train_classifier": 4, "train_segmenter": 3, "verdict": 1}
     assert jobs(done.stdout) == counts
-    assert "--classify-arms original duplicates prefix gan --segment" in done.stdout
-    assert "--segment-arms original duplicates prefix --seeds 0" in done.stdout
-    commands = [line for line in done.stdout.splitlines() if "didgen classify" in line]
-    added = {arm: "a.csv" for arm in ("duplicates", "prefix")} | {"gan": "b.csv"}
-    for arm, file in added.items():
-        (command,) = (line for line in commands if f"--arm {arm} " in line)
-        assert f"--synthetic {file} " in command
+    (verdict,) = settings(done.stdout, "verdict")
+    assert verdict["classify_arms"] == arms and verdict["segment_arms"] == arms[:3]
+    assert verdict["seeds"] == [0]
+    added = [section["synthetic"] for section in settings(done.stdout, "classify")]
+    assert sorted(added, key=str) == [None, "a.csv", "a.csv", "b.csv"]
