@@ -268,7 +268,7 @@ rule maps:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         code=revision("maps"),
-        settings=as_json(config["maps"], pairs=config["pairs"]),
+        settings=as_json(config["maps"], pairs=annotation()),
         seed=config["seed"],
         backbone=lambda wildcards, input: folder(input.backbone),
         out=lambda wildcards, output: folder(output.maps),

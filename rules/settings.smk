@@ -113,6 +113,15 @@ def as_json(section, **more):
     return text
 
 
+def annotation():
+    """The keys of `pairs` that say how masks are read, which held-out real images share."""
+    try:
+        from didgen.settings.annotation import AnnotationSettings
+    except ModuleNotFoundError:  # a launcher without pydantic
+        return config["pairs"]
+    return {key: config["pairs"][key] for key in AnnotationSettings.model_fields}
+
+
 def gpus(wildcards):
     """How many GPUs a job of a network takes.
 

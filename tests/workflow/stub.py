@@ -5,12 +5,11 @@ one that is missing, fails here as it would in a run of hours. What each stage r
 `received.jsonl`.
 """
 
-import importlib
 import json
 import sys
 from pathlib import Path
 
-from didgen.cli import _stage_parser, read_config
+from didgen.cli import _stage_parser, read_config, settings_of
 
 FILES = {
     "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
@@ -37,8 +36,8 @@ FILES = {
 VERDICT = {"tasks": {"classification": {"sentence": "They help."}}}
 
 name, *flags = sys.argv[1:]
-stage = importlib.import_module(f"didgen.stages.{name}")
-config = read_config(stage.Config, _stage_parser(name, stage), flags)
+kind = settings_of(name)
+config = read_config(kind, _stage_parser(name, kind), flags)
 with open("received.jsonl", "a", encoding="utf-8") as lines:
     lines.write(json.dumps({"stage": name, "config": config.model_dump(mode="json")}) + "\n")
 print(f"stub of {name}: {' '.join(flags)}", file=sys.stderr)

@@ -186,6 +186,8 @@ def test_hostile_values_reach_their_stages_unchanged(unfinished: Path, snakemake
     for place in FOLDERS & set(values):
         (unfinished / values[place]).mkdir()
         (unfinished / values[place] / "ISIC2018_Task3_Training_Input.zip").touch()
+    for package in ("llama_cpp", "llguidance"):
+        (unfinished / package).mkdir()
     (unfinished / "config" / "config.yaml").write_text(yaml.safe_dump(config))
     done = snakemake(unfinished, *TARGETS.get(name, ["caption"]))
     assert done.returncode == 0, done.stdout[-5000:]
