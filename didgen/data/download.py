@@ -1,124 +1,240 @@
 """Archives of a source: downloaded or found, verified, and verified again whenever they change.
 
 What a file's bytes must be is said, in this order, by the `SHA256SUMS` of the mirror, by the
-catalog (for the challenge's own buckets), and by `archives.lock.json`, where every file is recorded
+catalog (for the challenge's own servers), and by `archives.lock.json`, where every file is recorded
 on first use and compared ever after.
 """
 
 import logging
+import re
+import shutil
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from tqdm import tqdm
 
-from didgen.data import web
-from didgen.data.archives import ArchiveError
-from didgen.data.checksums import (
-    SUMS_NAME,
-    ArchiveLock,
-    ChecksumError,
-    Entry,
-    Expected,
-    examine,
-    read_sums,
-)
-from didgen.data.mirror import Mirror
-from didgen.data.sources.catalog import Archive
-from didgen.data.transfer import Client, Patience, Stopped
-from didgen.data.transfer_progress import TransferProgress, readable
-from didgen.data.web import DownloadError, Unavailable, Unreachable
+from didgen.data.archives import ArchiveError, check_archive
+from didgen.data.sources.catalog import BUCKETS, Archive
+from didgen.data.transfer import Client, DownloadError, Patience, Unavailable, Unreachable
+from didgen.runtime.files import OutOfSpace, read_json, sha256_file, write_json
+from didgen.runtime.locks import sole_writer
+from didgen.runtime.progress import line
 
 LOGGER = logging.getLogger(__name__)
+LOCK_NAME = "archives.lock.json"
+SUMS_NAME = "SHA256SUMS"
+# Left free for everything else that writes to the same disk.
+_SPARE_BYTES = 100 * 10**6
+_SUM = re.compile(r"\\?([0-9a-fA-F]{64}) [ *](?:\./)?(.+)$")
+
+
+class ChecksumError(ValueError):
+    """Bytes that are not those expected, or a list of checksums that cannot be read."""
+
+
+class Expected(NamedTuple):
+    """A SHA-256 in hexadecimal digits, and in words who says so."""
+
+    sha256: str
+    by: str
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A verified archive. `downloaded`: bytes came over the net in this call."""
+class Entry:
+    """What is recorded of a file: size in bytes, SHA-256, where it came from, what it was checked
+    by.
 
-    name: str
-    path: Path
+    `mtime_ns` is its time of change when it was last hashed: as long as size and time stay, it
+    need not be hashed again.
+    """
+
     size: int
     sha256: str
+    mtime_ns: int
     origin: str
     checked_by: str
+
+    def describes(self, file: Path) -> bool:
+        """Whether a file has the size and time of change that are recorded."""
+        state = file.stat()
+        return (self.size, self.mtime_ns) == (state.st_size, state.st_mtime_ns)
+
+
+class Fetched(NamedTuple):
+    """A verified archive. `downloaded`: bytes came over the net in this call."""
+
+    path: Path
+    entry: Entry
     downloaded: bool
 
-    @classmethod
-    def of(cls, path: Path, entry: Entry, new: bool) -> "Fetched":
-        """From its record."""
-        return cls(path.name, path, entry.size, entry.sha256, entry.origin, entry.checked_by, new)
+
+def is_url(mirror: str | None) -> bool:
+    """Whether a mirror is an address (of the challenge, when None) and not a folder."""
+    return mirror is None or "://" in mirror
+
+
+def is_official(mirror: str | None) -> bool:
+    """Whether a mirror is the challenge's own servers, whose files the catalog describes."""
+    return mirror is None or mirror.rstrip("/") in BUCKETS
+
+
+def archives_folder(mirror: str | None, archives: Path | str) -> Path:
+    """Where the archives lie: in the mirror itself when it is a folder, else in `archives`."""
+    return Path(archives) if is_url(mirror) else Path(mirror)
+
+
+def listed_folder(listing: Path) -> Path:
+    """The folder of the archives that the list of the fetch stage names.
+
+    Raises: `DownloadError` for a list that is none, or archives that are not as they were fetched.
+    """
+    try:
+        content = read_json(listing)
+        folder = Path(content["folder"])
+        sizes = {Path(file["path"]): file["size"] for file in content["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DownloadError(
+            f"{listing}: not a list of archives; expected the JSON that `didgen fetch` writes: run "
+            "it again"
+        ) from None
+    changed = [p.name for p, size in sizes.items() if not p.is_file() or p.stat().st_size != size]
+    if changed:
+        raise DownloadError(
+            f"{listing}: {len(changed)} of {len(sizes)} archives in {folder} are gone or not as "
+            f"they were fetched ({', '.join(changed)}); run `didgen fetch` again, in the workflow "
+            "with `--forcerun fetch`"
+        )
+    return folder
+
+
+def readable(size: float) -> str:
+    """A number of bytes with three digits and a decimal unit: 1.23GB."""
+    return f"{tqdm.format_sizeof(size)}B"
 
 
 def fetch_archives(
     wanted: Sequence[Archive],
     archives: Path | str,
-    mirror: str | None = None,
-    offline: bool = False,
-    workers: int = 4,
+    mirror: str | None,
+    offline: bool,
+    workers: int,
     patience: Patience = Patience(),  # noqa: B008 (frozen)
 ) -> list[Fetched]:
     """Have all archives, whole and verified, and say where they are, in the order of `wanted`.
 
     `archives`: folder of the downloads and of `archives.lock.json`; `mirror`: address or folder
-    that has the archives under their official names, None for the challenge's own buckets. A
-    folder is used in place. Several processes may fetch into one folder at once.
-    Raises: `DownloadError` (several faults in one message), `OutOfSpace`.
+    that has the archives under their official names, None for the challenge's own servers. A
+    folder is used in place. Several processes may fetch into one folder at once: one does, the
+    others wait for it.
+    Raises: `DownloadError` (several faults in one message), `ChecksumError`, `OutOfSpace`.
     """
-    fetch = _Fetch(Path(archives), Mirror.of(mirror, archives), offline, patience)
-    try:
+    fetch = _Fetch(Path(archives), mirror, offline, patience)
+    absent = fetch.absent(wanted)
+    if absent and (offline or not fetch.bases):
+        why = "offline" if offline else f"the mirror is the folder {fetch.folder}"
+        raise DownloadError(fetch.missing(absent, len(wanted), why))
+    if not absent and all(map(fetch.settled, wanted)):
+        # Nothing is asked and nothing written: the folder may be one that others look after.
+        return [Fetched(path, fetch.lock.entry(path), False) for path in map(fetch.path, wanted)]
+    with sole_writer(archives):
         return fetch.all(wanted, workers)
-    finally:
-        fetch.progress.close()
 
 
 class _Fetch:
     """One call of `fetch_archives`."""
 
-    def __init__(self, archives: Path, mirror: Mirror, offline: bool, patience: Patience) -> None:
-        self.mirror, self.offline, self.patience = mirror, offline, patience
-        self.lock = ArchiveLock(archives)
-        self.stop, self.sums, self.met = threading.Event(), {}, set()
-        self.progress = TransferProgress("download", 0, None)
+    def __init__(
+        self, archives: Path, mirror: str | None, offline: bool, patience: Patience
+    ) -> None:
+        self.offline, self.patience = offline, patience
+        self.folder = archives_folder(mirror, archives)
+        self.official = is_official(mirror)
+        self.bases = BUCKETS if self.official else (mirror,) if is_url(mirror) else ()
+        if not self.bases and not self.folder.is_dir():
+            raise DownloadError(f"mirror: {self.folder} is no folder; correct data.mirror")
+        self.shown = " or ".join(self.bases) or str(self.folder)
+        self.lock, self.sums, self.stop = ArchiveLock(archives), {}, threading.Event()
+        self.progress: _Progress | None = None
+
+    def path(self, archive: Archive) -> Path:
+        """Where an archive lies, or will lie."""
+        return self.folder / archive.name
+
+    def absent(self, wanted: Sequence[Archive]) -> list[Archive]:
+        """The archives that are not here."""
+        return [archive for archive in wanted if not self.path(archive).is_file()]
+
+    def settled(self, archive: Archive) -> bool:
+        """Whether an archive that is here is unchanged since it was verified, and this mirror's."""
+        known = self.lock.entry(self.path(archive))
+        return bool(known) and known.describes(self.path(archive)) and self._ours(archive, known)
 
     def all(self, wanted: Sequence[Archive], workers: int) -> list[Fetched]:
-        recorded = {archive.name: self.lock.entry(self._path(archive)) for archive in wanted}
-        absent = [archive for archive in wanted if not self._path(archive).is_file()]
-        if absent and (self.offline or not self.mirror.bases):
-            why = "offline" if self.offline else f"the mirror is the folder {self.mirror.folder}"
-            raise DownloadError(self.mirror.missing(absent, len(wanted), why))
-        self.mirror.folder.mkdir(parents=True, exist_ok=True)
-        here = [(archive, recorded[archive.name]) for archive in wanted if archive not in absent]
-        foreign = [archive for archive, known in here if not self.mirror.gave(archive, known)]
+        """Fetch what is absent, and verify everything."""
+        absent = self.absent(wanted)
         try:
-            if absent or foreign or not self.mirror.bases or not all(recorded.values()):
-                self.sums = self._read_sums()
-            if absent:
-                sizes = self._each(self._size, absent, workers)
-                total = self.mirror.check_space(absent, sizes)
-                self.progress = TransferProgress("download", len(absent), total)
+            self.sums = self._read_sums()
+            sizes = self._each(self._size, absent, workers)
         except Unreachable as error:
-            self._no_network(error, absent, len(wanted), all(recorded.values()))
+            self._no_network(error, wanted, absent)
             self.offline = True
-        self._each(self._same_as_mirrors, foreign, workers)
-        return self._each(self._one, wanted, workers)
+        else:
+            there = self._check_space(absent, sizes)
+            total = sum(sizes) if all(sizes) else None
+            self.progress = _Progress(len(absent), total, there) if absent else None
+        try:
+            return self._each(self._one, wanted, workers)
+        finally:
+            if self.progress:
+                self.progress.close()
+
+    def _ours(self, archive: Archive, known: Entry) -> bool:
+        """Whether a recorded file may be used as this mirror's: no other server gave it."""
+        origins = self._addresses(archive)
+        return not origins or self.offline or known.origin in origins or "://" not in known.origin
+
+    def _addresses(self, archive: Archive) -> list[str]:
+        return [f"{base.rstrip('/')}/{quote(archive.name)}" for base in self.bases]
+
+    def _client(self) -> Client:
+        return Client(self.patience, self.stop)
+
+    def _read_sums(self) -> dict[str, str]:
+        """The checksums that the mirror offers. Raises: `ChecksumError`, `Unreachable`."""
+        if not self.bases:
+            path = self.folder / SUMS_NAME
+            text = path.read_text("utf-8", errors="replace") if path.is_file() else None
+            return {} if text is None else read_sums(text, str(path))
+        if self.official or self.offline:
+            return {}
+        url = f"{self.bases[0].rstrip('/')}/{SUMS_NAME}"
+        text = self._client().text(url)
+        if text is None:
+            LOGGER.info("%s: none; archives are recorded on first use", url)
+            return {}
+        return read_sums(text, url)
 
     def _no_network(
-        self, error: Unreachable, absent: Sequence[Archive], count: int, known: bool
+        self, error: Unreachable, wanted: Sequence[Archive], absent: Sequence[Archive]
     ) -> None:
         """Go on when all files are here and known. Raises: `DownloadError` that says what to do."""
         remedy = "connect this machine, or name a folder or a server that it reaches in data.mirror"
         if absent:
             why = f"{error}; {remedy}, or put the files there yourself and set data.offline: true"
-            raise DownloadError(self.mirror.missing(absent, count, why)) from error
-        if not known:
+            raise DownloadError(self.missing(absent, len(wanted), why)) from error
+        if not all(self.lock.entry(self.path(archive)) for archive in wanted):
             raise DownloadError(
-                f"{error}, so the checksums of {count} archives in {self.mirror.folder} "
-                f"cannot be read; {remedy}, or set data.offline: true to take them as they are"
+                f"{error}, so the checksums of {len(wanted)} archives in {self.folder} cannot be "
+                f"read; {remedy}, or set data.offline: true to take them as they are"
             ) from error
-        LOGGER.warning("%s; the archives are here, unchanged since they were fetched", error)
+        LOGGER.warning("%s; the archives are here, and compared with their records", error)
 
     def _each(self, work: Callable, archives: Sequence[Archive], workers: int) -> list:
         """Do the work for each archive in threads; one's fault leaves the others to be finished."""
@@ -147,154 +263,238 @@ class _Fetch:
             ) from next(iter(faults.values()))
         return [job.result() for job in jobs]
 
-    def _path(self, archive: Archive) -> Path:
-        return self.mirror.path(archive)
-
-    def _client(self) -> Client:
-        return Client(self.patience, self.stop, LOGGER.warning, self.met)
-
-    def _read_sums(self) -> dict[str, str]:
-        """The checksums that the mirror offers."""
-        if not self.mirror.bases:
-            path = self.mirror.folder / SUMS_NAME
-            return read_sums(path.read_text(), str(path)) if path.is_file() else {}
-        if self.mirror.official or self.offline:
-            return {}
-        url = web.address(self.mirror.bases[0], SUMS_NAME)
-        text = self._client().text(url)
-        if text is None:
-            LOGGER.info("%s: none; archives are recorded on first use", web.shown(url))
-            return {}
-        return read_sums(text, web.shown(url))
-
-    def _expected(self, archive: Archive) -> Expected | None:
-        return self.mirror.expected(archive, self.sums)
+    def _first(self, archive: Archive, ask: Callable[[Client, str], object]) -> object:
+        """Ask one server after another; the first that has the file answers."""
+        client, refusals = self._client(), []
+        for url in self._addresses(archive):
+            try:
+                return ask(client, url)
+            except Unavailable as error:
+                refusals.append(error)
+        reasons = " ; ".join(map(str, refusals))
+        if all(isinstance(refusal, Unreachable) for refusal in refusals):
+            raise Unreachable(reasons)
+        raise DownloadError(
+            f"{archive.name}: not to be had; {reasons}. Correct data.mirror, try later, or put the "
+            f"file at {self.path(archive)}"
+        )
 
     def _size(self, archive: Archive) -> int | None:
         """The bytes a server says the archive has. Raises: `DownloadError` when none has it."""
         return self._first(archive, lambda client, url: client.size(url))
 
-    def _first(self, archive: Archive, ask: Callable) -> object:
-        """Ask one server after another; the first that has the file answers."""
-        client, refusals = self._client(), []
-        for url in self.mirror.addresses(archive):
-            try:
-                return ask(client, url)
-            except Unavailable as error:
-                refusals.append(error)
-        told = " ; ".join(map(str, refusals))
-        if all(isinstance(refusal, Unreachable) for refusal in refusals):
-            raise Unreachable(told)
-        raise DownloadError(
-            f"{archive.name}: not to be had; {told}. Correct data.mirror, try later, or put the "
-            f"file at {self._path(archive)}"
+    def _check_space(self, absent: Sequence[Archive], sizes: Sequence[int | None]) -> int:
+        """Compare what is to come with the free space; the bytes that are here. Raises:
+        `OutOfSpace`.
+        """
+        # Rounded sizes are those of the challenge's archives, not of another mirror's.
+        needed = sum(
+            size or (archive.about_bytes if self.official else 0)
+            for archive, size in zip(absent, sizes, strict=True)
         )
+        parts = [_part(self.path(archive)) for archive in absent]
+        there = sum(part.stat().st_size for part in parts if part.is_file())
+        free = shutil.disk_usage(self.folder).free
+        if absent and needed - there + _SPARE_BYTES > free:
+            raise OutOfSpace(
+                f"{self.folder}: {len(absent)} archives need {readable(needed - there)} more, "
+                f"found {readable(free)} free; free some space or set data.archives to another disk"
+            )
+        return there
+
+    def _expected(self, archive: Archive) -> Expected | None:
+        """The SHA-256 that an archive must have, where `SHA256SUMS` or the catalog says one."""
+        if archive.name in self.sums:
+            return Expected(self.sums[archive.name], f"{SUMS_NAME} of {self.shown}")
+        if self.official and archive.sha256:
+            return Expected(archive.sha256, "the catalog")
+        return None
 
     def _one(self, archive: Archive) -> Fetched:
-        path, expected = self._path(archive), self._expected(archive)
-        known = self._agreed(archive, expected)
-        if path.is_file():
-            return Fetched.of(path, self._verify(path, known, expected), False)
-        with self._alone(archive):
-            # Another process may have fetched it meanwhile.
-            if path.is_file():
-                return Fetched.of(path, self._verify(path, known, expected), False)
-            wanted = expected or (known and Expected(known.sha256, self.lock.path.name))
-            entry = self._download(archive, wanted)
-            self.lock.record(path, entry)
-            LOGGER.info("%s: %s, checked by %s", path.name, readable(entry.size), entry.checked_by)
-            return Fetched.of(path, entry, True)
-
-    def _same_as_mirrors(self, archive: Archive) -> None:
-        """Compare a file that another mirror gave with this one's: by checksum, else by size.
-
-        Raises: `ChecksumError` when it differs; where it cannot be compared, the log says so.
-        """
-        path, expected = self._path(archive), self._expected(archive)
-        known = self._agreed(archive, expected)
-        came = f"{path}: came from {known.origin}, and the mirror is now {self.mirror.shown}"
-        if expected:
-            LOGGER.info("%s: the same SHA-256, as %s says; used as it is", came, expected.by)
-            return
-        try:
-            size = None if self.offline else self._size(archive)
-        except Unreachable as error:
-            LOGGER.warning("%s: %s", path.name, error)
-            size = None
-        if size is not None and size != known.size:
-            raise ChecksumError(
-                f"{came}, where it has {size} bytes instead of {known.size}; choose another folder "
-                "for this mirror (data.archives), or remove the file and its record in "
-                f"{self.lock.path}"
-            )
-        how = f"the same size, {size} bytes, there" if size else "not compared with it"
-        LOGGER.warning("%s: %s; used as it is. For that mirror's own files choose another folder "
-                       "(data.archives)", came, how)  # fmt: skip
-
-    def _agreed(self, archive: Archive, expected: Expected | None) -> Entry | None:
-        """What is recorded of a file, if it does not contradict what is expected."""
-        known, path = self.lock.entry(self._path(archive)), self._path(archive)
+        """Fetch or verify one archive. Raises: `DownloadError`, `ChecksumError`."""
+        path, expected = self.path(archive), self._expected(archive)
+        known = self.lock.entry(path)
         if known and expected and known.sha256 != expected.sha256:
             raise ChecksumError(
                 f"{path}: {self.lock.path} records SHA-256 {known.sha256} (from {known.origin}), "
                 f"but {expected.by} says {expected.sha256}; choose another folder for this mirror "
                 "(data.archives), or, when the change is meant, remove the file and its record"
             )
-        return known
-
-    def _verify(self, path: Path, known: Entry | None, expected: Expected | None) -> Entry:
-        """Compare a file that is here with what it must be; hash it only if it may have changed."""
-        state = path.stat()
-        if known and (known.size, known.mtime_ns) == (state.st_size, state.st_mtime_ns):
-            return known
+        if not path.is_file():
+            wanted = expected or (known and Expected(known.sha256, LOCK_NAME))
+            return Fetched(path, self._download(archive, wanted), True)
+        if known and not expected and not self._ours(archive, known):
+            raise ChecksumError(
+                f"{path}: came from {known.origin}, and the mirror is now {self.shown}, which has "
+                f"no {SUMS_NAME} that shows they are the same; choose another folder for this "
+                f"mirror (data.archives), or remove the file and its record in {self.lock.path}"
+            )
+        if known and known.describes(path):
+            return Fetched(path, known, False)
         wanted = expected or (known and Expected(known.sha256, str(self.lock.path)))
         try:
             entry = examine(path, wanted, known.origin if known else str(path.absolute()))
         except (ChecksumError, ArchiveError) as error:
-            remedy = "remove the file to fetch it again" if self.mirror.bases else "restore it"
+            remedy = "remove the file to fetch it again" if self.bases else "restore it"
             meant = f"; if the change is meant, remove its record from {self.lock.path}, too"
             raise ChecksumError(f"{error}; {remedy}{meant if known else ''}") from error
         if known:
             entry = replace(entry, checked_by=known.checked_by)
         self.lock.record(path, entry)
-        return entry
+        return Fetched(path, entry, False)
 
-    def _download(self, archive: Archive, wanted: Expected | None, again: bool = True) -> Entry:
-        part, path = self.mirror.part(archive), self._path(archive)
+    def _download(self, archive: Archive, wanted: Expected | None) -> Entry:
+        path, part = self.path(archive), _part(self.path(archive))
 
-        def notify(done: int, total: int | None) -> None:
-            self.progress.at(archive.name, done, total)
+        def ask(client: Client, url: str) -> str:
+            client.download(url, part, lambda done: self.progress.at(archive.name, done))
+            return url
 
-        def ask(client: Client, url: str) -> tuple[bool, str]:
-            return client.download(url, part, notify, trusted=wanted is not None), web.shown(url)
-
-        went_on, origin = self._first(archive, ask)
+        origin = self._first(archive, ask)
         try:
             entry = examine(part, wanted, origin, path.suffix)
         except (ChecksumError, ArchiveError) as error:
             part.unlink()
-            if went_on and again:
-                LOGGER.warning("%s; it came in pieces: fetching it once more as a whole", error)
-                return self._download(archive, wanted, again=False)
             raise DownloadError(
                 f"{archive.name} from {origin}: {error}; the bytes were deleted. Try again later, "
                 "or use another mirror"
             ) from error
-        self.progress.finish(archive.name)
-        part.chmod(0o644)
         part.replace(path)
+        self.lock.record(path, entry)
+        LOGGER.info("%s: %s, checked by %s", path.name, readable(entry.size), entry.checked_by)
         return entry
 
-    def _alone(self, archive: Archive) -> FileLock:
-        """The lock of an archive's download, once it is ours."""
-        lock = FileLock(self.mirror.folder / f".{archive.name}.lock", timeout=0)
+    def missing(self, absent: Sequence[Archive], count: int, why: str) -> str:
+        """How many of `count` archives are missing and, for each, where it belongs and is found."""
+        lines = []
+        for archive in absent:
+            urls = self._addresses(archive) or archive.urls
+            line = f"put it at {self.path(archive)} ; it comes from {' or '.join(urls)}"
+            wanted = self._expected(archive)
+            lines.append(line + (f" ; its SHA-256 is {wanted.sha256}" if wanted else ""))
+        return f"{len(absent)} of {count} archives are missing ({why}):\n  " + "\n  ".join(lines)
+
+
+class ArchiveLock:
+    """`archives.lock.json` of a folder: every archive's checksum, recorded on first use.
+
+    Files of the folder are listed by name, others (of a mirror that is a folder) by their path.
+    One process at a time writes it, in several threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """The file appears with the first record. Raises: `ChecksumError` when it is damaged."""
+        self._folder, self.path, self._threads = folder, folder / LOCK_NAME, threading.Lock()
+
+    def entry(self, file: Path) -> Entry | None:
+        """What is recorded of a file. Raises: `ChecksumError` when the lock file is damaged."""
+        return self._read().get(self._key(file))
+
+    def record(self, file: Path, entry: Entry) -> None:
+        """Record a file."""
+        with self._threads:
+            entries = {**self._read(), self._key(file): entry}
+            files = {key: asdict(entries[key]) for key in sorted(entries)}
+            write_json(self.path, {"version": 1, "files": files})
+
+    def _key(self, file: Path) -> str:
+        file = file.absolute()
+        return file.name if file.parent == self._folder.absolute() else str(file)
+
+    def _read(self) -> dict[str, Entry]:
+        if not self.path.is_file():
+            return {}
         try:
-            return lock.acquire()
-        except Timeout:
-            LOGGER.info("%s: another process is fetching it; waiting", archive.name)
-        while not self.stop.is_set():
-            try:
-                return lock.acquire(timeout=0.5)
-            except Timeout:
-                continue
-        raise Stopped
+            return {key: Entry(**values) for key, values in read_json(self.path)["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ChecksumError(
+                f"{self.path}: not a lock file of this program; restore it from a copy, or delete "
+                "it so that the archives are recorded anew"
+            ) from None
+
+
+def read_sums(text: str, where: str) -> dict[str, str]:
+    """File name -> SHA-256 of a `SHA256SUMS` list, as `sha256sum` writes it.
+
+    Raises: `ChecksumError` for lines that are none, or names that are given two checksums.
+    """
+    sums: dict[str, str] = {}
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    matches = [_SUM.match(line.rstrip()) for line in lines]
+    bad = [line for line, match in zip(lines, matches, strict=True) if not match]
+    if bad or not lines:
+        raise ChecksumError(
+            f"{where}: {len(bad)} of {len(lines)} lines are no checksum (the first is "
+            f"{(bad or [''])[0][:60]!r}); expected what `sha256sum` writes; correct or remove the "
+            "list"
+        )
+    for match in matches:
+        digest, name = match[1].lower(), match[2]
+        if sums.setdefault(name, digest) != digest:
+            raise ChecksumError(f"{where}: {name} has two checksums; correct the list")
+    return sums
+
+
+def examine(path: Path, wanted: Expected | None, origin: str, suffix: str = "") -> Entry:
+    """Hash a file and look into it: a zip archive must be sound, a table no web page.
+
+    `suffix`: what the file will end in, when its own name does not say.
+    Raises: `ChecksumError`, `ArchiveError`.
+    """
+    if path.stat().st_size > 10**9:
+        LOGGER.info("%s: computing its SHA-256", path.name)
+    digest = sha256_file(path)
+    if wanted and digest != wanted.sha256:
+        raise ChecksumError(
+            f"{path}: found SHA-256 {digest} ({path.stat().st_size} bytes), expected "
+            f"{wanted.sha256}, as {wanted.by} says"
+        )
+    if (suffix or path.suffix) == ".zip":
+        check_archive(path)
+    else:
+        with path.open("rb") as stream:
+            if stream.read(64).lstrip().startswith(b"<"):
+                raise ChecksumError(f"{path}: found a web page, expected a table")
+    state = path.stat()
+    return Entry(
+        state.st_size, digest, state.st_mtime_ns, origin, wanted.by if wanted else "first use"
+    )
+
+
+class _Progress:
+    """All transfers as one: a bar on a terminal, a line every few seconds in a log.
+
+    total: bytes of all files, None when not known; initial: those here before, not of this run.
+    """
+
+    def __init__(self, files: int, total: int | None, initial: int) -> None:
+        self._label, self._total = f"downloading {files} archives", total
+        self._there: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._bar = tqdm(
+            desc=self._label, total=total, initial=initial, unit="B", unit_scale=True, leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._last, self._before = time.monotonic(), initial
+
+    def at(self, name: str, done: int) -> None:
+        """`done` bytes of a file are there; fewer than before: it starts anew."""
+        with self._lock:
+            self._there[name] = done
+            there, now = sum(self._there.values()), time.monotonic()
+            self._bar.update(there - self._bar.n)
+            if self._bar.disable and now - self._last >= 10:
+                done, total, lately = (
+                    n and round(n / 1e6) for n in (there, self._total, there - self._before)
+                )
+                LOGGER.info(line(f"{self._label}, MB", done, total, now - self._last, lately))
+                self._last, self._before = now, there
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+def _part(path: Path) -> Path:
+    """Where the bytes of an unfinished transfer lie."""
+    return path.with_name(f"{path.name}.part")

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import json
+import logging
 import os
 import random
 import re
@@ -13,18 +15,28 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
-import tenacity
 
-from didgen.data import web
-from didgen.data.transfer_part import Part
-from didgen.data.web import DownloadError, Unavailable, Unreachable
+from didgen.data.web import never_connected, reason, retry_after
 from didgen.runtime.files import OutOfSpace
 
+LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-Notify = Callable[[int, int | None], None]
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
+_RANGE = re.compile(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15})$")
 _LONGEST_RETRY_AFTER = 300.0
+_LARGEST_TEXT = 1 << 20
+
+
+class DownloadError(ValueError):
+    """A file that cannot be had; the message names the file, where it was sought, what to do."""
+
+
+class Unavailable(DownloadError):
+    """The server has no such file, or does not answer; another server may have it."""
+
+
+class Unreachable(Unavailable):
+    """No connection to the server can be made: no network, no such host, nothing listens there."""
 
 
 class Stopped(Exception):
@@ -46,12 +58,10 @@ class Patience:
     """How often and how long to wait; in seconds, `chunk` in bytes.
 
     `retries` counts failures in a row that brought no new byte: a slow but moving transfer of many
-    gigabytes may break off as often as it likes. `strangers` is their number for a server that has
-    not answered once: without a network nobody should wait for minutes to be told so.
+    gigabytes may break off as often as it likes.
     """
 
     retries: int = 6
-    strangers: int = 1
     first_wait: float = 1.0
     longest_wait: float = 60.0
     connect: float = 15.0
@@ -62,18 +72,9 @@ class Patience:
 class Client:
     """Fetches files of one server after another; for one thread."""
 
-    def __init__(
-        self,
-        patience: Patience,
-        stop: threading.Event,
-        log: Callable[[str], None],
-        met: set[str] | None = None,
-    ) -> None:
-        """`stop`, once set, ends every transfer and wait; `log` takes one line a retry; `met`: the
-        hosts that have answered, which clients may share.
-        """
-        self._patience, self._stop, self._log = patience, stop, log
-        self._met = set() if met is None else met
+    def __init__(self, patience: Patience, stop: threading.Event) -> None:
+        """`stop`, once set, ends every transfer and wait."""
+        self._patience, self._stop = patience, stop
         self._session = requests.Session()
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.headers["User-Agent"] = "didgen"
@@ -81,205 +82,183 @@ class Client:
     def size(self, url: str) -> int | None:
         """The bytes that the server says a file has; None when it does not say.
 
-        Raises: `Unavailable` when there is no such file.
+        Raises: `Unavailable` when there is no such file, `Unreachable` when there is no server.
         """
-        return self._persist(url, lambda: self._size(url))
 
-    def text(self, url: str, limit: int = 1 << 20) -> str | None:
+        def attempt() -> int | None:
+            with self._request("HEAD", url, {}) as response:
+                # 403: some servers sign addresses for GET alone.
+                if response.status_code in (403, 405, 501):
+                    return None
+                _expect(response, url, 200)
+                return _length(response)
+
+        return self._persist(url, attempt)
+
+    def text(self, url: str) -> str | None:
         """A small text file, or None when the server has none. Raises: `DownloadError`."""
 
         def attempt() -> bytes | None:
-            with self._request("GET", url) as response:
+            with self._request("GET", url, {}) as response:
                 if response.status_code in (403, 404, 410):
                     return None
-                web.expect(response, url, 200)
+                _expect(response, url, 200)
                 content = b""
                 for chunk in response.iter_content(self._patience.chunk):
                     content += chunk
-                    if len(content) > limit:
-                        raise DownloadError(f"{web.shown(url)}: larger than {limit} bytes")
+                    if len(content) > _LARGEST_TEXT:
+                        raise DownloadError(f"{url}: larger than {_LARGEST_TEXT} bytes")
                 return content
 
         content = self._persist(url, attempt)
         return None if content is None else content.decode("utf-8", errors="replace")
 
-    def download(self, url: str, part: Path, notify: Notify, trusted: bool) -> bool:
-        """Fetch a file into `part`, which may hold its first bytes; True when it went on from them.
+    def download(self, url: str, part: Path, notify: Callable[[int], None]) -> None:
+        """Fetch a file into `part`, which may hold its first bytes.
 
-        With `trusted`, a checksum will be compared, so bytes are continued even where the server
-        does not say which version of the file it has. Raises: `DownloadError`, `OutOfSpace`.
+        Bytes are continued only where the server says that they are of the same version; which one
+        they are of, and how many the whole has, is kept in `part`.json meanwhile. notify: is told
+        how many bytes are there. Raises: `DownloadError`, `OutOfSpace`.
         """
-        place, went_on = Part(part), False
+        self._persist(url, lambda: self._download(url, part, notify), lambda: _bytes(part))
+        _note(part).unlink(missing_ok=True)
 
-        def attempt() -> None:
-            nonlocal went_on
-            went_on |= self._download(url, place, notify, trusted)
-
-        self._persist(url, attempt, lambda: place.size)
-        place.note.unlink(missing_ok=True)
-        return went_on
-
-    def _size(self, url: str) -> int | None:
-        with self._request("HEAD", url) as response:
-            # 403: some servers sign addresses for GET alone.
-            if response.status_code in (403, 405, 501):
-                return None
-            web.expect(response, url, 200)
-            return web.length(response)
-
-    def _download(self, url: str, part: Part, notify: Notify, trusted: bool) -> bool:
-        """One attempt; True when it went on from bytes that were there."""
-        known, offset = part.known(), part.size
+    def _download(self, url: str, part: Path, notify: Callable[[int], None]) -> None:
+        known, offset = _noted(part), _bytes(part)
         if offset and known.get("size") == offset:
-            return True
-        validator = known.get("etag") or known.get("modified")
-        if offset and not (validator or trusted):
-            part.discard()
-            offset = 0
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        if offset and validator:
-            headers["If-Range"] = validator
-        with self._request("GET", url, headers) as response:
-            total = self._begin(response, url, part, offset)
-            with _disk(part.path), part.path.open("ab", buffering=0) as stream:
-                done = stream.tell()
-                notify(done, total)
-                for chunk in response.iter_content(self._patience.chunk):
-                    if self._stop.is_set():
-                        raise Stopped
-                    rest = memoryview(chunk)
-                    while rest:
-                        # On a disk that is nearly full it may take less than it is given.
-                        rest = rest[stream.write(rest) :]
-                    done += len(chunk)
-                    notify(done, total)
-                os.fsync(stream.fileno())
-        if total is not None and done != total:
-            if done > total:
-                part.discard()
-            raise _Passing(f"found {done} bytes, expected {total}")
-        return response.status_code == 206
-
-    def _begin(self, response: requests.Response, url: str, part: Part, offset: int) -> int | None:
-        """Read the answer's head, make `part` fit it, and return the bytes of the whole file."""
-        known = part.known()
-        if offset and response.status_code == 416:
-            part.discard()
-            raise _Passing("the file is shorter than the part that is here; starting anew")
-        web.expect(response, url, 200, 206)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise DownloadError(
-                f"{web.shown(url)}: sent as {response.headers['Content-Encoding']} although "
-                "unpacked bytes were asked for; use another mirror"
-            )
-        etag, modified = web.strong_etag(response), response.headers.get("Last-Modified")
-        if response.status_code == 200:
-            # Also the answer of servers that know no ranges, and of those whose file has changed.
-            part.begin({"size": web.length(response), "etag": etag, "modified": modified})
-            return web.length(response)
-        found = _RANGE.match(response.headers.get("Content-Range", ""))
-        total = int(found[3]) if found and found[3] != "*" else known.get("size")
-        here, there = (known.get("size"), known.get("etag")), (total, etag)
-        changed = any(a and b and a != b for a, b in zip(here, there, strict=True))
-        if not found or int(found[1]) != offset or changed:
-            part.discard()
-            raise _Passing("the server sent a part of another version; starting anew")
-        return total
+            return
+        version = known.get("version")
+        go_on = {"Range": f"bytes={offset}-", "If-Range": version} if offset and version else {}
+        with self._request("GET", url, go_on) as response:
+            if go_on and response.status_code == 416:
+                part.unlink()
+                raise _Passing("the file is shorter than the part that is here; starting anew")
+            _expect(response, url, 200, 206)
+            # 200 is also the answer of servers that know no ranges, or whose file has changed.
+            size, here = _length(response), _version(response)
+            if response.status_code == 206:
+                span = _RANGE.match(response.headers.get("Content-Range", ""))
+                size = int(span[2]) if span else None
+                same = size == known.get("size") or known.get("size") is None
+                if not span or int(span[1]) != offset or not same or here not in (version, None):
+                    part.unlink()
+                    raise _Passing("the server sent a part of another version; starting anew")
+            else:
+                # The old bytes go first: they must never stand beside a new version's note.
+                part.unlink(missing_ok=True)
+                note = json.dumps({"size": size, "version": here})
+                _note(part).write_text(note, encoding="utf-8")
+            try:
+                with part.open("ab") as stream:
+                    for chunk in response.iter_content(self._patience.chunk):
+                        if self._stop.is_set():
+                            raise Stopped
+                        stream.write(chunk)
+                        notify(stream.tell())
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise OutOfSpace(
+                    error.errno,
+                    f"no space left while writing {part}; the bytes so far are kept. Free some "
+                    "space and run the same command again",
+                ) from error
+        if size is not None and _bytes(part) != size:
+            raise _Passing(f"found {_bytes(part)} bytes, expected {size}")
 
     @contextlib.contextmanager
     def _request(
-        self, method: str, url: str, headers: dict[str, str] | None = None
+        self, method: str, url: str, headers: dict[str, str]
     ) -> Iterator[requests.Response]:
         patience = self._patience
+        timeout = (patience.connect, patience.read)
         try:
             with self._session.request(
-                method,
-                url,
-                headers=headers,
-                stream=True,
-                allow_redirects=True,
-                timeout=(patience.connect, patience.read),
+                method, url, headers=headers, stream=True, allow_redirects=True, timeout=timeout
             ) as response:
-                self._met.add(urlsplit(url).netloc)
                 if urlsplit(url).scheme == "https" != urlsplit(response.url).scheme:
                     raise DownloadError(
-                        f"{web.shown(url)}: redirected to the unprotected "
-                        f"{web.shown(response.url)}; expected https; use another mirror"
+                        f"{url}: redirected to an unprotected address, expected https; use another "
+                        "mirror"
                     )
                 if response.status_code in _PASSING:
-                    raise _Passing(f"status {response.status_code}", web.retry_after(response))
+                    raise _Passing(f"status {response.status_code}", retry_after(response))
                 yield response
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
-            raise DownloadError(
-                f"{web.shown(url)}: not an address of a web server; expected http:// or https://"
-            ) from None
+            raise DownloadError(f"{url}: no address of a web server; correct data.mirror") from None
         except requests.exceptions.TooManyRedirects:
-            raise Unavailable(f"{web.shown(url)}: redirects without end") from None
+            raise Unavailable(f"{url}: redirects without end") from None
         except requests.RequestException as error:
-            # The library's own message repeats the address, with any secret in it.
-            connected = not web.never_connected(error)
-            raise _Passing(web.reason(error), connected=connected) from None
+            raise _Passing(reason(error), connected=not never_connected(error)) from None
 
     def _persist(
-        self, url: str, attempt: Callable[[], T], reached: Callable[[], int] = lambda: 0
+        self, url: str, attempt: Callable[[], T], reached: Callable[[], int] | None = None
     ) -> T:
         """Repeat an attempt until it succeeds or has failed too often without gaining a byte.
 
-        Raises: `Unreachable` for a server that never answered, `Unavailable` for one that did.
+        reached: the bytes that are there, of transfers; other requests are the first to a server,
+        and give it up after one retry if it cannot be reached: without a network nobody should
+        wait for minutes to hear so. Raises: `Unavailable`, `Unreachable`.
         """
-        patience, most, stalled = self._patience, reached(), 0
-
-        def stranger(error: BaseException | None) -> bool:
-            known = urlsplit(url).netloc in self._met
-            return isinstance(error, _Passing) and not error.connected and not known
-
-        def enough(state: tenacity.RetryCallState) -> bool:
-            strange = stranger(state.outcome.exception())
-            return stalled > (patience.strangers if strange else patience.retries)
-
-        def count(state: tenacity.RetryCallState) -> None:
-            nonlocal most, stalled
-            stalled = 1 if reached() > most else stalled + 1
-            most = max(most, reached())
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            asked = min(state.outcome.exception().after, _LONGEST_RETRY_AFTER)
+        patience, stalled = self._patience, 0
+        most = reached() if reached else 0
+        while True:
+            try:
+                return attempt()
+            except _Passing as error:
+                failure = error
+            now = reached() if reached else 0
+            stalled, most = 1 if now > most else stalled + 1, max(most, now)
+            no_server = reached is None and not failure.connected
+            if no_server and stalled > min(1, patience.retries):
+                raise Unreachable(f"{url}: no connection ({failure})") from failure
+            if stalled > patience.retries:
+                raise Unavailable(
+                    f"{url}: {failure}, {stalled} times in a row; run the same command again to "
+                    "continue"
+                ) from failure
             backoff = min(patience.first_wait * 2 ** (stalled - 1), patience.longest_wait)
-            return max(asked, backoff * random.uniform(1.0, 1.25))
-
-        def say(state: tenacity.RetryCallState) -> None:
-            reason, pause = state.outcome.exception(), state.next_action.sleep
-            self._log(f"{web.shown(url)}: {reason}; trying again in {pause:.1f} s")
-
-        def sleep(seconds: float) -> None:
-            if self._stop.wait(seconds):
+            pause = max(
+                min(failure.after, _LONGEST_RETRY_AFTER), backoff * random.uniform(1.0, 1.25)
+            )
+            LOGGER.warning("%s: %s; trying again in %.1f s", url, failure, pause)
+            if self._stop.wait(pause):
                 raise Stopped
 
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Passing),
-            after=count, wait=wait, stop=enough,
-            before_sleep=say, sleep=sleep, reraise=True,
-        )  # fmt: skip
-        try:
-            return retrying(attempt)
-        except _Passing as error:
-            if stranger(error):
-                raise Unreachable(f"{web.shown(url)}: no connection ({error})") from None
-            raise Unavailable(
-                f"{web.shown(url)}: {error}, {stalled} times in a row; run the same command again "
-                "to continue"
-            ) from None
+
+def _expect(response: requests.Response, url: str, *statuses: int) -> None:
+    """Accept an answer of these statuses only. Raises: `Unavailable`."""
+    if response.status_code not in statuses:
+        what = "no such file" if response.status_code in (404, 410) else "not given out"
+        raise Unavailable(f"{url}: {what} (status {response.status_code})")
 
 
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
+def _length(response: requests.Response) -> int | None:
+    """The bytes that the answer's body should have, where it says."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
+def _version(response: requests.Response) -> str | None:
+    """What tells a version of a file from another; a weak ETag does not promise the same bytes."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def _bytes(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _noted(part: Path) -> dict:
+    """Keys `size` (bytes of the whole or None) and `version` (text or None)."""
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OutOfSpace(
-            error.errno,
-            f"no space left while writing {path}; the bytes so far are kept. Free some space and "
-            "run the same command again",
-        ) from error
+        known = json.loads(_note(part).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    return known if isinstance(known, dict) else {}

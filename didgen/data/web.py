@@ -1,23 +1,11 @@
-"""Addresses of web servers and the heads of their answers, read the same way everywhere."""
+"""What web servers answer, read the same way by downloads and by captioners."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
-
-
-class DownloadError(ValueError):
-    """A file that cannot be had; the message names the file, where it was sought, what to do."""
-
-
-class Unavailable(DownloadError):
-    """The server has no such file, or does not answer; another server may have it."""
-
-
-class Unreachable(Unavailable):
-    """No connection to the server can be made: no network, no such host, nothing listens there."""
 
 
 def shown(url: str) -> str:
@@ -29,53 +17,6 @@ def shown(url: str) -> str:
         # Where the port should be may stand a piece of a password, and the path may hold the rest.
         return "(an address that cannot be read)"
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-
-
-def check_address(url: str, what: str) -> None:
-    """Accept addresses of web servers only. Raises: `DownloadError`, without any secret of `url`.
-
-    `what`: the setting that names the address.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise DownloadError(
-            f"{what}: found {shown(url)!r}, expected http://, https:// or the path of a folder"
-        )
-    try:
-        parts = urlsplit(url)
-        fit = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fit = False
-    if not fit:
-        raise DownloadError(
-            f"{what}: not an address; expected http:// or https://, a host and, if need be, a port "
-            "number. In a user or password write / : @ # ? as %2F %3A %40 %23 %3F, or keep both in "
-            "~/.netrc"
-        )
-
-
-def address(base: str, name: str) -> str:
-    """The address of a file below a base address, whose query (a signature, say) is kept."""
-    parts = urlsplit(base)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}", fragment="").geturl()
-
-
-def expect(response: requests.Response, url: str, *statuses: int) -> None:
-    """Accept an answer of these statuses only. Raises: `Unavailable`."""
-    if response.status_code not in statuses:
-        what = "no such file" if response.status_code in (404, 410) else "not given out"
-        raise Unavailable(f"{shown(url)}: {what} (status {response.status_code})")
-
-
-def length(response: requests.Response) -> int | None:
-    """The bytes that the answer's body should have, where it says."""
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
-
-
-def strong_etag(response: requests.Response) -> str | None:
-    """The ETag, unless it is a weak one: these do not promise the same bytes."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else None
 
 
 def retry_after(response: requests.Response) -> float:

@@ -109,12 +109,6 @@ class Settings(Archives):
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Settings":
-        if self.mirror and "://" in self.mirror and ("@" in self.mirror or "?" in self.mirror):
-            # The key travels into commands, logs and the report, where no secret may stand.
-            raise ValueError(
-                "mirror: found an address with a user or a query, expected one without; keep names "
-                "and passwords in ~/.netrc, which downloads read"
-            )
         if self.source == "table" and not self.table:
             raise ValueError("source table needs `table`, a CSV of your images; found null")
         if self.source in FOLDER_SOURCES and not self.folder:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from didgen.settings.base import Section
 
@@ -32,6 +33,29 @@ class Archives(Section):
         "states none; `auto`: official where the images state train and test, else grouped; "
         "isic2018 states its own only where `official` is asked for, which needs further archives",
     )
+
+    @field_validator("mirror")
+    @classmethod
+    def _is_folder_or_plain_address(cls, mirror: str | None) -> str | None:
+        if mirror is None or "://" not in mirror:
+            return mirror
+        if "@" in mirror or "?" in mirror:
+            # It travels into commands, logs and the report, where no secret may stand.
+            raise ValueError(
+                "found an address with a user or a query, expected one without; keep names and "
+                "passwords in ~/.netrc, which downloads read"
+            )
+        try:
+            parts = urlsplit(mirror)
+            fit = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            fit = False
+        if not fit:
+            raise ValueError(
+                f"found {mirror!r}, expected http:// or https:// with a host, or the path of a "
+                "folder"
+            )
+        return mirror
 
 
 class Settings(Archives):

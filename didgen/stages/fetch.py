@@ -21,40 +21,39 @@ def run(config: Config) -> None:
     """
     from dataclasses import asdict
 
-    from didgen.data.download import fetch_archives
-    from didgen.data.mirror import Mirror, archives_folder
+    from didgen.data.download import archives_folder, fetch_archives, is_official, readable
     from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
-    from didgen.data.transfer_progress import readable
-    from didgen.data.web import shown
     from didgen.runtime.files import write_json
 
     wanted = needed_archives(official=config.splits == "official")
-    found = fetch_archives(wanted, config.archives, config.mirror, config.offline, config.workers)
-    fetched = sum(file.downloaded for file in found)
+    archives = fetch_archives(
+        wanted, config.archives, config.mirror, config.offline, config.workers
+    )
+    fetched = sum(archive.downloaded for archive in archives)
     LOGGER.info(
         "%d archives, %s: %d fetched now, %d already here and unchanged",
-        len(found), readable(sum(file.size for file in found)), fetched, len(found) - fetched,
+        len(archives), readable(sum(archive.entry.size for archive in archives)),
+        fetched, len(archives) - fetched,
     )  # fmt: skip
-    counts = [_count(file.path, archive) for file, archive in zip(found, wanted, strict=True)]
-    _tell_counts(wanted, counts, Mirror.of(config.mirror, config.archives).official)
-    mirror = config.mirror
+    counts = [_count(one.path, archive) for one, archive in zip(archives, wanted, strict=True)]
+    _report_counts(wanted, counts, is_official(config.mirror))
     listing = {
         "source": config.source,
-        "mirror": shown(mirror) if mirror and "://" in mirror else mirror,
-        "folder": archives_folder(mirror, config.archives),
+        "mirror": config.mirror,
+        "folder": archives_folder(config.mirror, config.archives),
         "splits": config.splits,
         "files": [
             {
-                "name": file.name,
-                "path": file.path,
-                "size": file.size,
+                "name": one.path.name,
+                "path": one.path,
+                "size": one.entry.size,
                 "n_files": count,
-                "sha256": file.sha256,
-                "origin": file.origin,
-                "checked_by": file.checked_by,
+                "sha256": one.entry.sha256,
+                "origin": one.entry.origin,
+                "checked_by": one.entry.checked_by,
                 "licence": archive.licence,
             }
-            for file, archive, count in zip(found, wanted, counts, strict=True)
+            for one, archive, count in zip(archives, wanted, counts, strict=True)
         ],
         "provenance": [asdict(provenance(name)) for name in (TASK1_SOURCE, TASK3_SOURCE)],
     }
@@ -68,7 +67,7 @@ def _count(path: Path, archive: "Archive") -> int:
     return 1 if archive.kind == "lesions" else len(members(path, archive.suffix))
 
 
-def _tell_counts(wanted: "Sequence[Archive]", counts: "Sequence[int]", official: bool) -> None:
+def _report_counts(wanted: "Sequence[Archive]", counts: "Sequence[int]", official: bool) -> None:
     """Say which archives hold another number of files than the challenge's own.
 
     From the challenge's servers that is worth a warning, since not all checksums are known; a

@@ -88,7 +88,7 @@ def _read_source(config: Config) -> list["Record"]:
 
         return phantom_records(config.phantoms, config.classes, config.seed)
     if config.source == "isic2018":
-        from didgen.data.mirror import archives_folder, listed_folder
+        from didgen.data.download import archives_folder, listed_folder
         from didgen.data.sources.isic2018 import isic2018_records
 
         folder = archives_folder(config.mirror, config.archives)

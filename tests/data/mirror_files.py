@@ -43,7 +43,14 @@ def sums(files: dict[str, bytes] = FILES) -> bytes:
 
 def fetch(server: MirrorServer, folder, wanted=ALL, **options) -> list[Fetched]:
     """Fetch from the server, impatiently."""
-    return fetch_archives(wanted, folder, server.url, patience=QUICK, **options)
+    return fetch_from(server.url, folder, wanted, **options)
+
+
+def fetch_from(
+    mirror: str | None, folder, wanted=ALL, offline: bool = False, patience: Patience = QUICK
+) -> list[Fetched]:
+    """Fetch from an address or a folder, impatiently."""
+    return fetch_archives(wanted, folder, mirror, offline, 4, patience)
 
 
 def one(server: MirrorServer, folder, name: str = BIG, **options) -> Fetched:

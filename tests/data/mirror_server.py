@@ -16,11 +16,13 @@ class MirrorServer:
     `faults[name]` is a list of what the next GETs of a file do instead of what is right, in order:
     ("drop", n): n bytes of the body, then the connection breaks off; ("status", code, headers);
     ("wrong",): other bytes; ("hold", n): n bytes, then nothing until `release` is set.
+    `head_faults` is the same of HEADs.
     """
 
     def __init__(self, files: dict[str, bytes], ranges: bool = True, etags: bool = True) -> None:
         self.files, self.ranges, self.etags = dict(files), ranges, etags
         self.faults: dict[str, list[tuple]] = defaultdict(list)
+        self.head_faults: dict[str, list[tuple]] = defaultdict(list)
         self.sent: Counter[str] = Counter()
         self.requests: list[tuple[str, str, str | None, int]] = []
         self.authorizations: list[str | None] = []
@@ -65,11 +67,12 @@ class MirrorServer:
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         name = unquote(urlsplit(request.path).path).removeprefix("/isic/")
         self.authorizations.append(request.headers["Authorization"])
-        fault = self.faults[name].pop(0) if body and self.faults[name] else ("none",)
+        faults = (self.faults if body else self.head_faults)[name]
+        fault = faults.pop(0) if faults else ("none",)
         content = self.files.get(name)
         if fault[0] == "status" or content is None:
             code, headers = (fault[1], fault[2]) if fault[0] == "status" else (404, {})
-            self._head(request, name, code, {**headers, "Content-Length": "0"})
+            self._head(request, name, code, {"Content-Length": "0", **headers})
             return
         if fault[0] == "wrong":
             content = content[:-1] + bytes([content[-1] ^ 1])

@@ -65,6 +65,13 @@ def test_the_users_own_images_have_no_provenance():
         ({"workers": 0}, "greater than or equal to 1"),
         ({"source": "isic2019"}, "'isic2018'"),
         ({"splits": "random"}, "'grouped' or 'official'"),
+        ({"mirror": "ftp://host/x"}, "expected http:// or https:// with a host, or the path of a"),
+        ({"mirror": "s3://bucket"}, "expected http:// or https:// with a host, or the path of a"),
+        ({"mirror": "http:///x"}, "expected http:// or https:// with a host, or the path of a"),
+        ({"mirror": "http://host:x/"}, "expected http:// or https:// with a host, or the path of"),
+        ({"mirror": "http://[x"}, "expected http:// or https:// with a host, or the path of a fol"),
+        ({"mirror": "https://me:pw@host/x"}, "an address with a user or a query, expected one wit"),
+        ({"mirror": "https://host/x?key=pw"}, "an address with a user or a query, expected one wi"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, changes, message):
@@ -116,9 +123,9 @@ def test_archives_that_hold_another_number_of_files_are_told(caplog, official, l
     wanted = needed_archives(official=False)
     counts = [archive.files for archive in wanted]
     with caplog.at_level("INFO"):
-        fetch._tell_counts(wanted, counts, official)
+        fetch._report_counts(wanted, counts, official)
         assert not caplog.records
-        fetch._tell_counts(wanted, [*counts[:2], 3910, *counts[3:]], official)
+        fetch._report_counts(wanted, [*counts[:2], 3910, *counts[3:]], official)
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
         (level, f"{wanted[2].name}: holds 3910 .jpg files; the challenge states 10015")
     ]
@@ -223,4 +230,4 @@ def test_the_command_line_runs_it(tmp_path, caplog):
     if "fetch" not in cli.STAGES:
         pytest.skip("the stage is not in the command line's table")
     code = cli.main(["fetch", "--mirror", "ftp://host", "--out", str(tmp_path / "a.json")])
-    assert code == 2 and "expected http://, https://" in caplog.text
+    assert code == 2 and "expected http:// or https://" in caplog.text
