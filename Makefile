@@ -47,10 +47,11 @@ test: $(READY) ## the tests, without the slow ones
 test-all: $(READY) ## the tests with the slow ones, a small whole run among them
 	@$(TEST) -m ""
 
-lint: $(READY) ## style of Python and workflow
+lint: $(READY) ## style of Python and workflow, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow rules
+	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
 format: $(READY) ## bring style into order
@@ -59,7 +60,7 @@ format: $(READY) ## bring style into order
 	$(BIN)/snakefmt workflow rules
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .snakemake didgen.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .snakemake didgen.egg-info
 
 # pip's own output is long; of it only what is being fetched and installed is shown.
 $(READY): constraints.txt pyproject.toml

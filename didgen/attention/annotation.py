@@ -5,6 +5,7 @@ Shape legend: B images, K tokens, H and W of the image, h and w of a map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from didgen.attention.captures import Positions
 from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
 from didgen.attention.maps import is_constant, minmax, upsample
-from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.recorder import AttentionRecorder, CrossRequest
 from didgen.attention.refinement import upsample_along_edges
 from didgen.settings.annotation import AnnotationSettings, Cleaning
 
@@ -198,9 +199,10 @@ def annotate_latents(
     pass ends at the last layer it needs. Other arguments as in `annotate`.
     """
     single = isinstance(latents, Tensor)
-    moments = [(latents, timestep)] if single else list(zip(latents, timestep, strict=True))
-    total: Tensor | float = 0.0
-    cross = {"resolution": CROSS_SIDE, "positions": positions}
+    every: tuple[Any, Any] = ([latents], [timestep]) if single else (latents, timestep)
+    moments = list(zip(*every, strict=True))
+    total: Any = 0.0
+    cross: CrossRequest = {"resolution": CROSS_SIDE, "positions": positions}
     with (
         torch.no_grad(),
         AttentionRecorder(unet, cross=cross, self_={"resolution": SELF_SIDE}) as recorder,

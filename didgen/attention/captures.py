@@ -6,6 +6,7 @@ d channels a head, C columns of a value matrix, H and W a grid's height and widt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from didgen.attention.layers import AttentionLayer, AttentionRecordingError
 
-Positions = Sequence[int] | Sequence[Sequence[int]] | Tensor
+Positions: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def cross_attention_maps(captures: Sequence[QueriesAndKeys], positions: Position
     """
     batch, length = captures[0].key.shape[:2]
     index = check_positions(positions, batch, length).to(captures[0].key.device)
-    total: Tensor | float = 0.0
+    total: Any = 0.0
     with torch.autocast(captures[0].query.device.type, enabled=False):
         for capture in captures:
             query, key = capture.by_head()
@@ -68,7 +69,7 @@ def apply_self_attention(captures: Sequence[QueriesAndKeys], v: Tensor) -> Tenso
         )
     columns = v if v.ndim == 3 else v.unsqueeze(-1)
     width = columns.shape[-1]
-    total: Tensor | float = 0.0
+    total: Any = 0.0
     with torch.autocast(v.device.type, enabled=False):
         for capture in captures:
             query, key = capture.by_head()

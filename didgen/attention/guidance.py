@@ -16,7 +16,7 @@ from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
 from didgen.attention.losses import cross_attention_guidance_loss, self_attention_guidance_loss
 from didgen.attention.maps import resize_mask
 from didgen.attention.recomputation import recomputed_blocks
-from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.recorder import AttentionRecorder, CrossRequest, SelfRequest
 from didgen.settings.guidance import LayoutGuidance
 
 LOGGER = logging.getLogger(__name__)
@@ -175,8 +175,8 @@ class Guide:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Gradient of L_CA + L_SA to the latents (B, C, h, w), both losses (B,), the output."""
         settings = self.settings
-        cross = {"resolution": CROSS_SIDE, "positions": self.positions}
-        self_ = {"resolution": SELF_SIDE}
+        cross: CrossRequest = {"resolution": CROSS_SIDE, "positions": self.positions}
+        self_: SelfRequest = {"resolution": SELF_SIDE}
         # Copies, because a sampling loop may run in inference mode.
         with torch.inference_mode(False), torch.enable_grad():
             z = latents.detach().clone().requires_grad_()

@@ -281,8 +281,8 @@ class AttentionRecorder:
         Each value is a probability: over all S text positions a pixel's maps sum to 1.
         `positions` as in the request, which it overrides.
         """
-        if positions is None:
-            positions = (self._cross or {}).get("positions")
+        if positions is None and self._cross is not None:
+            positions = self._cross.get("positions")
         if positions is None:
             raise AttentionRecordingError("say which token positions to map")
         return cross_attention_maps(self.captures("cross"), positions)

@@ -90,8 +90,9 @@ def write_clip_tokenizer(folder: Path, config: Path) -> None:
         "folder `tokenizer`",
     )
     # Found, not imported: that would take seconds.
-    place = importlib.util.find_spec("open_clip").submodule_search_locations[0]
-    packed = Path(place) / "bpe_simple_vocab_16e6.txt.gz"
+    spec = importlib.util.find_spec("open_clip")
+    assert spec and spec.origin
+    packed = Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
     characters = alphabet()
     lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
     # The first line is a title; the file goes on beyond what CLIP uses.

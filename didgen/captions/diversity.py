@@ -43,8 +43,8 @@ def bleu(candidate: str, references: Sequence[str], max_order: int = MAX_ORDER) 
     words = [words_of(reference) for reference in references]
     most: list[Counter] = [Counter() for _ in range(max_order)]
     for reference in words:
-        for order, counts in enumerate(most, start=1):
-            counts |= Counter(n_grams(reference, order))
+        for order, highest in enumerate(most, start=1):
+            highest |= Counter(n_grams(reference, order))
     own = words_of(candidate)
     counts = [Counter(n_grams(own, order)) for order in range(1, max_order + 1)]
     clipped = [(own_counts & limit).total() for own_counts, limit in zip(counts, most, strict=True)]

@@ -215,26 +215,22 @@ def _readings(
         refused: dict[int, tuple[str, ...]] = {}
         for index, result in interview.ask(_with_faults(question(k), faults[k]) for k in asked):
             k = asked[index]
-            reading = _reading(k, result, read)
-            if isinstance(reading, Reading):
-                yield reading
-            elif attempt < tries:
-                refused[k] = (*faults[k], str(reading))
+            if isinstance(result, Failure):
+                yield Reading(k, None, "", result.reason)
+                continue
+            try:
+                value = read(k, result.text)
+            except ClaimError as error:
+                if attempt < tries:
+                    refused[k] = (*faults[k], str(error))
+                else:
+                    yield Reading(k, None, result.text, f"its answer: {error}")
             else:
-                yield Reading(k, None, result.text, f"its answer: {reading}")
+                yield Reading(k, value, result.text)
         faults = refused
         if not faults:
             return
         LOGGER.info("%d answers did not follow the schema; asking again", len(faults))
-
-
-def _reading(k: int, result: Result, read: Callable[[int, str], T]) -> Reading[T] | ClaimError:
-    if isinstance(result, Failure):
-        return Reading(k, None, "", result.reason)
-    try:
-        return Reading(k, read(k, result.text), result.text)
-    except ClaimError as error:
-        return error
 
 
 def _with_faults(question: Question, faults: Sequence[str]) -> Question:

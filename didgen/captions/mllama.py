@@ -111,9 +111,9 @@ class TransformersModel:
             self._processor.apply_chat_template(_messages(question), add_generation_prompt=True)
             for question in questions
         ]
-        images = None
-        if questions[0].image is not None:
-            images = [[Image.fromarray(question.image.pixels())] for question in questions]
+        # All of a batch have one, or none has.
+        files = [question.image for question in questions if question.image is not None]
+        images = [[Image.fromarray(file.pixels())] for file in files] or None
         inputs = self._processor(
             images=images, text=texts, return_tensors="pt", padding=True, add_special_tokens=False
         )

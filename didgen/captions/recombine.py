@@ -150,7 +150,7 @@ def _new(
     for attempt in range(PROPOSALS):
         blocks = rng.choice(list(BLOCKS), 1 if attempt < PROPOSALS // 2 else 2, replace=False)
         donor = int(rng.integers(len(captions.ids)))
-        child = exchange(captions.attributes[parent], captions.attributes[donor], blocks)
+        child = exchange(captions.attributes[parent], captions.attributes[donor], list(blocks))
         if child == captions.attributes[parent] or donor == parent:
             counts.unchanged += 1
             continue

@@ -86,7 +86,7 @@ def _dermoscopic_clauses(attributes: Attributes) -> list[str]:
     for name, noun in REGULARITY_NOUNS.items():
         if _seen(word := getattr(attributes, name)):
             clauses.append(f"{word} {noun}")
-    if _seen(attributes.regression):
+    if attributes.regression and _seen(attributes.regression):
         clauses.append(REGRESSION_PHRASES[attributes.regression])
     if attributes.structures:
         clauses.append(_join(attributes.structures))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +225,10 @@ def _write_to(log: str) -> None:
 
 def _end_with_parent() -> None:
     """Let this process end when its parent is killed, even in the middle of an answer."""
-    parent = multiprocessing.parent_process()
 
-    def watch() -> None:
+    def watch(parent: BaseProcess) -> None:
         connection.wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()

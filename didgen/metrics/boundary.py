@@ -54,7 +54,8 @@ def boundary_iou(predicted: np.ndarray, true: np.ndarray, share: float = BAND) -
     Source: github.com/bowenc0221/boundary-iou-api, `mask_to_boundary` and `boundary_iou`.
     """
     predicted, true = _checked(predicted, true)
-    distance = band_width(*true.shape, share)
+    height, width = true.shape
+    distance = band_width(height, width, share)
     first, second = boundary_band(predicted, distance), boundary_band(true, distance)
     union = int((first | second).sum())
     return float((first & second).sum() / union) if union else 1.0

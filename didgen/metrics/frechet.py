@@ -48,7 +48,9 @@ def _root(features: np.ndarray) -> np.ndarray:
     """A with A^T A the covariance (N - 1): min(N, D) rows."""
     centered = features.astype(np.float64)
     centered = (centered - centered.mean(0)) / np.sqrt(len(features) - 1)
-    return centered if len(centered) <= centered.shape[1] else np.linalg.qr(centered, mode="r")
+    if len(centered) <= centered.shape[1]:
+        return centered
+    return np.asarray(np.linalg.qr(centered, mode="r"))
 
 
 def principal_axes(real: np.ndarray, count: int) -> np.ndarray:

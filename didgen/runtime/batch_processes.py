@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def _news(folder: Path, told: set[int]) -> Iterator[int]:
 
 def _start_helper(
     rank: int, folder: Path, count: int, start: Callable[..., Make], arguments: tuple[Any, ...]
-) -> multiprocessing.Process:
+) -> BaseProcess:
     level = logging.getLogger().level
     # Spawned: a copy of a process with threads may lock up. A daemon ends with its parent's exit.
     helper = multiprocessing.get_context("spawn").Process(
@@ -152,11 +153,12 @@ def _help(
 
 def _end_with_parent() -> None:
     """Wait until the parent is gone, killed perhaps, and end at once: all writes are atomic."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
-def _end(team: list[multiprocessing.Process]) -> None:
+def _end(team: list[BaseProcess]) -> None:
     for helper in team:
         with contextlib.suppress(ProcessLookupError):
             helper.terminate()

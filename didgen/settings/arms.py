@@ -75,5 +75,5 @@ def of_task(
     return [
         name
         for name, arm in found.items()
-        if arm.kind not in kinds and task in (sets or {}).get(arm.set_name, (task,))
+        if arm.kind not in kinds and task in (sets or {}).get(arm.set_name or "", (task,))
     ]

@@ -35,7 +35,7 @@ class Section(BaseModel):
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false for numbers: Python would take `steps: yes` for 1."""
-        allowed = _types(cls.model_fields[info.field_name].annotation)
+        allowed = _types(cls.model_fields[str(info.field_name)].annotation)
         if allowed & {int, float} and bool not in allowed:
             number = "a number" if float in allowed else "a whole number"
             for item in value if isinstance(value, list | tuple) else (value,):

@@ -43,9 +43,10 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _area_is_a_range(self) -> "Settings":
-        if None not in (self.min_area, self.max_area) and self.min_area > self.max_area:
+        low, high = self.min_area, self.max_area
+        if low is not None and high is not None and low > high:
             raise ValueError(
-                f"min_area {self.min_area} lies above max_area {self.max_area}: nothing would be "
+                f"min_area {low} lies above max_area {high}: nothing would be "
                 "kept; swap them or set one to null"
             )
         return self

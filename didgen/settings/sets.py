@@ -38,7 +38,7 @@ def check_sets(
                 f"sets: found the name {name!r}, expected lower-case letters, digits and _, not a "
                 f"control's name and not `{OWN}`, which is this run's own set"
             )
-    named = {parse_arm(arm).set_name for arm in arms} - {None}
+    named = {own for arm in arms if (own := parse_arm(arm).set_name)}
     unknown, idle = sorted(named - set(sets) - {OWN}), sorted(set(sets) - named)
     if unknown:
         raise ValueError(
