@@ -1,5 +1,7 @@
 """Prefetch: what a run takes from the network, brought beforehand, for nodes without one."""
 
+# The sections that may name published weights.
+NAMING_WEIGHTS = ("caption", "finetune", "classify", "segment", "fidelity")
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
 
 
@@ -21,7 +23,7 @@ rule weights:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         code=revision("prefetch"),
-        settings=as_json(published_models()),
+        settings=as_json({name: config[name] for name in NAMING_WEIGHTS}),
         # Another cache is filled anew.
         caches=lambda wildcards: [os.environ.get(key, "") for key in CACHES],
     message:

@@ -193,27 +193,6 @@ def for_task(task, files):
     return files if task in config["data"]["tasks"] else []
 
 
-def published_models():
-    """Where the run's models come from, for the stage `prefetch`."""
-    keys = ("captioner", "model", "model_revision", "mmproj", "text_model")
-    models = {key: config["caption"][key] for key in keys if key in config["caption"]}
-    models |= {key: config["finetune"][key] for key in ("backbone", "revision")}
-    classify, segment = config["classify"], config["segment"]
-    # Of a segmenter its encoder is published; two bring their own, one of them unpublished.
-    own = {"xbound-former": "pvt_v2_b2", "dcsau-net": None}
-    encoder = own.get(segment["model"], segment["encoder"])
-    named = ((classify, classify["model"]), (segment, encoder))
-    published = {name for part, name in named if name and part["weights"] == "hub"}
-    fidelity = config["fidelity"]
-    # LPIPS is no space: it is measured whichever there are.
-    compared = [
-        name
-        for name in ("inception", "dinov2", "lpips")
-        if fidelity[f"{name}_weights"] == "hub" and name in (*fidelity["spaces"], "lpips")
-    ]
-    return models | {"networks": sorted(published), "spaces": compared}
-
-
 def synthetic_data(wildcards):
     """The synthetic images that an arm adds, or whose number its copies of real ones match.
 

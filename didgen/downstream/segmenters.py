@@ -88,14 +88,19 @@ def build_segmenter(
     return Built(built, name, FROM_SCRATCH)
 
 
-def standardize_encoder(network: nn.Module, model: Model, encoder: str) -> None:
-    """Let the encoder of a built segmenter see images by ImageNet's mean and deviation."""
+def pretrained_part(model: Model, encoder: str) -> str | None:
+    """timm's name of the part of a segmenter that may start from pretrained weights, if any has."""
     if model == "xbound-former":
         from didgen.downstream.networks.xbound_former import BACKBONE
 
-        standardize(network.backbone, BACKBONE)
-    else:
-        standardize(network.encoder, encoder)
+        return BACKBONE
+    return None if model == "dcsau-net" else encoder
+
+
+def standardize_encoder(network: nn.Module, model: Model, encoder: str) -> None:
+    """Let the encoder of a built segmenter see images by ImageNet's mean and deviation."""
+    part = network.backbone if model == "xbound-former" else network.encoder
+    standardize(part, pretrained_part(model, encoder))
 
 
 def _over_encoder(model: str, encoder: str, channels: tuple[int, ...]) -> nn.Module:

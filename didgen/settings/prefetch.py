@@ -1,33 +1,25 @@
 """Settings of `prefetch`."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from didgen.settings.base import Section
+from didgen.settings.caption import Settings as CaptionSettings
+from didgen.settings.classify import Settings as ClassifySettings
+from didgen.settings.fidelity import Settings as FidelitySettings
+from didgen.settings.finetune import Settings as FinetuneSettings
+from didgen.settings.segment import Settings as SegmentSettings
 
 
 class Settings(Section):
-    """Which weights; what lies on this machine's disks is only looked up."""
+    """The sections of a run that name published weights."""
 
-    backbone: str = Field(
-        "tiny", description="`tiny`, a diffusers folder, a .safetensors checkpoint or a hub id"
-    )
-    revision: str | None = Field(None, description="hub revision (commit) of the backbone")
-    networks: tuple[str, ...] = Field(
-        (), description="timm names of downstream networks that start from the hub's weights"
-    )
-    spaces: tuple[Literal["inception", "dinov2", "lpips"], ...] = Field(
-        (), description="networks of `fidelity` whose published weights are wanted"
-    )
-    captioner: str = Field(
-        "measure", description="as in `caption`; models are `model`, `mmproj` and `text_model`"
-    )
-    model: str | None = Field(None, description="as in `caption`")
-    model_revision: str | None = Field(None, description="as in `caption`")
-    mmproj: str | None = Field(None, description="as in `caption`")
-    text_model: str | None = Field(None, description="as in `caption`")
+    caption: CaptionSettings = Field(CaptionSettings(), description="section `caption`")
+    finetune: FinetuneSettings = Field(FinetuneSettings(), description="section `finetune`")
+    classify: ClassifySettings = Field(ClassifySettings(), description="section `classify`")
+    segment: SegmentSettings = Field(SegmentSettings(), description="section `segment`")
+    fidelity: FidelitySettings = Field(FidelitySettings(), description="section `fidelity`")
 
 
 class Config(Settings):

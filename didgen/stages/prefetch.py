@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from didgen.settings.caption import Settings as CaptionSettings
+from didgen.settings.fidelity import Settings as FidelitySettings
 from didgen.settings.prefetch import Config, Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -42,36 +44,60 @@ def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
     # By functions of the stages that use them, so that both look in the same places.
     from didgen.backbone.loading import locate
 
+    finetune = config.finetune
     models: list[tuple[str, Callable[[], Any]]] = [
-        (config.backbone, lambda: locate(config.backbone, config.revision))
+        (finetune.backbone, lambda: locate(finetune.backbone, finetune.revision)),
+        *_networks(config),
+        *_spaces(config.fidelity),
+        *_captioners(config.caption),
     ]
-    models += [(name, lambda name=name: _network(name)) for name in config.networks]
-    models += [_space(name) for name in config.spaces]
-    return list(dict([*models, *_captioners(config)]).items())
+    return list(dict(models).items())
 
 
-def _captioners(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
+def _networks(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
+    from didgen.downstream.segmenters import pretrained_part
+    from didgen.downstream.weights import HUB
+
+    named = (
+        (config.classify, config.classify.model),
+        (config.segment, pretrained_part(config.segment.model, config.segment.encoder)),
+    )
+    names = {name for part, name in named if name and part.pretrained and part.weights == HUB}
+    return [(name, lambda name=name: _network(name)) for name in sorted(names)]
+
+
+def _spaces(fidelity: FidelitySettings) -> list[tuple[str, Callable[[], Any]]]:
+    from didgen.downstream.feature_spaces import DINOV2, published_file
+    from didgen.downstream.weights import HUB
+
+    files = {
+        "inception": ("inception", lambda: published_file("inception")),
+        "dinov2": (DINOV2, lambda: _network(DINOV2)),
+        "lpips": ("lpips", lambda: published_file("lpips")),
+    }
+    # LPIPS is no space: it is measured whichever there are.
+    compared = (*fidelity.spaces, "lpips")
+    return [
+        file
+        for name, file in files.items()
+        if name in compared and getattr(fidelity, f"{name}_weights") == HUB
+    ]
+
+
+def _captioners(caption: CaptionSettings) -> list[tuple[str, Callable[[], Any]]]:
     from didgen.captions.model_files import local_file, local_folder
 
-    if config.captioner == "llama_cpp":
+    if caption.captioner == "llama_cpp":
         from didgen.captions.gguf_models import MODEL, PROJECTOR
 
-        named = (config.model or MODEL, config.mmproj or PROJECTOR, config.text_model)
+        named = (caption.model or MODEL, caption.mmproj or PROJECTOR, caption.text_model)
         return [(name, lambda name=name: local_file(name)) for name in named if name]
-    if config.captioner == "transformers":
+    if caption.captioner == "transformers":
         from didgen.captions import mllama
 
-        name = config.model or mllama.MODEL
-        return [(name, lambda: local_folder(name, config.model_revision))]
+        name = caption.model or mllama.MODEL
+        return [(name, lambda: local_folder(name, caption.model_revision))]
     return []
-
-
-def _space(name: str) -> tuple[str, Callable[[], Any]]:
-    from didgen.downstream.feature_spaces import DINOV2, published_file
-
-    if name == "dinov2":
-        return DINOV2, lambda: _network(DINOV2)
-    return name, lambda: published_file(name)
 
 
 def bytes_of(place: Path) -> int:

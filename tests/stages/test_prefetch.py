@@ -16,10 +16,8 @@ def test_a_list_of_all_models_with_their_sizes(tmp_path: Path, monkeypatch) -> N
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"01234")
     config = prefetch.Config(
-        networks=["densenet121"],
-        captioner="llama_cpp",
-        model=str(gguf),
-        mmproj=str(gguf),
+        classify={"model": "densenet121", "weights": "hub"},
+        caption={"captioner": "llama_cpp", "model": str(gguf), "mmproj": str(gguf)},
         out=tmp_path / "out" / "weights.json",
     )
     prefetch.run(config)
@@ -38,7 +36,9 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch) -> No
 
     monkeypatch.setattr("didgen.downstream.weights.published", published)
     config = prefetch.Config(
-        backbone="nobody/nothing", networks=["densenet121"], out=tmp_path / "weights.json"
+        finetune={"backbone": "nobody/nothing"},
+        classify={"model": "densenet121", "weights": "hub"},
+        out=tmp_path / "weights.json",
     )
     with pytest.raises(ValueError, match="2 of 2 models") as caught:
         prefetch.run(config)
@@ -58,18 +58,68 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr("didgen.downstream.feature_spaces.published_file", file_of)
     monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file_of(name), name))
     out = tmp_path / "weights.json"
-    prefetch.run(prefetch.Config(spaces=["inception", "dinov2", "lpips"], out=out))
+    hub = {f"{name}_weights": "hub" for name in ("inception", "dinov2", "lpips")}
+    prefetch.run(prefetch.Config(fidelity={"spaces": ["inception", "dinov2"], **hub}, out=out))
     assert asked == ["inception", "vit_small_patch14_dinov2.lvd142m", "lpips"]
     listed = {model["name"]: model["bytes"] for model in json.loads(out.read_text())["models"]}
     assert set(listed) == {"tiny", *asked} and listed["lpips"] == 4
 
 
-def test_only_the_captioner_that_runs_brings_models() -> None:
-    def names(**keys):
-        return [name for name, _ in prefetch.wanted(PrefetchSettings(**keys))]
+def names(**sections) -> list[str]:
+    """The weights that sections name, without the backbone, which comes with the package."""
+    first, *others = [name for name, _ in prefetch.wanted(PrefetchSettings(**sections))]
+    assert first == "tiny"
+    return others
 
-    assert names(model="x/y/z.gguf") == ["tiny"]
-    assert names(captioner="openai", model="gpt") == ["tiny"]
-    assert names(captioner="transformers", model="a/b") == ["tiny", "a/b"]
-    # The default of the captioner: a model and its projector.
-    assert len(names(captioner="llama_cpp")) == 3
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ({"model": "x/y/z.gguf"}, []),
+        ({"captioner": "openai", "model": "gpt"}, []),
+        ({"captioner": "transformers", "model": "a/b"}, ["a/b"]),
+    ],
+)
+def test_only_the_captioner_that_runs_brings_models(caption: dict, expected: list[str]) -> None:
+    assert names(caption=caption) == expected
+
+
+def test_a_default_model_has_its_projector() -> None:
+    assert len(names(caption={"captioner": "llama_cpp"})) == 2
+
+
+@pytest.mark.parametrize(
+    ("segment", "expected"),
+    [
+        ({"encoder": "resnet34", "weights": "hub"}, ["resnet34"]),
+        ({"encoder": "resnet34", "weights": "hub", "pretrained": False}, []),
+        ({"encoder": "resnet34", "weights": "resnet34.safetensors"}, []),
+        ({"encoder": "resnet34"}, []),
+        # These two have an encoder of their own, one of them an unpublished one.
+        ({"model": "xbound-former", "encoder": "resnet34", "weights": "hub"}, ["pvt_v2_b2"]),
+        ({"model": "dcsau-net", "encoder": "resnet34", "weights": "hub"}, []),
+    ],
+)
+def test_the_part_of_a_segmenter_that_is_published(segment: dict, expected: list[str]) -> None:
+    assert names(segment=segment) == expected
+
+
+def test_a_network_of_two_stages_is_fetched_once() -> None:
+    hub = {"weights": "hub"}
+    both = {"classify": {"model": "resnet34", **hub}, "segment": {"encoder": "resnet34", **hub}}
+    assert names(**both) == ["resnet34"]
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "expected"),
+    [
+        # A file is there; a space that is not compared needs nothing.
+        ({"spaces": ["inception"], "inception_weights": "i.safetensors"}, []),
+        ({"dinov2_weights": "hub"}, []),
+        ({"lpips_weights": "hub"}, ["lpips"]),
+    ],
+)
+def test_networks_of_fidelity_are_fetched_where_they_are_used(
+    fidelity: dict, expected: list[str]
+) -> None:
+    assert names(fidelity=fidelity) == expected
