@@ -157,13 +157,7 @@ def own_files():
 
     As inputs, a hundred thousand of them would slow down every plan.
     """
-    # Of the standard library alone, so that any launcher can import it.
-    from didgen.data.changes import folder_state, table_state
-
-    data = config["data"]
-    if data["source"] == "table":
-        return table_state(data["table"], data["columns"])
-    return folder_state(data["folder"]) if data["folder"] else ""
+    return source_state(config["data"])
 
 
 def preparing():
@@ -177,15 +171,7 @@ def mirror_files(wildcards):
 
     A missing one does not stop the workflow: the stage says which it misses, and where it is found.
     """
-    # Of the standard library alone, so that any launcher can import it.
-    from didgen.data.sources.catalog import needed_archives
-
-    data = config["data"]
-    if not data["mirror"] or "://" in data["mirror"]:
-        return []
-    names = [archive.name for archive in needed_archives(data["splits"] == "official")]
-    paths = [Path(data["mirror"]) / name for name in names]
-    return [str(path) for path in paths if path.is_file()]
+    return local_archives(config["data"])
 
 
 def for_task(task, files):
@@ -239,6 +225,7 @@ drop_lock_of_killed_run()
 
 # Below the check, which finds the package.
 from didgen.settings.arms import of_task, parse_arm
+from didgen.data.changes import local_archives, source_state
 from didgen.revision import revision
 
 RUN = f"results/{config['run']}"

@@ -10,7 +10,9 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from didgen.data.sources.catalog import needed_archives
 
 NAMED = ("image", "mask")
 _ADDED_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -79,6 +81,22 @@ def _kind(entry: os.DirEntry) -> str:
     except OSError:
         return "special"
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "special"
+
+
+def source_state(data: Mapping[str, Any]) -> str:
+    """The state of the images that section `data` of a configuration names; "" for none."""
+    if data["source"] == "table":
+        return table_state(data["table"], data["columns"])
+    return folder_state(data["folder"]) if data["folder"] else ""
+
+
+def local_archives(data: Mapping[str, Any]) -> list[str]:
+    """The archives that section `data` needs and that its mirror, a folder, has."""
+    if not data["mirror"] or "://" in data["mirror"]:
+        return []
+    needed = needed_archives(official=data["splits"] == "official")
+    paths = [Path(data["mirror"]) / archive.name for archive in needed]
+    return [str(path) for path in paths if path.is_file()]
 
 
 def folder_state(folder: Path | str) -> str:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from didgen.data.changes import folder_state, table_state
+from didgen.data.changes import folder_state, local_archives, source_state, table_state
 
 
 @pytest.fixture
@@ -86,3 +86,28 @@ def test_a_table_that_cannot_be_read_has_a_state(tmp_path, content):
     table.write_bytes(content)
     assert table_state(table) != absent
     assert folder_state(tmp_path / "none") == folder_state(tmp_path / "nor this")
+
+
+def test_the_state_of_a_source_is_that_of_what_it_names(photographs):
+    table = photographs / "own.csv"
+    table.write_text("id,picture\na,MEL/a.jpg\n")
+    none = {"source": "phantoms", "folder": None, "table": None, "columns": {}}
+    assert source_state(none) == ""
+    assert source_state(none | {"source": "folder", "folder": str(photographs)}) == folder_state(
+        photographs
+    )
+    columns = {"image": "picture"}
+    own = none | {"source": "table", "table": str(table), "columns": columns}
+    assert source_state(own) == table_state(table, columns) != table_state(table)
+
+
+def test_archives_of_a_mirror_that_the_splits_need(tmp_path):
+    training, test = (f"ISIC2018_Task3_{part}_Input.zip" for part in ("Training", "Test"))
+    for name in (training, test, "other.zip"):
+        (tmp_path / name).touch()
+    data = {"mirror": str(tmp_path), "splits": "grouped"}
+    assert local_archives(data) == [str(tmp_path / training)]
+    official = local_archives(data | {"splits": "official"})
+    assert set(official) == {str(tmp_path / name) for name in (training, test)}
+    assert local_archives(data | {"mirror": "https://example.org/isic"}) == []
+    assert local_archives(data | {"mirror": None}) == []
