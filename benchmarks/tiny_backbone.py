@@ -19,7 +19,8 @@ from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.data.images import read_image
 from didgen.data.manifest import read_manifest, resolve, write_manifest
-from didgen.runtime.files import atomic_directory, write_png
+from didgen.runtime.files import write_png
+from didgen.runtime.outputs import output_folder
 from didgen.stages import augment, caption, images, prepare
 
 BATCH = 32
@@ -35,7 +36,7 @@ def prepare_run(work: Path, phantoms: int, backbone: str) -> None:
         caption.run(caption.Config(**splits, backbone=backbone, out=work / "captions"))
     handle = Backbone.load(backbone)
     add_placeholder_tokens(handle.tokenizer, handle.text_encoder)
-    with atomic_directory(work / "backbone") as folder:
+    with output_folder(work / "backbone", "tiny_backbone") as folder:
         handle.save(folder)
 
 

@@ -87,7 +87,7 @@ class Backbone:
         """Write a folder of safetensors that `StableDiffusionPipeline.from_pretrained` opens.
 
         Files are written in place: for a folder that appears whole, give one from
-        `data.files.atomic_directory`.
+        `didgen.runtime.outputs.output_folder`.
         """
         from diffusers import StableDiffusionPipeline
 

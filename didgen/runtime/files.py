@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ class OutOfSpace(OSError):
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a killed process leaves of a file, `.name.xxxxxxxx.part.suffix`, or a folder,
+# `.name.partxxxxxxxx`.
+_LEFTOVER = re.compile(r"\..+\.(part[a-z0-9_]{8}(\.old)?|[a-z0-9_]{8}\.part(\.[^.]*)?)")
 # Libraries that write through Rust or C++ raise types of their own and keep only the system's text.
 _FULL_TEXT = re.compile("|".join(rf"{os.strerror(n)}|os error {n}\b" for n in _FULL))
 
 
 @contextlib.contextmanager
-def _explain_full_disk(final: Path) -> Iterator[None]:
+def explain_full_disk(final: Path) -> Iterator[None]:
+    """Raise `OutOfSpace` in place of whatever a full disk raises in the body."""
     try:
         yield
     except Exception as error:
@@ -61,7 +65,7 @@ def atomic_path(final: Path | str, flush: bool = True) -> Iterator[Path]:
     Raises: whatever the body raises; `OutOfSpace` when the disk is full. `final` is then untouched.
     """
     final = Path(final)
-    with _explain_full_disk(final):
+    with explain_full_disk(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             dir=final.parent, prefix=f".{final.name[:40]}.", suffix=f".part{final.suffix}"
@@ -69,7 +73,7 @@ def atomic_path(final: Path | str, flush: bool = True) -> Iterator[Path]:
         os.close(handle)
     temporary = Path(name)
     try:
-        with _explain_full_disk(final):
+        with explain_full_disk(final):
             yield temporary
             if flush:
                 with temporary.open("rb+") as stream:
@@ -85,19 +89,23 @@ def atomic_path(final: Path | str, flush: bool = True) -> Iterator[Path]:
 def atomic_directory(final: Path | str) -> Iterator[Path]:
     """Give a temporary directory beside `final`; on success it replaces `final` as a whole.
 
+    For folders inside those that a stage owns, such as saved states. What a stage writes for its
+    user is `didgen.runtime.outputs.output_folder`'s, which looks at what is there.
     Raises: whatever the body raises; `OutOfSpace` when the disk is full. `final` is then untouched.
     """
     final = Path(final)
-    with _explain_full_disk(final):
+    with explain_full_disk(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name[:40]}.part"))
         temporary.chmod(0o755)
+    aside = Path(f"{temporary}.old")
     try:
-        with _explain_full_disk(final):
+        with explain_full_disk(final):
             yield temporary
         if final.exists():
-            shutil.rmtree(final)
-        os.replace(temporary, final)
+            os.rename(final, aside)
+        os.rename(temporary, final)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -156,21 +164,24 @@ def write_png(path: Path | str, pixels: np.ndarray, flush: bool = True) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4)
 
 
-def remove_unlisted(root: Path, folders: Iterable[str], listed: Iterable[str]) -> list[Path]:
-    """Remove the files in the named folders of `root` that are not listed; say which they were.
+def place_file(source: Path, target: Path) -> None:
+    """Hard-link a file where the file system can, else copy it: the same bytes, once on disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
-    `listed`: names relative to `root`. A folder that is a link to elsewhere is left alone.
-    """
-    kept = {root / name for name in listed}
-    removed = []
-    for folder in folders:
-        if (root / folder).is_symlink():
-            continue
-        for place, _, names in os.walk(root / folder, followlinks=False):
-            removed += [path for name in names if (path := Path(place) / name) not in kept]
-    for path in removed:
-        path.unlink()
-    return removed
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove what interrupted atomic writes left below a folder that no other process writes to."""
+    for place, folders, names in os.walk(folder):
+        for name in filter(_LEFTOVER.fullmatch, names):
+            (Path(place) / name).unlink()
+        for name in filter(_LEFTOVER.fullmatch, list(folders)):
+            shutil.rmtree(Path(place) / name)
+            folders.remove(name)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -6,6 +6,7 @@ Of the standard library alone, so that any launcher of the workflow can import i
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ LOGGER = logging.getLogger(__name__)
 # Held until the process ends.
 _HELD: list[IO[str]] = []
 UNKNOWN = "?"
+LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -24,22 +26,33 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
     A launcher that was killed may leave a stage behind: the next one waits for its end, and finds
     its work done. On a file system without locks nothing is waited for.
     """
-    path = Path(folder) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            LOGGER.warning("%s: another process is at work there; waiting for its end", folder)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError as error:
-            LOGGER.warning(
-                "%s: this file system has no locks (%s); make sure that no other job of this run "
-                "is left",
-                folder,
-                error,
-            )
-        yield
+    path = Path(folder) / LOCK
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                LOGGER.warning("%s: another process is at work there; waiting for its end", folder)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError as error:
+                LOGGER.warning(
+                    "%s: this file system has no locks (%s); make sure that no other job of this "
+                    "run is left",
+                    folder,
+                    error,
+                )
+            # The other process may have moved the folder away meanwhile, and its lock with it.
+            if _is_at(path, stream):
+                yield
+                return
+
+
+def _is_at(path: Path, stream: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def own_run(directory: Path | str) -> bool:

@@ -15,30 +15,43 @@ LOGGER = logging.getLogger(__name__)
 def run(config: Config) -> None:
     """Write the augmented set; `datasets.load_dataset("imagefolder", data_dir=out)` opens it.
 
-    Files of an earlier run that are not part of the set any more are removed. `metadata.csv` is a
-    manifest too, with the column `image` under the name `file_name`.
-    Raises: `ManifestError` for a damaged set, `ValueError` when nothing was synthesized at all.
+    `metadata.csv` is a manifest too, with the column `image` under the name `file_name`.
+    Raises: `ManifestError` for a damaged set, `ValueError` when all images, or all pairs, failed or
+    were rejected.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    with output_folder(config.out, "augment", paths_read(config)) as out:
+        _augment(config, out)
+
+
+def _augment(config: Config, out: Path) -> None:
     import pandas as pd
 
     from didgen.data.manifest import check_manifest
-    from didgen.runtime.files import remove_unlisted, write_csv, write_json, write_text
+    from didgen.runtime.files import write_csv, write_json, write_text
+    from didgen.stages.filter import all_rejected
+    from didgen.stages.synthetic_set import all_failed
 
-    parts = [_gather(folder, config.out) for folder in config.images]
-    parts += [_gather(folder, config.out, config.scores) for folder in config.pairs]
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        raise ValueError(
-            "nothing was synthesized: images.per_class and pairs.count are both 0, or every sample "
-            "failed (see failed.csv beside each set); raise one of them"
-        )
-    frame = pd.concat(parts, ignore_index=True).fillna("")
+    if not (config.images or config.pairs):
+        raise ValueError("found neither images nor pairs, expected --images, --pairs or both")
+    images = [_gather(folder, out) for folder in config.images]
+    pairs = [_gather(folder, out, config.scores) for folder in config.pairs]
+    for kind, folders, made in (
+        ("images", config.images, images),
+        ("pairs", config.pairs, pairs),
+    ):
+        if folders and not any(map(len, made)):
+            scores = config.scores if kind == "pairs" else None
+            raise ValueError(all_rejected(scores) or all_failed(kind, folders))
+    frame = pd.concat([part for part in (*images, *pairs) if len(part)], ignore_index=True)
+    frame = frame.fillna("")
     frame = frame.sort_values("id", ignore_index=True)
     check_manifest(frame, str(config.out / "metadata.csv"))
     frame.insert(0, "file_name", frame.pop("image"))
-    write_csv(config.out / "metadata.csv", frame)
+    write_csv(out / "metadata.csv", frame)
     write_json(
-        config.out / "summary.json",
+        out / "summary.json",
         {
             "n_images": len(frame),
             "n_pairs": int((frame["mask"] != "").sum()),
@@ -46,11 +59,7 @@ def run(config: Config) -> None:
             "checkpoints": sorted(set(frame["checkpoint"])),
         },
     )
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
-    # An image folder is read by its files too: strays would be found without a caption.
-    columns = [column for column in ("file_name", "mask", "condition") if column in frame]
-    listed = [name for column in columns for name in frame[column] if name]
-    remove_unlisted(config.out, ("images", "masks", "conditions"), listed)
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
     LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
 
 
@@ -59,6 +68,7 @@ def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFram
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
+    from didgen.runtime.files import place_file
 
     table = folder / "metadata.csv"
     if table.is_file() and not len(pd.read_csv(table)):
@@ -69,7 +79,7 @@ def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFram
     for column in ("image", "mask", "condition"):
         for name in frame.get(column, pd.Series(dtype=str)):
             if name:
-                _place(folder / name, out / name)
+                place_file(folder / name, out / name)
     return frame
 
 
@@ -93,22 +103,3 @@ def _kept(frame: "pd.DataFrame", scores: Path, table: Path) -> "pd.DataFrame":
     added = [name for name in judged if name not in {*frame, "kept", "reasons"}]
     frame = frame.join(judged[added], on="id")
     return frame[(judged["kept"].reindex(frame["id"]) == "yes").to_numpy()]
-
-
-def _place(source: Path, target: Path) -> None:
-    """Hard-link where the file system can, else copy: the same bytes, once on disk."""
-    import os
-    import shutil
-
-    from didgen.runtime.files import atomic_path
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        if target.samefile(source):
-            return
-        target.unlink()
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)

@@ -24,6 +24,16 @@ def run(config: Config) -> None:
     Raises: `ManifestError`, `ImageError`, `MeasurementError` (naming the image), `BackboneError`,
     `ModelError` or `TooManyFailed`.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    models = (config.backbone, config.model, config.mmproj, config.text_model)
+    read = paths_read(config, config.cache, *models)
+    # A model's answers may lie in the folder, and must outlive a failure.
+    with output_folder(config.out, "caption", read, key="answers") as out:
+        _caption(config, out)
+
+
+def _caption(config: Config, out: Path) -> None:
     import pandas as pd
 
     from didgen.captions.condense import condense_statistics
@@ -33,8 +43,9 @@ def run(config: Config) -> None:
     items = [job for name in ("train", "val", "test") for job in jobs(getattr(config, name))]
     tokenizer = _tokenizer(config.backbone, config.revision)
     measured = measure_all(items, config.workers)
-    rows, figures = _described(config, items, measured)
-    condensed, worded = _sentences(config, rows, tokenizer)
+    answers = _answers(config, out)
+    rows, figures = _described(config, items, measured, answers)
+    condensed, worded = _sentences(config, rows, tokenizer, answers)
     figures |= worded
     table = pd.DataFrame(
         {"id": row["id"], "caption": one.caption, **row}
@@ -47,11 +58,11 @@ def run(config: Config) -> None:
         len(table), tokens.max_tokens, tokens.limit, tokens.trimmed,
         table["captioner"].value_counts().to_dict(),
     )  # fmt: skip
-    write_json(config.out / "audit.json", _audit(config, table, measured_table))
-    write_json(config.out / "statistics.json", _statistics(table, tokens.as_json(), figures))
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
-    write_csv(config.out / "measured.csv", measured_table)
-    write_csv(config.out / "captions.csv", table)
+    write_json(out / "audit.json", _audit(config, table, measured_table))
+    write_json(out / "statistics.json", _statistics(table, tokens.as_json(), figures))
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_csv(out / "measured.csv", measured_table)
+    write_csv(out / "captions.csv", table)
 
 
 def read_captions(path: Path, ids: Iterable[str]) -> "pd.Series":
@@ -92,15 +103,15 @@ def _tokenizer(backbone: str, revision: str | None) -> Any:
     return tokenizer
 
 
-def _answers(config: Config) -> Path:
+def _answers(config: Config, out: Path) -> Path:
     """The folder that keeps a model's answers."""
     if config.cache:
         return Path(config.cache)
-    return config.state or config.out / "answers"
+    return config.state or out / "answers"
 
 
 def _described(
-    config: Config, items: list["Job"], measured: list[dict[str, str]]
+    config: Config, items: list["Job"], measured: list[dict[str, str]], answers: Path
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """The attributes of each image as they are to be said, who said so, and a model's figures."""
     if config.captioner == "measure":
@@ -108,7 +119,7 @@ def _described(
     from didgen.stages.asking import describe_all
     from didgen.stages.measuring import attribute_columns
 
-    found, figures = describe_all(config, items, _answers(config))
+    found, figures = describe_all(config, items, answers)
     rows = []
     for row in measured:
         one = found[row["id"]]
@@ -121,7 +132,7 @@ def _described(
 
 
 def _sentences(
-    config: Config, rows: list[dict[str, str]], tokenizer: Any
+    config: Config, rows: list[dict[str, str]], tokenizer: Any, answers: Path
 ) -> tuple[list["Condensed"], dict[str, Any]]:
     """One sentence a row that fits tokenizer and prefix, and a model's figures of them."""
     from didgen.captions.condense import condense
@@ -132,7 +143,7 @@ def _sentences(
         return [condense(one, tokenizer) for one in attributes], {}
     from didgen.stages.asking import word_all
 
-    return word_all(config, attributes, tokenizer, _answers(config))
+    return word_all(config, attributes, tokenizer, answers)
 
 
 def _audit(config: Config, table: "pd.DataFrame", measured: "pd.DataFrame") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Train a classifier on one arm and test it on real images."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.settings.arms import parse_arm
@@ -22,32 +23,35 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
-    from didgen.runtime.locks import sole_writer
-    from didgen.stages.judging import load_arm
+    from didgen.runtime.outputs import check_output, output_folder, paths_read
+    from didgen.stages.judging import finish_state, load_arm, state_folder
 
+    read = paths_read(config, config.weights)
+    check_output(config.out, "classify", read)
     frames, counts = load_arm(config, "label")
-    with sole_writer(config.out):  # a killed launcher may have left this training behind
-        _train(config, frames, counts)
+    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
+    # A tracker's files are continued where the training is.
+    with output_folder(config.out, "classify", read, key=state and state.name) as out:
+        _train(config, out, state, frames, counts)
+    finish_state(state)
 
 
-def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
+def _train(
+    config: Config,
+    out: Path,
+    state: Path | None,
+    frames: dict[str, "pd.DataFrame"],
+    counts: dict[str, Any],
+) -> None:
     from didgen.downstream.classic import classic
     from didgen.downstream.classifiers import build_classifier
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
     from didgen.metrics.classification import balanced_accuracy, summarize
     from didgen.runtime.precision import default_device
-    from didgen.stages.judging import (
-        finish_state,
-        grid_of,
-        state_folder,
-        training_log,
-        write_results,
-    )
+    from didgen.stages.judging import grid_of, training_log, write_results
 
-    learned = {name: frames[name] for name in ("train", "val")}
-    state = state_folder(config, learned, config.weights)
-    log = training_log("classify", config, state)
+    log = training_log("classify", config, out, state)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}
@@ -81,8 +85,8 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
         "test": test,
     }
     table = _predictions(sets["test"], probabilities, classes)
-    write_results(config, "classification", built, outcome, details, {"predictions.csv": table})
-    finish_state(state)
+    tables = {"predictions.csv": table}
+    write_results(config, out, "classification", built, outcome, details, tables)
 
 
 def _loss(kind: str, data: "ImageSet", n_classes: int) -> "Loss":

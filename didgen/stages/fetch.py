@@ -24,7 +24,10 @@ def run(config: Config) -> None:
     from didgen.data.download import archives_folder, fetch_archives, is_official, readable
     from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
     from didgen.runtime.files import write_json
+    from didgen.runtime.outputs import check_output_file
 
+    keys = {"source", "mirror", "folder", "splits", "files", "provenance"}
+    check_output_file(config.out, keys)
     wanted = needed_archives(official=config.splits == "official")
     archives = fetch_archives(
         wanted, config.archives, config.mirror, config.offline, config.workers

@@ -30,6 +30,15 @@ def run(config: Config) -> None:
     a set is too small is refused by name, with what would do; a set too small for any is left out
     with a warning. Raises: ValueError for missing weights.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    weights = (config.inception_weights, config.dinov2_weights, config.lpips_weights)
+    read = paths_read(config, *weights)
+    with output_folder(config.out, "fidelity", read) as out:
+        _run(config, out)
+
+
+def _run(config: Config, out: Path) -> None:
     import pandas as pd
 
     from didgen.runtime.files import write_csv, write_json
@@ -44,10 +53,10 @@ def run(config: Config) -> None:
             "spaces": {s.name: _in_space(s, real, synthetic, config) for s in spaces},
             "pairs": _pairs(real, synthetic, config),
         }
-    write_csv(config.out / "measures.csv", pd.DataFrame(_rows(found), columns=COLUMNS))
-    write_json(config.out / "config.json", json.loads(config.model_dump_json()))
+    write_csv(out / "measures.csv", pd.DataFrame(_rows(found), columns=COLUMNS))
+    write_json(out / "config.json", json.loads(config.model_dump_json()))
     write_json(
-        config.out / "fidelity.json",
+        out / "fidelity.json",
         {"reference": config.reference, "confidence": config.confidence, "sets": found},
     )
 

@@ -1,6 +1,7 @@
 """Keep or reject lesion-mask pairs by their scores, and show what was rejected and why."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,37 @@ SCORES = ("layout_iou", "contrast", "segmenter_iou", "area", "border_contact", "
 def run(config: Config) -> None:
     """Score every pair, and write who is kept (`scores.csv`, `kept.csv`), who is not and why.
 
-    Raises: `ValueError` when the segmenter saw synthetic images, when scores are missing, or when
-    not one pair is kept.
+    Raises: `ValueError` when the segmenter saw synthetic images, when scores are missing, when all
+    pairs failed or not one is kept.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    with output_folder(config.out, "filter", paths_read(config)) as out:
+        _filter(config, out)
+    # Only now, so that what says why is in its place.
+    if fault := all_rejected(config.out / "scores.csv"):
+        raise ValueError(fault)
+
+
+def all_rejected(scores: Path | None) -> str:
+    """Why no pair is kept, from `scores.csv`, with counts; "" where one is, or none was made."""
+    import pandas as pd
+
+    if scores is None:
+        return ""
+    table = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    if table.empty or (table["kept"] == "yes").any():
+        return ""
+    counts = Counter(reason for cell in table["reasons"] for reason in cell.split("; "))
+    return (
+        f"all {len(table)} pairs were rejected (by "
+        f"{', '.join(f'{reason} {n}' for reason, n in counts.most_common())}); see rejected.png "
+        f"and rejected.csv in {scores.parent}, then lower the thresholds of the filter section, or "
+        "set them to null to keep everything"
+    )
+
+
+def _filter(config: Config, out: Path) -> None:
     import pandas as pd
 
     from didgen.metrics.selection import rejections
@@ -38,21 +67,15 @@ def run(config: Config) -> None:
     kept, rejected = frame[frame["reasons"] == ""], frame[frame["reasons"] != ""]
     summary = _summary(frame, gates, reasons) | {"segmenter": segmenter}
     LOGGER.info("%d of %d pairs kept; rejected by: %s", len(kept), len(frame), summary["by_reason"])
-    write_json(config.out / "summary.json", summary)
-    write_json(config.out / "curve.json", _curves(frame, reasons))
-    _draw_rejected(rejected, config)
-    write_csv(config.out / "rejected.csv", rejected[["id", "reasons", *SCORES, "folder"]])
-    if len(frame) and kept.empty:
-        raise ValueError(
-            f"all {len(frame)} pairs were rejected (by {summary['by_reason']}); see rejected.png "
-            "and rejected.csv, then lower the thresholds of the filter section, or set them to "
-            "null to keep everything"
-        )
-    write_csv(config.out / "kept.csv", kept.drop(columns="reasons"))
+    write_json(out / "summary.json", summary)
+    write_json(out / "curve.json", _curves(frame, reasons))
+    _draw_rejected(rejected, config.shown, out / "rejected.png")
+    write_csv(out / "rejected.csv", rejected[["id", "reasons", *SCORES, "folder"]])
+    write_csv(out / "kept.csv", kept.drop(columns="reasons"))
     table = pd.DataFrame(frame[["id", "sha256", *SCORES]])
     table["kept"] = (frame["reasons"] == "").map({True: "yes", False: "no"})
-    write_csv(config.out / "scores.csv", table.assign(reasons=frame["reasons"]))
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_csv(out / "scores.csv", table.assign(reasons=frame["reasons"]))
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
 def gates_of(settings: Settings) -> "list[Gate]":
@@ -71,10 +94,14 @@ def gates_of(settings: Settings) -> "list[Gate]":
 
 
 def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
-    """The rows of all pairs, sorted by id; `folder` says where a row's files lie."""
+    """The rows of all pairs, sorted by id; `folder` says where a row's files lie.
+
+    Raises: `ValueError` where there is none, or a score is missing.
+    """
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
+    from didgen.stages.synthetic_set import all_failed
 
     needed = [name for name in SCORES if name != "segmenter_iou"]
     parts = []
@@ -90,9 +117,7 @@ def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
             )
         parts.append(part.assign(folder=str(folder)))
     if not parts:
-        LOGGER.warning("there are no pairs to filter")
-        return pd.DataFrame(columns=["id", "image", "mask", "condition", "sha256", "folder",
-                                     *needed])  # fmt: skip
+        raise ValueError(all_failed("pairs", folders))
     frame = pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
     twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
     if twice:
@@ -197,16 +222,14 @@ def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
     }
 
 
-def _draw_rejected(rejected: "pd.DataFrame", config: Config) -> None:
+def _draw_rejected(rejected: "pd.DataFrame", shown: int, path: Path) -> None:
     """Draw the first pairs of every reason in turn, so that no reason hides another."""
     from didgen.data.images import read_image, read_mask
     from didgen.report.sheet import Tile, contact_sheet, pair_picture
     from didgen.runtime.files import write_png
 
-    path = config.out / "rejected.png"
-    path.unlink(missing_ok=True)
     turn = rejected.groupby("reasons").cumcount()
-    chosen = rejected.assign(turn=turn).sort_values(["turn", "reasons", "id"]).head(config.shown)
+    chosen = rejected.assign(turn=turn).sort_values(["turn", "reasons", "id"]).head(shown)
     tiles = []
     for row in chosen.sort_values(["reasons", "id"]).itertuples():
         folder = Path(row.folder)

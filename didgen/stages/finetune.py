@@ -27,9 +27,11 @@ def run(config: Config) -> None:
     """
     from didgen.methods.didgen import parallel
     from didgen.runtime.locks import sole_writer
+    from didgen.runtime.outputs import check_output, paths_read
     from didgen.runtime.precision import default_device
     from didgen.runtime.reproducible import deterministic_kernels
 
+    check_output(config.out, "finetune", paths_read(config, config.backbone))
     if config.processes > 1 and not parallel.inside():
         parallel.take_gpus(config.processes)
         parallel.spawn(config.processes, run, config)
@@ -50,7 +52,7 @@ def _run(config: Config, team: "Team") -> None:
     from didgen.methods.didgen.training import check_shares, finetune
     from didgen.methods.didgen.tuning import explain_no_memory
     from didgen.methods.didgen.watching import Watch
-    from didgen.runtime.leftovers import remove_leftovers
+    from didgen.runtime.files import remove_leftovers
     from didgen.runtime.precision import default_device, pick_precision
     from didgen.stages.training_inputs import (
         add_placeholders,
@@ -80,7 +82,6 @@ def _run(config: Config, team: "Team") -> None:
         team.wait()
     else:
         remove_leftovers(state)
-        remove_leftovers(config.out.parent, of=config.out.name)
         # Before the whole set is encoded: unfit validation images should show now.
         plan = plan_of(config, precision, state)
         with explain_no_memory():
@@ -113,10 +114,12 @@ def _write(
 
     import pandas as pd
 
-    from didgen.runtime.files import atomic_directory, write_csv, write_text
+    from didgen.runtime.files import write_csv, write_text
+    from didgen.runtime.outputs import output_folder, paths_read
     from didgen.stages.validating import PICTURES
 
-    with atomic_directory(config.out) as folder:
+    read = paths_read(config, config.backbone)
+    with output_folder(config.out, "finetune", read) as folder:
         backbone.save(folder)
         write_csv(folder / "training.csv", pd.DataFrame([vars(step) for step in curve]))
         if watch.validations:

@@ -18,9 +18,11 @@ def run(config: Config) -> None:
 
     Raises: `ValueError` for a class without training captions or an unusable backbone.
     """
+    from didgen.runtime.outputs import check_output, paths_read
     from didgen.stages.synthetic_set import synthesize_to_folder
 
-    synthesize_to_folder(_requests(config), config)
+    check_output(config.out, "images", paths_read(config))
+    synthesize_to_folder("images", _requests(config), config)
 
 
 def _requests(config: Config) -> list["Request"]:

@@ -146,13 +146,13 @@ def state_folder(
     return config.state / digest.hexdigest()[:16]
 
 
-def training_log(stage: str, config: JudgeConfig, state: Path | None) -> "Log":
+def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None) -> "Log":
     """The log of an arm's training. Raises: MissingPackage."""
     from didgen.training.log import Log
 
     run = f"{stage}-{config.arm}-seed{config.seed}"
     run = run if state is None else f"{run}-{state.name}"
-    return Log("training", config.out, report_to=config.report_to, run=run)
+    return Log("training", out, report_to=config.report_to, run=run)
 
 
 def finish_state(state: Path | None) -> None:
@@ -165,13 +165,14 @@ def finish_state(state: Path | None) -> None:
 
 def write_results(
     config: JudgeConfig,
+    out: Path,
     task: str,
     built: "Built",
     outcome: "Outcome",
     details: dict[str, Any],
     tables: dict[str, "pd.DataFrame"],
 ) -> None:
-    """Write the tables, `curves.csv`, `config.json` and last `metrics.json` into `config.out`."""
+    """Write the tables, `curves.csv`, `config.json` and last `metrics.json` into `out`."""
     import pandas as pd
 
     from didgen.runtime.files import write_csv, write_json
@@ -193,10 +194,10 @@ def write_results(
         "training": training,
     }
     for name, table in tables.items():
-        write_csv(config.out / name, table)
-    write_csv(config.out / "curves.csv", pd.DataFrame(curves))
-    write_json(config.out / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out / "metrics.json", report)
+        write_csv(out / name, table)
+    write_csv(out / "curves.csv", pd.DataFrame(curves))
+    write_json(out / "config.json", json.loads(config.model_dump_json()))
+    write_json(out / "metrics.json", report)
 
 
 def grid_of(data: "ImageSet") -> str:

@@ -26,19 +26,27 @@ def run(config: Config) -> None:
     rarest has fewer lesions than folds are asked for, there are as many folds as it has lesions.
     With `state`, judges that are done are not trained again after an interruption.
     """
-    from didgen.runtime.locks import sole_writer
+    import hashlib
 
-    frames = _frames(config)
-    with sole_writer(config.out):  # a killed launcher may have left these trainings behind
-        _report(config, frames)
+    from didgen.runtime.outputs import output_folder, paths_read
+    from didgen.stages.judging import finish_state
+
+    read = paths_read(config, config.classifier.weights)
+    # A tracker's files are continued where the trainings are.
+    key = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    key = key if config.state is not None else None
+    with output_folder(config.out, "label_fidelity", read, key) as out:
+        states = _report(config, out, _frames(config))
+    for state in states:
+        finish_state(state)
 
 
-def _report(config: Config, frames: dict[str, "pd.DataFrame"]) -> None:
+def _report(config: Config, out: Path, frames: dict[str, "pd.DataFrame"]) -> list[Path | None]:
+    """Write the results; returns the folders of the trainings' states."""
     import pandas as pd
 
     from didgen.runtime.files import write_csv, write_json
     from didgen.stages.independent import units_of
-    from didgen.stages.judging import finish_state
 
     # Numbered over all images: a fold alone may miss the one that relates two others.
     lesions = {REAL: units_of(frames["real"]), SYNTHETIC: units_of(frames["made"])}
@@ -49,7 +57,7 @@ def _report(config: Config, frames: dict[str, "pd.DataFrame"]) -> None:
         held_out = folds == fold
         shown = {REAL: frames["real"][held_out], SYNTHETIC: frames["made"]}
         learned = {"train": frames["real"][~held_out], "val": frames["val"]}
-        state, model, seen = _judge(learned, shown, classes, config, fold)
+        state, model, seen = _judge(learned, shown, classes, config, out, fold)
         states.append(state)
         for kind, frame in shown.items():
             columns = {"id": frame["id"], "kind": kind, "fold": fold, "label": frame["label"]}
@@ -65,11 +73,10 @@ def _report(config: Config, frames: dict[str, "pd.DataFrame"]) -> None:
     }
     LOGGER.info("seen as asked: %.3f; real images seen as diagnosed: %.3f",
                 told["mean"][SYNTHETIC], told["mean"][REAL])  # fmt: skip
-    write_csv(config.out / "judgements.csv", judgements)
-    write_json(config.out / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out / "label_fidelity.json", told)
-    for state in states:
-        finish_state(state)
+    write_csv(out / "judgements.csv", judgements)
+    write_json(out / "config.json", json.loads(config.model_dump_json()))
+    write_json(out / "label_fidelity.json", told)
+    return states
 
 
 def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
@@ -149,7 +156,7 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
 
 def _judge(
     learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
-    classes: list[str], config: Config, fold: int,
+    classes: list[str], config: Config, out: Path, fold: int,
 ) -> tuple[Path | None, dict[str, Any], dict[str, list[str]]]:  # fmt: skip
     """The class that one classifier sees in each image shown: found in its state, or trained.
 
@@ -164,7 +171,7 @@ def _judge(
         LOGGER.info("this judge's judgements were found in %s", state)
         told = read_json(kept)
         return state, told["model"], told["seen"]
-    built, seen = _train_judge(learned, shown, classes, config, fold, state)
+    built, seen = _train_judge(learned, shown, classes, config, out, fold, state)
     if kept is not None:
         write_json(kept, {"model": built.describe(), "seen": seen})
     return state, built.describe(), seen
@@ -172,7 +179,7 @@ def _judge(
 
 def _train_judge(
     learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
-    classes: list[str], config: Config, fold: int, state: Path | None,
+    classes: list[str], config: Config, out: Path, fold: int, state: Path | None,
 ) -> tuple["Built", dict[str, list[str]]]:  # fmt: skip
     from didgen.downstream.classifiers import build_classifier, classification_loss
     from didgen.downstream.datasets import build, keep_in_memory
@@ -183,7 +190,7 @@ def _train_judge(
 
     judge = config.classifier
     run = f"label_fidelity-fold{fold}" + (f"-{state.name}" if state is not None else "")
-    log = Log("training", config.out / f"fold{fold}", report_to=judge.report_to, run=run)
+    log = Log("training", out / f"fold{fold}", report_to=judge.report_to, run=run)
     sets = {
         name: build(frame.reset_index(drop=True), judge.image_size, classes)
         for name, frame in {**learned, **shown}.items()

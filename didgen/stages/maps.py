@@ -1,6 +1,7 @@
 """Measure how well the attention maps of `<lesion>` and `<skin>` find held-out real lesions."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didgen.settings.maps import Config
@@ -25,6 +26,13 @@ def run(config: Config) -> None:
 
     Raises: `BackboneError` for an unusable backbone, `ValueError` for images of another size.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    with output_folder(config.out, "maps", paths_read(config)) as out:
+        _run(config, out)
+
+
+def _run(config: Config, out: Path) -> None:
     import numpy as np
 
     from didgen.attention.layers import CROSS_SIDE
@@ -50,7 +58,7 @@ def run(config: Config) -> None:
         rows, masks = [], []
         for start in range(0, len(frame), config.batch_size):
             part = frame.iloc[start : start + config.batch_size]
-            measured, annotated = _measure(part, drawn, backbone, config)
+            measured, annotated = _measure(part, drawn, backbone, config, out)
             rows += measured
             masks.append(annotated)
         masks = np.concatenate(masks)
@@ -65,15 +73,15 @@ def run(config: Config) -> None:
             "lesion_iou_std": float(scores.std(ddof=1)) if len(rows) > 1 else 0.0,
             "annotated_iou_mean": float(annotated.mean()),
             "truth": truth_summary(rows, *masks.shape[1:]),
-            "truth_panels": draw_extremes(rows, frame, masks, config.truth_panels, config.out),
+            "truth_panels": draw_extremes(rows, frame, masks, config.truth_panels, out),
             "images": rows,
         }
         LOGGER.info(
             "<lesion> maps of %d held-out images: mean IoU %.3f; annotated masks (Eq. 7): %.3f",
             len(rows), scores.mean(), annotated.mean(),
         )  # fmt: skip
-    write_json(config.out / "maps.json", result)
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_json(out / "maps.json", result)
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
 def _draw(config: Config) -> "pd.DataFrame | None":
@@ -90,7 +98,7 @@ def _draw(config: Config) -> "pd.DataFrame | None":
 
 
 def _measure(
-    frame: "pd.DataFrame", drawn: set[str], backbone: "Backbone", config: Config
+    frame: "pd.DataFrame", drawn: set[str], backbone: "Backbone", config: Config, out: Path
 ) -> "tuple[list[dict], np.ndarray]":
     """The rows of a batch, and its annotated masks, bool (B, H, W)."""
     import numpy as np
@@ -115,7 +123,7 @@ def _measure(
         panel = f"panels/{name}.png" if name in drawn else ""
         if panel:
             picture = attention_panel(images[index], *large[index].numpy(), masks[index])
-            write_png(config.out / panel, picture)
+            write_png(out / panel, picture)
         rows.append(
             {
                 "id": name,

@@ -74,13 +74,10 @@ def draw_extremes(
 
     `masks`: the annotated ones, bool (N, H, W), in the order of `rows` and `frame`.
     """
-    import shutil
-
     from didgen.data.images import read_image, read_mask
     from didgen.report.panels import truth_panel
     from didgen.runtime.files import write_png
 
-    shutil.rmtree(out / "truth", ignore_errors=True)
     drawn = []
     for kind, index in extremes(rows, each):
         row = rows[index]

@@ -21,9 +21,11 @@ def run(config: Config) -> None:
 
     Raises: `ValueError` when no training image has a mask or the backbone is unusable.
     """
+    from didgen.runtime.outputs import check_output, paths_read
     from didgen.stages.synthetic_set import synthesize_to_folder
 
-    synthesize_to_folder(PairRequests(config), config)
+    check_output(config.out, "pairs", paths_read(config))
+    synthesize_to_folder("pairs", PairRequests(config), config)
 
 
 class PairRequests(Sequence["Request"]):

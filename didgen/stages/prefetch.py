@@ -19,7 +19,9 @@ def run(config: Config) -> None:
     where all are there.
     """
     from didgen.runtime.files import write_json
+    from didgen.runtime.outputs import check_output_file
 
+    check_output_file(config.out, {"models", "bytes"})
     found, faults = [], []
     for name, fetch in wanted(config):
         try:

@@ -18,12 +18,26 @@ def run(config: Config) -> None:
     Raises: `SourceError`, `SplitError`, `LeakError` or `ManifestError` before anything is named as
     finished; what can be told without pixels, before any is read.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    archives = config.archives if config.source == "isic2018" else None
+    read = paths_read(config, config.folder, config.table, config.mirror, archives)
+    if config.folder and config.out.resolve().is_relative_to(Path(config.folder).resolve()):
+        raise ValueError(
+            f"{config.out} lies in {config.folder}, whose folders are all read as images; choose "
+            "another folder for the output"
+        )
+    with output_folder(config.out, "prepare", read) as out:
+        _prepare(config, out)
+
+
+def _prepare(config: Config, out: Path) -> None:
     from didgen.data.manifest import SPLITS, write_manifest
     from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
     from didgen.data.preparation import Plan, as_table, look_at_images, prepare_images
     from didgen.data.selection import choose_records, identities
     from didgen.data.summary import summary
-    from didgen.runtime.files import remove_unlisted, write_json, write_text
+    from didgen.runtime.files import write_json, write_text
 
     limits = (config.max_per_class, config.max_masks, config.seed, config.tasks)
     choice = choose_records(_read_source(config), config.classes, *limits)
@@ -33,11 +47,10 @@ def run(config: Config) -> None:
     )  # fmt: skip
     kept, everyone = identities(choice.kept), identities(choice.everyone)
     basis = check_before_pixels(kept, everyone, rule, f"source {config.source}")
-    _claim_folder(config.out)
     LOGGER.info("preparing %d images at %d px", len(choice.kept), config.size)
     phantoms = config.source == "phantoms"
     near = config.near_duplicates and not phantoms
-    plan = Plan(config.out, config.size, config.fit, config.hair_removal, near)
+    plan = Plan(out, config.size, config.fit, config.hair_removal, near)
     prepared = prepare_images(choice.kept, plan, config.workers)
     # Two images that only a third one relates belong together, even where the third is left out.
     compared = choice.passed_over if config.compare_left_out and not phantoms else []
@@ -47,39 +60,18 @@ def run(config: Config) -> None:
     parts = partition(as_table(prepared), everyone, pairs, basis, rule, finder)
     kept = parts.frame[parts.keep]
     for split in SPLITS:
-        write_manifest(kept[kept["split"] == split], config.out / f"{split}.csv")
-    _check_written(config.out)
-    write_json(config.out / "leaks.json", parts.leaks | {"n_compared": len(prepared) + len(looked)})
+        write_manifest(kept[kept["split"] == split], out / f"{split}.csv")
+    _check_written(out)
+    write_json(out / "leaks.json", parts.leaks | {"n_compared": len(prepared) + len(looked)})
     left_out = choice.left_out | {"related to a later split": int((~parts.keep).sum())}
     here = [item for item, stays in zip(prepared, parts.keep, strict=True) if stays]
     told = summary(kept, here, left_out, config.source) | {"split_rule": parts.told}
-    write_json(config.out / "summary.json", told)
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
-    remove_unlisted(config.out, ("images", "masks"), [*kept["image"], *kept["mask"]])
+    write_json(out / "summary.json", told)
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
+    left = parts.frame[~parts.keep]
+    for name in filter(None, [*left["image"], *left["mask"]]):
+        (out / name).unlink()
     LOGGER.info("images by split: %s", kept["split"].value_counts().to_dict())
-
-
-def _claim_folder(out: Path) -> None:
-    """Mark the folder as ours: files in its images/ and masks/ that no manifest lists are removed.
-
-    Manifests of an earlier run go: from here on their images are overwritten.
-    Raises: `SourceError` when these folders hold files that no preparation wrote.
-    """
-    from didgen.data.manifest import SPLITS
-    from didgen.data.sources.records import SourceError
-    from didgen.runtime.files import write_text
-
-    mark = out / ".prepared"
-    ours = mark.exists() or (out / "config.json").exists()
-    for folder in (out / "images", out / "masks"):
-        if not ours and folder.is_dir() and any(folder.iterdir()):
-            raise SourceError(
-                f"{folder}: holds files that no preparation wrote, and would be overwritten; "
-                "choose another --out, not the folder of your own images"
-            )
-    for split in SPLITS:
-        (out / f"{split}.csv").unlink(missing_ok=True)
-    write_text(mark, "images/ and masks/ here belong to `didgen prepare`\n")
 
 
 def _read_source(config: Config) -> list["Record"]:

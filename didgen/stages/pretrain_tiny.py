@@ -19,9 +19,11 @@ def run(config: Config) -> None:
     continues where it stopped.
     """
     from didgen.downstream.feature_spaces import Lite0Features
+    from didgen.runtime.outputs import check_output, paths_read
     from didgen.tiny.loop import OutOfTime
     from didgen.tiny.pretraining import Recipe, begun_from, pretrain
 
+    check_output(config.out, "pretrain-tiny", paths_read(config))
     limit = config.minutes_limit
     recipe = Recipe(
         images=config.images,

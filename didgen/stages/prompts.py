@@ -21,6 +21,14 @@ def run(config: Config) -> None:
     Answers are kept: an interrupted run asks nothing twice.
     Raises: `ValueError` where captions were measured, or a class has none; `ModelError`.
     """
+    from didgen.runtime.outputs import output_folder, paths_read
+
+    # The model's answers may lie in the folder, and must outlive a failure.
+    with output_folder(config.out, "prompts", paths_read(config), key="answers") as out:
+        _write(config, out)
+
+
+def _write(config: Config, out: Path) -> None:
     import pandas as pd
 
     from didgen.backbone.loading import load_tokenizer
@@ -30,7 +38,7 @@ def run(config: Config) -> None:
     model = model_of(config.captioner)
     tokenizer = load_tokenizer(config.backbone)
     classes = class_captions(config.train, config.captions, config.classes)
-    kept = Path(model.cache) if model.cache else config.state or config.out / "answers"
+    kept = Path(model.cache) if model.cache else config.state or out / "answers"
     rows: list[dict[str, str]] = []
     figures: dict[str, Any] = {}
     with interview(model, kept, text=True) as asked:
@@ -38,9 +46,9 @@ def run(config: Config) -> None:
             more, figures[captions.label] = _write_class(config, captions, tokenizer, asked.ask)
             rows.extend(more)
     table = pd.DataFrame(rows)
-    write_json(config.out / "statistics.json", figures)
-    write_text(config.out / "config.json", config.model_dump_json(indent=2) + "\n")
-    write_csv(config.out / "prompts.csv", table)
+    write_json(out / "statistics.json", figures)
+    write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_csv(out / "prompts.csv", table)
 
 
 def _write_class(

@@ -1,6 +1,7 @@
 """Train a segmenter on one arm and test it on real images."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.settings.arms import parse_arm
@@ -22,15 +23,26 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, an unknown encoder or weights of another; `TrainingStopped`.
     """
-    from didgen.runtime.locks import sole_writer
-    from didgen.stages.judging import load_arm
+    from didgen.runtime.outputs import check_output, output_folder, paths_read
+    from didgen.stages.judging import finish_state, load_arm, state_folder
 
+    read = paths_read(config, config.weights)
+    check_output(config.out, "segment", read)
     frames, counts = load_arm(config, "mask")
-    with sole_writer(config.out):  # a killed launcher may have left this training behind
-        _train(config, frames, counts)
+    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
+    # A tracker's files are continued where the training is.
+    with output_folder(config.out, "segment", read, key=state and state.name) as out:
+        _train(config, out, state, frames, counts)
+    finish_state(state)
 
 
-def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, Any]) -> None:
+def _train(
+    config: Config,
+    out: Path,
+    state: Path | None,
+    frames: dict[str, "pd.DataFrame"],
+    counts: dict[str, Any],
+) -> None:
     from didgen.downstream.classic import classic
     from didgen.downstream.datasets import build, keep_in_memory
     from didgen.downstream.segmenters import (
@@ -41,17 +53,9 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
     )
     from didgen.downstream.training import predict, seeded, train
     from didgen.runtime.precision import default_device
-    from didgen.stages.judging import (
-        finish_state,
-        grid_of,
-        state_folder,
-        training_log,
-        write_results,
-    )
+    from didgen.stages.judging import grid_of, training_log, write_results
 
-    learned = {name: frames[name] for name in ("train", "val")}
-    state = state_folder(config, learned, config.weights)
-    log = training_log("segment", config, state)
+    log = training_log("segment", config, out, state)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
     size = sets["train"].image_size
     with seeded(config.seed):
@@ -91,9 +95,8 @@ def _train(config: Config, frames: dict[str, "pd.DataFrame"], counts: dict[str, 
         model=config.model,
         standardized=built.standardized,
     )
-    save_segmenter(config.out / "segmenter.safetensors", built.model, card)
-    write_results(config, "segmentation", built, outcome, details, {"scores.csv": table})
-    finish_state(state)
+    save_segmenter(out / "segmenter.safetensors", built.model, card)
+    write_results(config, out, "segmentation", built, outcome, details, {"scores.csv": table})
 
 
 def _scores(outputs: "np.ndarray", data: "ImageSet") -> tuple[dict[str, Any], "pd.DataFrame"]:

@@ -1,6 +1,7 @@
 """What the stages `images` and `pairs` share: requests to a folder of samples that resumes."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ Config = ImageConfig | PairConfig
 
 # Part of a set's key: rows of an earlier layout are not continued.
 ROWS = "rows with area, border_contact and pale_outside; fixed batches, one thread"
-FOLDERS = ("images", "masks", "conditions")
 PARTS = ".parts"
 # Sampling steps of one image that take as long as the start of a process, with a small backbone.
 WORTH = 200
@@ -30,7 +30,7 @@ NEEDS_LESS = (
 )
 
 
-def synthesize_to_folder(requests: Sequence["Request"], config: Config) -> None:
+def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Config) -> None:
     """Make this shard's samples with the method `config.method` and write the set.
 
     `requests` are those of all shards. They fall into batches by their order alone, and shards
@@ -46,7 +46,7 @@ def synthesize_to_folder(requests: Sequence["Request"], config: Config) -> None:
     from didgen.methods.didgen.layouts import check_layouts, log_doubts
     from didgen.methods.protocol import shard_of
     from didgen.runtime.batch_processes import share_out
-    from didgen.runtime.locks import sole_writer
+    from didgen.runtime.outputs import output_folder, paths_read
     from didgen.runtime.precision import default_device
     from didgen.runtime.progress import track
     from didgen.runtime.reproducible import reproducible
@@ -56,23 +56,25 @@ def synthesize_to_folder(requests: Sequence["Request"], config: Config) -> None:
     chosen = [request for batch in batches for request in batch]
     LOGGER.info("%d samples, shard %s of %d", len(chosen), config.shard, len(requests))
     device = default_device()
-    with reproducible(device), sole_writer(config.out):
+    with reproducible(device):
         backbone = Backbone.load(config.backbone, device=device)
         # All of them now: a mask that cannot be used should not end the run hours later.
         log_doubts(check_layouts(chosen, backbone.image_size))
         checkpoint = backbone.checksum()[:16]
-        parts = _open_parts(chosen, config, checkpoint, device.type)
-        todo = [batch for batch in batches if not all(_is_done(each, parts) for each in batch)]
-        left = sum(map(len, todo))
-        if left < len(chosen):
-            LOGGER.info("%d of %d samples are there already", len(chosen) - left, len(chosen))
-        processes = _processes(config, backbone, todo) if device.type == "cpu" else 1
-        make = _maker(backbone, config, checkpoint, todo)
-        given = (_load_maker, config, checkpoint, todo)
-        label = f"synthesize (batches of {config.batch_size}, {processes} processes)"
-        for _ in track(share_out(len(todo), processes, make, *given), len(todo), label=label):
-            pass
-        _write_tables(chosen, config, parts)
+        key = _key(chosen, config, checkpoint, device.type)
+        with output_folder(config.out, stage, paths_read(config), key) as out:
+            todo = [batch for batch in batches if not all(_is_done(each, out) for each in batch)]
+            left = sum(map(len, todo))
+            if left < len(chosen):
+                LOGGER.info("%d of %d samples are there already", len(chosen) - left, len(chosen))
+            processes = _processes(config, backbone, todo) if device.type == "cpu" else 1
+            make = _maker(backbone, config, out, checkpoint, todo)
+            given = (_load_maker, config, out, checkpoint, todo)
+            label = f"synthesize (batches of {config.batch_size}, {processes} processes)"
+            done = share_out(len(todo), processes, make, *given)
+            for _ in track(done, len(todo), label=label):
+                pass
+            _write_tables(chosen, config, out)
 
 
 def fixed_batches(count: int, size: int) -> list[range]:
@@ -97,6 +99,7 @@ def _processes(config: Config, backbone: "Backbone", todo: Sequence[Sequence["Re
 def _maker(
     backbone: "Backbone",
     config: Config,
+    out: Path,
     checkpoint: str,
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
@@ -105,7 +108,6 @@ def _maker(
     from didgen.methods.protocol import load_method
 
     synthesizer = load_method(config.method)(backbone, config)
-    parts = config.out / PARTS
 
     def make(number: int) -> None:
         batch = batches[number]
@@ -114,14 +116,15 @@ def _maker(
         with explain_no_memory(NEEDS_LESS):
             samples = synthesizer.synthesize(filled)
         for sample in samples[: len(batch)]:
-            if not _is_done(sample.request, parts):
-                _write_sample(sample, config, checkpoint, parts)
+            if not _is_done(sample.request, out):
+                _write_sample(sample, config, checkpoint, out)
 
     return make
 
 
 def _load_maker(
     config: Config,
+    out: Path,
     checkpoint: str,
     batches: Sequence[Sequence["Request"]],
 ) -> Callable[[int], None]:
@@ -129,22 +132,18 @@ def _load_maker(
     from didgen.backbone.handle import Backbone
 
     backbone = Backbone.load(config.backbone, device="cpu")
-    return _maker(backbone, config, checkpoint, batches)
+    return _maker(backbone, config, out, checkpoint, batches)
 
 
-def _write_tables(requests: Sequence["Request"], config: Config, parts: Path) -> None:
-    """Write `failed.csv`, `config.json` and last `metadata.csv`.
-
-    What the table does not name is removed: files of earlier settings, or of killed writes.
-    """
+def _write_tables(requests: Sequence["Request"], config: Config, out: Path) -> None:
+    """Write `failed.csv`, `config.json` and `metadata.csv`."""
     import pandas as pd
 
     from didgen.data.manifest import write_manifest
-    from didgen.runtime.files import remove_unlisted, write_csv, write_text
-    from didgen.runtime.leftovers import remove_leftovers
+    from didgen.runtime.files import write_csv, write_text
 
     rows = [
-        pd.read_csv(parts / f"{request.id}.csv", dtype=str, keep_default_na=False)
+        pd.read_csv(out / PARTS / f"{request.id}.csv", dtype=str, keep_default_na=False)
         for request in requests
     ]
     frame = pd.concat(rows, ignore_index=True).fillna("") if rows else _empty_set()
@@ -152,35 +151,27 @@ def _write_tables(requests: Sequence["Request"], config: Config, parts: Path) ->
     if len(failed):
         LOGGER.warning("%d of %d samples failed; see failed.csv", len(failed), len(frame))
     good = frame[frame["failure"] == ""].drop(columns="failure")
-    listed = [name for name in ("image", "mask", "condition") if name in good]
-    remove_unlisted(config.out, FOLDERS, filter(None, good[listed].to_numpy().ravel()))
-    for folder in (config.out, parts):
-        remove_leftovers(folder)
-    write_csv(config.out / "failed.csv", failed[["id", "seed", "failure"]])
+    write_csv(out / "failed.csv", failed[["id", "seed", "failure"]])
     settings = config.model_dump_json(indent=2, exclude={"workers", "memory_mb"})
-    write_text(config.out / "config.json", settings + "\n")
+    write_text(out / "config.json", settings + "\n")
     if len(good):
-        write_manifest(good, config.out / "metadata.csv")
+        write_manifest(good, out / "metadata.csv")
     else:
-        write_csv(config.out / "metadata.csv", good)
+        write_csv(out / "metadata.csv", good)
 
 
-def _open_parts(
-    requests: Sequence["Request"], config: Config, checkpoint: str, device: str
-) -> Path:
-    """The folder of one row file a sample; a set made from anything else is cleared first.
+def _key(requests: Sequence["Request"], config: Config, checkpoint: str, device: str) -> str:
+    """What a set is made from: unfinished samples of the same key are continued.
 
-    Its key covers settings, checkpoint, versions, the kind of device and the requests themselves,
-    masks included.
+    It covers settings, checkpoint, versions, the kind of device and the requests themselves, masks
+    included.
     """
     import hashlib
-    import shutil
 
     import diffusers
     import torch
 
     import didgen
-    from didgen.runtime.files import write_text
 
     settings = config.model_dump_json(exclude={"out", "shard", "workers", "memory_mb"})
     versions = f"{didgen.__version__}/{diffusers.__version__}/{torch.__version__}/{device}"
@@ -188,32 +179,24 @@ def _open_parts(
     for request in requests:
         digest.update(f"{request.id}\0{request.prompt}\0{request.seed}\0".encode())
         digest.update(b"" if request.mask is None else request.mask.tobytes())
-    key = digest.hexdigest()[:16]
-    marker = config.out / PARTS / "key"
-    if marker.is_file() and marker.read_text() != key:
-        LOGGER.info("settings, inputs or checkpoint have changed: samples are made afresh")
-        # The key goes last: killed half way, this is done again.
-        for name in (*FOLDERS, PARTS):
-            shutil.rmtree(config.out / name, ignore_errors=True)
-    write_text(marker, key)
-    return marker.parent
+    return digest.hexdigest()[:16]
 
 
-def _is_done(request: "Request", parts: Path) -> bool:
+def _is_done(request: "Request", out: Path) -> bool:
     """Whether the sample's row is there and every file that it names."""
     import pandas as pd
 
-    row = parts / f"{request.id}.csv"
+    row = out / PARTS / f"{request.id}.csv"
     if not row.is_file():
         return False
     made = pd.read_csv(row, dtype=str, keep_default_na=False).iloc[0]
     if made["failure"]:
         return True
     names = [made.get(column, "") for column in ("image", "mask", "condition")]
-    return all((parts.parent / name).is_file() for name in names if name)
+    return all((out / name).is_file() for name in names if name)
 
 
-def _write_sample(sample: "Sample", config: Config, checkpoint: str, parts: Path) -> None:
+def _write_sample(sample: "Sample", config: Config, checkpoint: str, out: Path) -> None:
     import pandas as pd
 
     from didgen.metrics.masks import area_fraction, border_contact, pale_outside
@@ -248,16 +231,33 @@ def _write_sample(sample: "Sample", config: Config, checkpoint: str, parts: Path
         row["border_contact"] = round(border_contact(sample.mask), 4)
         row["pale_outside"] = round(pale_outside(sample.image, sample.mask), 4)
     if not sample.failure:
-        write_png(config.out / row["image"], sample.image)
-        row["sha256"] = sha256_file(config.out / row["image"])
+        write_png(out / row["image"], sample.image)
+        row["sha256"] = sha256_file(out / row["image"])
         if sample.mask is not None:
             row["mask"] = f"masks/{request.id}.png"
-            write_png(config.out / row["mask"], sample.mask)
+            write_png(out / row["mask"], sample.mask)
         if request.mask is not None:
             row["condition"] = f"conditions/{request.id}.png"
-            write_png(config.out / row["condition"], request.mask)
+            write_png(out / row["condition"], request.mask)
     # The row comes last: its presence says that the sample's files are whole.
-    write_csv(parts / f"{request.id}.csv", pd.DataFrame([row]))
+    write_csv(out / PARTS / f"{request.id}.csv", pd.DataFrame([row]))
+
+
+def all_failed(kind: str, folders: Sequence[Path]) -> str:
+    """Why a set has no sample, from what `failed.csv` lists in its folders: counts by reason."""
+    import pandas as pd
+
+    tables = [folder / "failed.csv" for folder in folders if (folder / "failed.csv").is_file()]
+    failures = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables]
+    reasons = [text.partition(":")[0] for table in failures for text in table["failure"]]
+    if not reasons:
+        return f"there are no {kind} in {', '.join(map(str, folders))}; run the {kind} stage again"
+    counts = ", ".join(f"{reason} {n}" for reason, n in Counter(reasons).most_common())
+    return (
+        f"all {len(reasons)} {kind} failed ({counts}); they are listed in "
+        f"{', '.join(map(str, tables))}. Fine-tune the model for longer, or change the section "
+        f"{kind}"
+    )
 
 
 def _empty_set() -> "pd.DataFrame":

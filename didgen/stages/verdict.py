@@ -24,6 +24,19 @@ def run(config: Config) -> None:
     were tested on different images or trained in different ways.
     """
     from didgen.runtime.files import write_csv, write_json
+    from didgen.runtime.outputs import check_output_file, output_folder, paths_read
+
+    check_output_file(config.out, {"run", "tasks"})
+    with output_folder(config.tables, "verdict", paths_read(config)) as tables:
+        entries = _entries(config)
+        for name, table in _tables(entries).items():
+            write_csv(tables / name, table)
+        write_json(tables / "config.json", json.loads(config.model_dump_json()))
+    write_json(config.out, {"run": config.run, "tasks": entries})
+
+
+def _entries(config: Config) -> dict[str, dict[str, Any]]:
+    """What is said of each task."""
     from didgen.stages.comparing import compare
 
     tasks = _tasks(config)
@@ -52,10 +65,7 @@ def run(config: Config) -> None:
         }
         entries[name] = _entry(task, told, config)
         LOGGER.info("%s: %s", name, entries[name]["sentence"])
-    for name, table in _tables(entries).items():
-        write_csv(config.tables / name, table)
-    write_json(config.tables / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out, {"run": config.run, "tasks": entries})
+    return entries
 
 
 def _tasks(config: Config) -> dict[str, "Task"]:

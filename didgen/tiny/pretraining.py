@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from didgen.backbone.handle import Backbone
 from didgen.backbone.sampling import sample
 from didgen.data.classes import CLASSES
-from didgen.runtime.files import atomic_directory, read_json, write_json, write_png, write_text
+from didgen.runtime.files import read_json, write_json, write_png, write_text
+from didgen.runtime.outputs import output_folder
 from didgen.tiny.architecture import TinyShape, build
 from didgen.tiny.autoencoder import tile, train_autoencoder
 from didgen.tiny.decoder import refine_decoder
@@ -123,7 +124,7 @@ def pretrain(
 def claim(work: Path, recipe: Recipe) -> None:
     """Note in `work` which recipe is trained there, or compare: states of two must not mix.
 
-    Raises: ValueError where the folder holds another recipe's states, or states without a note.
+    Raises: ValueError where the folder holds another recipe's states, or files without a note.
     """
     wanted = {**asdict(recipe), "deadline": None}
     if recipe.start is not None:
@@ -133,15 +134,17 @@ def claim(work: Path, recipe: Recipe) -> None:
     note = work / "recipe.json"
     if note.exists():
         found = read_json(note)
+        found = found if isinstance(found, dict) else {}
         changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-        what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
-    else:
-        states = [*work.glob("*/state.pt"), *work.glob("latents.pt")]
-        what = ", ".join(sorted(str(path.relative_to(work)) for path in states))
-    if what:
+        if changed:
+            what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
+            raise ValueError(
+                f"{work} holds a training of another recipe: found {what}; give another work folder"
+            )
+    elif files := [path for path in work.rglob("*") if not path.is_dir()]:
         raise ValueError(
-            f"{work} holds a training of another recipe: found {what}; give another work folder, "
-            "or delete this one to begin anew"
+            f"{work}: found {len(files)} files, such as {min(files)}, but no recipe.json of a "
+            "pretraining, so they may be yours; give another work folder"
         )
     write_json(note, wanted)
 
@@ -298,7 +301,7 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
         unet=copy.deepcopy(backbone.unet).half(),
         scheduler=backbone.scheduler,
     )
-    with atomic_directory(out) as folder:
+    with output_folder(out, "pretrain-tiny") as folder:
         halved.save(folder)
         # transformers opens weights in the type that the config names, diffusers in fp32: with
         # "float16" here, a pipeline opened without a type would mix the two and fail.

@@ -16,7 +16,7 @@ from didgen.runtime.files import (
     atomic_directory,
     atomic_path,
     read_json,
-    remove_unlisted,
+    remove_leftovers,
     reserve,
     sha256_file,
     write_csv,
@@ -115,21 +115,26 @@ def test_a_full_disk_is_recognized_in_the_text_of_other_errors(tmp_path, text, f
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_unlisted_files_of_the_named_folders_are_removed(tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    root = tmp_path / "root"
-    for name in ("images/a.png", "images/b.png", "images/.c.part.png", "other/d.png", "e.png"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    elsewhere.mkdir()
-    (elsewhere / "f.png").touch()
-    (root / "masks").symlink_to(elsewhere)
-    (root / "images/link").symlink_to(elsewhere)
-    removed = remove_unlisted(root, ("images", "masks", "absent"), ["images/a.png", "", "e.png"])
-    assert sorted(path.name for path in removed) == [".c.part.png", "b.png"]
-    left = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
-    assert {"images/a.png", "other/d.png", "e.png"} <= set(left)
-    assert not (root / "images/b.png").exists() and (elsewhere / "f.png").exists()
+def test_what_interrupted_writes_left_is_removed_and_nothing_else(tmp_path):
+    kept = ["a.png", ".hidden", ".config.part", "b.part", ".parts"]
+    for name in kept:
+        (tmp_path / name).touch()
+    below = tmp_path / "below/images"
+    below.mkdir(parents=True)
+    with atomic_path(below / "c.tar.gz") as file, atomic_directory(tmp_path / "state") as folder:
+        (folder / "weights").touch()
+        # As after a kill here.
+        (below / (file.name + ".copy")).touch()
+        remove_leftovers(tmp_path)
+        assert not file.exists() and not folder.exists()
+        file.touch()
+        folder.mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "below", "state"}
+    assert {path.name for path in below.iterdir()} == {"c.tar.gz", file.name + ".copy"}
+
+
+def test_no_folder_has_no_leftovers(tmp_path):
+    remove_leftovers(tmp_path / "none")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -159,6 +164,9 @@ def test_directories_appear_whole_or_not_at_all(tmp_path):
         (folder / "b").write_text("2")
         raise RuntimeError("killed")
     assert [p.name for p in final.iterdir()] == ["a"]
+    with atomic_directory(final) as folder:
+        (folder / "c").write_text("3")
+    assert [p.name for p in final.iterdir()] == ["c"]
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 

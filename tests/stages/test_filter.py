@@ -154,10 +154,14 @@ def test_a_segmenter_that_saw_synthetic_images_is_refused(folders, segmenter, tm
 
 
 def test_rejecting_everything_is_an_error_that_says_what_to_do(folders, segmenter, tmp_path):
-    with pytest.raises(ValueError, match="all 7 pairs were rejected .*lower the thresholds"):
-        run_filter(folders, tmp_path / "filter", max_area=0.006)
-    assert not (tmp_path / "filter/scores.csv").exists()
-    assert (tmp_path / "filter/rejected.png").is_file()
+    out = tmp_path / "filter"
+    counts = r"too large 6, .*unclear map 1.*filter, then lower the thresholds"
+    with pytest.raises(ValueError, match=rf"all 7 pairs were rejected \(by {counts}"):
+        run_filter(folders, out, max_area=0.006)
+    assert (out / "rejected.png").is_file() and len(pd.read_csv(out / "rejected.csv")) == 7
+    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augmented")
+    with pytest.raises(ValueError, match="all 7 pairs were rejected"):
+        augment.run(config)
 
 
 def test_bounds_that_keep_nothing_are_refused():
@@ -165,11 +169,35 @@ def test_bounds_that_keep_nothing_are_refused():
         FilterSettings(min_area=0.5, max_area=0.4)
 
 
-def test_no_pairs_at_all_are_no_error(segmenter, tmp_path):
-    folder = tmp_path / "pairs"
-    folder.mkdir()
+def failed_pairs(folder, failures):
+    folder.mkdir(parents=True)
     (folder / "metadata.csv").write_text("id,image\n")
-    assert run_filter((folder,), tmp_path / "filter")["n"] == 0
+    rows = [f"PAIR_{number},{number},{text}\n" for number, text in enumerate(failures)]
+    (folder / "failed.csv").write_text("id,seed,failure\n" + "".join(rows))
+    return folder
+
+
+def test_when_every_pair_failed_the_counts_and_the_lists_are_named(segmenter, tmp_path):
+    first = failed_pairs(tmp_path / "1-of-2", ["no usable mask: none", "diverged: nan at step 3"])
+    second = failed_pairs(tmp_path / "2-of-2", ["no usable mask: all"])
+    told = (
+        r"all 3 pairs failed \(no usable mask 2, diverged 1\); they are listed in "
+        rf"{first}/failed.csv, {second}/failed.csv"
+    )
+    with pytest.raises(ValueError, match=told):
+        run_filter((first, second), tmp_path / "filter")
+    with pytest.raises(ValueError, match=told):
+        augment.run(augment.Config(pairs=(first, second), out=tmp_path / "augmented"))
+
+
+def test_a_shard_whose_pairs_all_failed_does_not_stop_the_others(folders, segmenter, tmp_path):
+    empty = failed_pairs(tmp_path / "3-of-3", ["no usable mask: none"])
+    assert run_filter((*folders, empty), tmp_path / "filter")["n"] == 7
+    config = augment.Config(
+        pairs=(*folders, empty), scores=tmp_path / "filter/scores.csv", out=tmp_path / "augmented"
+    )
+    augment.run(config)
+    assert len(read_manifest(tmp_path / "augmented/metadata.csv")) == 2
 
 
 def test_pairs_without_scores_are_refused(folders, segmenter, tmp_path):

@@ -33,7 +33,7 @@ def test_a_look_that_a_kill_prevented_is_made_up_for(mini_run, tmp_path, monkeyp
     state = next(killed.state.glob("[!.]*"))
     for name in (".step-0000002.partabcdefgh", ".step-0000001.partabcdefgh"):
         (state / name).mkdir()
-    (tmp_path / ".killed.partabcdefgh").mkdir()
+    (tmp_path / ".killed.unfinished").mkdir()
     finetune.run(killed)
     assert results(killed.out) == results(straight.out)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -158,9 +158,9 @@ def test_unfit_networks_are_refused_before_images_are_decoded(data, tmp_path, mo
 
     monkeypatch.setattr("didgen.downstream.datasets.keep_in_memory", decoded)
     with pytest.raises(ValueError, match="no model 'resnet99'"):
-        classify.run(config(classify, data, "original", tmp_path, model="resnet99"))
+        classify.run(config(classify, data, "original", tmp_path / "out", model="resnet99"))
     with pytest.raises(ValueError, match="multiple of 32"):
-        segment.run(config(segment, data, "original", tmp_path, image_size=48))
+        segment.run(config(segment, data, "original", tmp_path / "out", image_size=48))
 
 
 def test_unfit_arms_are_refused_before_anything_is_read(data, tmp_path):

@@ -161,9 +161,9 @@ def test_repeated_ids_are_refused_before_anything_is_written(tmp_path, monkeypat
 
 def test_files_of_an_earlier_run_are_removed(tmp_path):
     frame = own_table(tmp_path, 20)
-    for name in ("images/old.png", "masks/old.png", "notes.txt", ".prepared"):
-        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "out" / name).touch()
+    prepare_own(tmp_path, frame)
+    (tmp_path / "out/notes.txt").touch()
+    frame = frame.iloc[2:]
     prepare_own(tmp_path, frame)
     listed = manifests(tmp_path / "out")
     for column in ("image", "mask"):
@@ -172,14 +172,15 @@ def test_files_of_an_earlier_run_are_removed(tmp_path):
     assert (tmp_path / "out/notes.txt").exists()
 
 
-def test_manifests_of_an_earlier_run_go_before_its_images_are_overwritten(tmp_path):
+def test_a_failure_leaves_the_images_and_manifests_of_an_earlier_run(tmp_path):
     frame = own_table(tmp_path, 20)
     prepare_own(tmp_path, frame)
     (tmp_path / "3.png").write_bytes(b"gone")
     with pytest.raises(SourceError, match="1 of 20 images cannot be used"):
         prepare_own(tmp_path, frame, size=40)
-    assert read_image(tmp_path / "out/images/i0.png").shape == (40, 40, 3)
-    assert not list((tmp_path / "out").glob("*.csv"))
+    assert read_image(tmp_path / "out/images/i0.png").shape == (32, 32, 3)
+    assert len(manifests(tmp_path / "out")) == 20
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,7 @@ def test_a_folder_of_someone_elses_images_is_refused_and_left_alone(tmp_path):
     theirs = tmp_path / "images" / "holiday.png"
     theirs.parent.mkdir()
     theirs.write_bytes(b"mine")
-    with pytest.raises(SourceError, match="no preparation wrote"):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="found files, but no .didgen.json of `didgen prepare`"):
         run(Config(phantoms=56, size=32, out=tmp_path))
     assert theirs.read_bytes() == b"mine"

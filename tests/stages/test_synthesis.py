@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from didgen.data.images import read_image, read_mask
 from didgen.data.manifest import read_manifest
 from didgen.stages import augment, finetune, images, maps, pairs
+from tests.stages.test_augment import synthetic_set
 
 IMAGES = {"classes": ("MEL", "NV"), "per_class": 3, "steps": 2, "batch_size": 4}
 PAIRS = {"count": 4, "steps": 4, "batch_size": 3}
@@ -80,7 +81,7 @@ def test_finished_samples_are_kept_and_changed_settings_start_afresh(mini_run, t
     assert "4 of 6 samples are there already" in caplog.text
     assert kept.stat().st_mtime_ns == before
     run_set(images, mini_run, tmp_path / "s", **{**IMAGES, "steps": 3})
-    assert "samples are made afresh" in caplog.text
+    assert "settings or inputs have changed: everything is made afresh" in caplog.text
     assert kept.stat().st_mtime_ns != before
 
 
@@ -103,16 +104,17 @@ def test_images_have_the_same_bytes_from_several_processes_and_after_a_kill(
     threads = torch.get_num_threads()
     monkeypatch.setattr(synthetic_set, "_write_sample", dying_write)
     with pytest.raises(KeyboardInterrupt):
-        run_set(images, mini_run, tmp_path, **IMAGES)
+        run_set(images, mini_run, tmp_path / "set", **IMAGES)
     monkeypatch.undo()
-    assert len(list((tmp_path / ".parts").glob("*.csv"))) == 1
-    assert not (tmp_path / "metadata.csv").exists() and torch.get_num_threads() == threads
-    (tmp_path / "images/.SYN_NV_00001.png.abcdefgh.part.png").touch()
-    (tmp_path / ".parts/.SYN_NV_00001.csv.abcdefgh.part.csv").touch()
+    unfinished, out = tmp_path / ".set.unfinished", tmp_path / "set"
+    assert len(list((unfinished / ".parts").glob("*.csv"))) == 1
+    assert not out.exists() and torch.get_num_threads() == threads
+    (unfinished / "images/.SYN_NV_00001.png.abcdefgh.part.png").touch()
+    (unfinished / ".parts/.SYN_NV_00001.csv.abcdefgh.part.csv").touch()
     monkeypatch.setattr(synthetic_set, "WORTH", 1)
-    run_set(images, mini_run, tmp_path, **IMAGES, workers=2)
-    assert "2 processes" in caplog.text
-    assert contents(tmp_path) == contents(image_set[1])
+    run_set(images, mini_run, out, **IMAGES, workers=2)
+    assert "2 processes" in caplog.text and not unfinished.exists()
+    assert contents(out) == contents(image_set[1])
 
 
 def contents(root):
@@ -146,10 +148,11 @@ def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_
     assert pd.read_csv(tmp_path / ".parts/PAIR_00000.csv")["retries"].tolist() == [1]
 
 
-def test_augmented_set_opens_as_an_image_folder(image_set, pair_set, tmp_path):
+def test_augmented_set_opens_as_an_image_folder(image_set, tmp_path):
     datasets = pytest.importorskip("datasets")
     out = tmp_path / "augmented"
-    augment.run(augment.Config(images=(image_set[1],), pairs=(pair_set,), out=out))
+    pairs = synthetic_set(tmp_path / "pairs", ["p", "q"], paired=True)
+    augment.run(augment.Config(images=(image_set[1],), pairs=(pairs,), out=out))
     frame = read_manifest(out / "metadata.csv")
     assert (out / "metadata.csv").read_text().startswith("file_name,")
     opened = datasets.load_dataset("imagefolder", data_dir=str(out), split="train",
@@ -164,7 +167,7 @@ def test_augmented_set_opens_as_an_image_folder(image_set, pair_set, tmp_path):
 
 
 def test_nothing_to_gather_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="nothing was synthesized"):
+    with pytest.raises(ValueError, match="found neither images nor pairs"):
         augment.run(augment.Config(out=tmp_path / "a"))
 
 
@@ -260,8 +263,8 @@ def test_without_memory_the_knobs_are_named_and_finished_images_are_kept(
 
     monkeypatch.setattr(DidgenSynthesizer, "synthesize", synthesize)
     with pytest.raises(ValueError, match="out of memory .*a smaller batch_size.*bfloat16"):
-        run_set(images, mini_run, tmp_path, **IMAGES)
-    assert len(list((tmp_path / ".parts").glob("*.csv"))) == 4
+        run_set(images, mini_run, tmp_path / "set", **IMAGES)
+    assert len(list((tmp_path / ".set.unfinished/.parts").glob("*.csv"))) == 4
 
 
 def test_a_backbone_that_was_not_fine_tuned_is_refused(mini_run, tmp_path):

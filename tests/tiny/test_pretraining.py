@@ -177,13 +177,16 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
         pretrain(other, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
 
 
-@pytest.mark.parametrize("state", ["denoiser/state.pt", "latents.pt"])
-def test_states_of_an_unknown_recipe_are_not_gone_on_with(tmp_path, state):
+@pytest.mark.parametrize("state", ["denoiser/state.pt", "latents.pt", "export/model_index.json"])
+def test_files_of_an_unknown_recipe_are_neither_gone_on_with_nor_replaced(tmp_path, state):
     (tmp_path / state).parent.mkdir(exist_ok=True)
     (tmp_path / state).touch()
-    with pytest.raises(ValueError, match=f"another recipe: found {state}; give another"):
+    with pytest.raises(ValueError, match=f"found 1 files, such as .*{state}, but no recipe.json"):
         pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path, {})
-    assert not (tmp_path / "recipe.json").exists()
+    assert not (tmp_path / "recipe.json").exists() and (tmp_path / state).exists()
+    (tmp_path / "recipe.json").write_text("[]")
+    with pytest.raises(ValueError, match="another recipe"):
+        pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path, {})
 
 
 def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
