@@ -6,7 +6,7 @@ rule fetch:
     input:
         mirror_files,
     output:
-        listing=f"{RUN}/data/archives.json",
+        listing=f"{RUN}/fetch/archives.json",
     log:
         f"{RUN}/logs/fetch.log",
     benchmark:

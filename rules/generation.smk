@@ -172,7 +172,7 @@ rule filter:
     output:
         scores=f"{RUN}/filter/scores.csv",
         kept=f"{RUN}/filter/kept.csv",
-        rejected=f"{RUN}/filter/rejected.csv",
+        # Not rejected.csv: it says why, where a job fails because nothing was kept.
         summary=report(
             f"{RUN}/filter/summary.json",
             caption="../workflow/report/filter.rst",

@@ -64,7 +64,7 @@ def test_what_only_fetching_needs_is_no_business_of_prepare(unfinished: Path, sn
     assert snakemake(unfinished, "prepare", "--cores", "3").returncode == 0
     logs = unfinished / "results/smoke/logs"
     told = (logs / "prepare.log").read_text()
-    assert "--listing results/smoke/data/archives.json --workers 3" in told
+    assert "--listing results/smoke/fetch/archives.json --workers 3" in told
     assert "offline" not in told and "mirror" not in told and '"archives"' not in told
     configure(unfinished, source="isic2018", archives="kept", offline=True)
     assert "Nothing to be done" in planned(unfinished, snakemake)
