@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 LOGGER = logging.getLogger(__name__)
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# The folder of the lock files; one on a disk of the machine itself, the same for all its jobs.
+# The folder of the lock files, where users share GPUs; on a disk of the machine itself.
 FOLDER = "DIDGEN_GPU_LOCKS"
 _LEASED = "DIDGEN_GPUS_LEASED"
 _POLL = 2.0
@@ -33,6 +33,10 @@ class TooFewGpus(ValueError):
     """More GPUs are asked for than there are."""
 
 
+class UnsafeLockFolder(ValueError):
+    """The folder of the lock files is a link, or belongs to or is open to other users."""
+
+
 def lease_gpus(count: int = 1) -> list[str]:
     """Take `count` of the visible GPUs for this process and its children; wait until so many are
     free. The taken ones alone stay visible. Returns their names, none on a machine without GPUs.
@@ -42,7 +46,7 @@ def lease_gpus(count: int = 1) -> list[str]:
     choose: they are locked where they are free, but not waited for. Processes that a launcher has
     numbered (`LOCAL_RANK`) share what is visible and lease nothing.
 
-    Raises: TooFewGpus.
+    Raises: TooFewGpus, UnsafeLockFolder.
     """
     seen = visible_gpus()
     if not seen or "LOCAL_RANK" in os.environ:
@@ -152,15 +156,30 @@ def _lock_free_ones(seen: dict[str, str]) -> None:
 
 
 def _lock(identity: str) -> FileLock:
-    # Not the system's folder itself: there one user may not open another's files for writing.
-    given = os.environ.get(FOLDER)
-    folder = Path(given) if given else Path(tempfile.gettempdir()) / "didgen-gpus"
-    folder.mkdir(parents=True, exist_ok=True)
-    everyone = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
-    with contextlib.suppress(PermissionError):  # its owner has done so
-        folder.chmod(everyone)
+    shared = bool(os.environ.get(FOLDER))
     name = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return FileLock(folder / f"{name}.lock", mode=0o666)
+    return FileLock(_lock_folder() / f"{name}.lock", mode=0o666 if shared else 0o600)
+
+
+def _lock_folder() -> Path:
+    """The folder of the lock files: the one that is named, or a private one of this user.
+
+    The system's temporary folder is open to everybody, who could have put anything there.
+    Raises: UnsafeLockFolder.
+    """
+    user, given = os.getuid(), os.environ.get(FOLDER)
+    folder = Path(given) if given else Path(tempfile.gettempdir()) / f"didgen-gpus-{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeLockFolder(f"{folder}: found a link or a file, expected a folder; remove it")
+    if not given and (found.st_uid != user or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)):
+        raise UnsafeLockFolder(
+            f"{folder}: found owner {found.st_uid} and mode {stat.S_IMODE(found.st_mode):o}, "
+            f"expected {user} and 700; remove it, or name a folder in {FOLDER}"
+        )
+    return folder
 
 
 def _words(seen: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from didgen.runtime import devices
-from didgen.runtime.devices import TooFewGpus, lease_gpus, visible_gpus
+from didgen.runtime.devices import TooFewGpus, UnsafeLockFolder, lease_gpus, visible_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -164,6 +164,76 @@ def test_without_gpus_nothing_is_leased(gpus, monkeypatch):
     for hidden in ("", "-1", "7", "GPU-9"):
         monkeypatch.setenv(devices.VISIBLE, hidden)
         assert lease_gpus() == []
+
+
+@pytest.fixture
+def temporary(gpus, tmp_path, monkeypatch):
+    """The system's temporary folder, with nothing in it, and no folder named for the locks."""
+    monkeypatch.delenv(devices.FOLDER)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(devices.tempfile, "tempdir", str(tmp_path / "tmp"))
+    gpus(2)
+    return tmp_path / "tmp" / f"didgen-gpus-{os.getuid()}"
+
+
+def test_locks_lie_in_a_private_folder_of_the_user(temporary, monkeypatch):
+    assert lease_gpus() == ["GPU-0000"]
+    assert temporary.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in temporary.iterdir())
+
+
+def test_a_planted_link_is_not_followed(temporary, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    temporary.symlink_to(theirs)
+    with pytest.raises(UnsafeLockFolder, match="found a link or a file"):
+        lease_gpus()
+    assert not list(theirs.iterdir()) and theirs.stat().st_mode & 0o777 == 0o700
+    temporary.unlink()
+    temporary.touch()
+    with pytest.raises(UnsafeLockFolder, match="found a link or a file"):
+        lease_gpus()
+
+
+def test_a_planted_link_in_place_of_a_lock_is_not_followed(temporary, tmp_path):
+    lease_gpus()
+    (tmp_path / "mine").write_text("mine")
+    for lock in temporary.iterdir():
+        lock.unlink()
+        lock.symlink_to(tmp_path / "mine")
+    for name in ("DIDGEN_GPUS_LEASED", devices.VISIBLE):
+        os.environ.pop(name)
+    with pytest.raises(OSError):
+        lease_gpus()
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750])
+def test_a_folder_that_others_can_enter_is_refused(temporary, mode):
+    temporary.mkdir()
+    temporary.chmod(mode)
+    with pytest.raises(UnsafeLockFolder, match=f"mode {mode:o}, expected {os.getuid()} and 700"):
+        lease_gpus()
+    assert temporary.stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_of_another_user_is_refused(temporary, monkeypatch):
+    temporary.mkdir(mode=0o700)
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    temporary.rename(temporary.with_name(f"didgen-gpus-{owner + 1}"))
+    with pytest.raises(UnsafeLockFolder, match=f"found owner {owner}"):
+        lease_gpus()
+
+
+def test_a_named_folder_may_be_shared_with_other_users(temporary, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    monkeypatch.setenv(devices.FOLDER, str(shared))
+    assert lease_gpus() == ["GPU-0000"] and not temporary.exists()
+    assert shared.stat().st_mode & 0o7777 == 0o1777
+    assert all(path.stat().st_mode & 0o777 == 0o666 for path in shared.iterdir())
 
 
 def test_the_device_of_a_stage_is_a_leased_one(gpus, monkeypatch):
