@@ -40,12 +40,11 @@ def jobs(run_dir: Path) -> list[Job]:
     Raises: BrokenResult for a file without the columns of a benchmark, or without numbers in it.
     """
     folder = run_dir / "benchmarks"
-    found = []
-    for path in sorted(folder.rglob("*.tsv")):
-        place = path.relative_to(folder)
-        stage = place.parts[0].removesuffix(".tsv")
-        found += [_job(stage, path, row) for row in _rows(path)]
-    return found
+    return [
+        _job(path.relative_to(folder).parts[0].removesuffix(".tsv"), path, row)
+        for path in sorted(folder.rglob("*.tsv"))
+        for row in _rows(path)
+    ]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -75,21 +74,21 @@ def energy_kwh(cpu_seconds: float, gpu_seconds: float, gpu_watts: float) -> floa
     return (cpu_seconds * WATTS_A_CORE + gpu_seconds * gpu_watts) / 3.6e6
 
 
-def cost_table(found: list[Job], gpu_watts: float = 0.0) -> Table | None:
+def cost_table(jobs: list[Job], gpu_watts: float = 0.0) -> Table | None:
     """Per stage: jobs, hours in sum, the longest in minutes, the largest memory, energy.
 
     `gpu_watts`: the power limit of one GPU; 0 where none is known. None without jobs.
     """
-    if not found:
+    if not jobs:
         return None
     stages: dict[str, list[Job]] = {}
-    for job in found:
+    for job in jobs:
         stages.setdefault(job.stage, []).append(job)
     ordered = sorted(stages, key=lambda name: -sum(job.seconds for job in stages[name]))
     rows = [_row(name, stages[name], gpu_watts) for name in ordered]
     if len(rows) > 1:
-        rows.append(_row("all", found, gpu_watts, "total"))
-    unknown = sum(job.memory_mb is None for job in found)
+        rows.append(_row("all", jobs, gpu_watts, "total"))
+    unknown = sum(job.memory_mb is None for job in jobs)
     note = f"Energy is an estimate: {WATTS_A_CORE:.0f} W for each busy core"
     if gpu_watts:
         note += f", {gpu_watts:.0f} W (its limit) for a GPU while a job holds it."
@@ -102,14 +101,14 @@ def cost_table(found: list[Job], gpu_watts: float = 0.0) -> Table | None:
     return Table("Time, memory and energy", "stage", columns, tuple(rows), note)
 
 
-def _row(heading: str, found: list[Job], gpu_watts: float, kind: str = "") -> Row:
-    memory = [job.memory_mb for job in found if job.memory_mb is not None]
-    cpu = sum(job.cpu_seconds or 0.0 for job in found)
-    gpu = sum(job.seconds for job in found if job.stage in GPU_STAGES)
+def _row(heading: str, jobs: list[Job], gpu_watts: float, kind: str = "") -> Row:
+    memory = [job.memory_mb for job in jobs if job.memory_mb is not None]
+    cpu = sum(job.cpu_seconds or 0.0 for job in jobs)
+    gpu = sum(job.seconds for job in jobs if job.stage in GPU_STAGES)
     cells = (
-        Cell(value=len(found), places=0),
-        Cell(value=sum(job.seconds for job in found) / 3600, places=2),
-        Cell(value=max(job.seconds for job in found) / 60, places=1),
+        Cell(value=len(jobs), places=0),
+        Cell(value=sum(job.seconds for job in jobs) / 3600, places=2),
+        Cell(value=max(job.seconds for job in jobs) / 60, places=1),
         Cell(value=max(memory) / 1024, places=1) if memory else Cell(),
         Cell(value=energy_kwh(cpu, gpu, gpu_watts), places=3),
     )

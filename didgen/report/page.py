@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).parent
 
 
 class Options(Protocol):
-    """What the sections may be told: how many pictures to show, and how large to embed them."""
+    """How many pictures the sections show, and how large they are embedded."""
 
     samples_per_class: int
     pairs: int

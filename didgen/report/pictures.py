@@ -34,8 +34,8 @@ def embed(path: Path, alt: str, side: int, quality: int = 84) -> Picture:
         raise broken(path, f"not readable as an image ({error})", "an image") from error
     scale = side / min(image.size)
     if scale < 1:
-        size = tuple(max(1, round(length * scale)) for length in image.size)
-        image = image.resize(size, Image.Resampling.LANCZOS)
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=quality, optimize=True, progressive=True)
     encoded = base64.b64encode(stream.getvalue()).decode("ascii")

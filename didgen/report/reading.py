@@ -118,13 +118,14 @@ def synthetic_set(
 
     folders = shards(run_dir, name)
     if not folders and (run_dir / name).is_dir():
-        told = f"What lies in {name}/ was not gathered into the augmented set and is not shown."
-        return None, [told]
-    parts, told, n_failed = [], [], 0
+        return None, [
+            f"What lies in {name}/ was not gathered into the augmented set and is not shown."
+        ]
+    parts, missing, n_failed = [], [], 0
     for folder in folders:
         part = _shard(folder, columns)
         if part is None:
-            told.append(f"There is no {name}/{folder.name}/metadata.csv in this run.")
+            missing.append(f"There is no {name}/{folder.name}/metadata.csv in this run.")
         else:
             parts.append(part)
         failed = text_table(folder / "failed.csv", ("id",))
@@ -132,8 +133,8 @@ def synthetic_set(
     frame = pd.concat(parts, ignore_index=True).fillna("") if parts else None
     if n_failed:
         asked = n_failed + (0 if frame is None else len(frame))
-        told.append(f"{n_failed} of {asked} samples failed and are left out (failed.csv).")
-    return frame, told
+        missing.append(f"{n_failed} of {asked} samples failed and are left out (failed.csv).")
+    return frame, missing
 
 
 def _shard(folder: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
@@ -167,7 +168,7 @@ def trials(run_dir: Path, task: str) -> list[Trial]:
     lie there from earlier runs. Raises: BrokenResult.
     """
     arms, seeds = _compared(run_dir, f"{task}_arms"), _compared(run_dir, "seeds")
-    found = []
+    trained = []
     for folder in (run_dir / task).glob("*/seed*"):
         match = re.fullmatch(r"seed(\d+)", folder.name)
         if match is None or not folder.is_dir():
@@ -176,12 +177,12 @@ def trials(run_dir: Path, task: str) -> list[Trial]:
             seeds is None or int(match[1]) in seeds
         ):
             metrics = json_file(folder / "metrics.json")
-            found.append(Trial(folder.parent.name, int(match[1]), folder, metrics))
-    return sorted(found, key=lambda trial: (trial.arm != "original", trial.arm, trial.seed))
+            trained.append(Trial(folder.parent.name, int(match[1]), folder, metrics))
+    return sorted(trained, key=lambda trial: (trial.arm != "original", trial.arm, trial.seed))
 
 
 def _compared(run_dir: Path, key: str) -> list[Any] | None:
-    """What the verdict was told to compare; None: everything that is there."""
+    """What the verdict compared; None: everything that is there."""
     path = run_dir / "verdict" / "config.json"
     named = (json_file(path) or {}).get(key)
     if named is not None and not isinstance(named, list):

@@ -11,7 +11,7 @@ from didgen.captions.attributes import ITA_ABOVE, SkinTone
 from didgen.report.page import render
 from didgen.report.reading import BrokenResult
 from didgen.report.sections import data, verdict
-from didgen.report.sections.data_skin import GROUPS, tones
+from didgen.report.sections.data import TONES, tones
 from didgen.settings.report import Settings
 
 FEW = Settings(samples_per_class=1)
@@ -157,8 +157,8 @@ def test_skin_tones_are_counted_by_split(tmp_path: Path) -> None:
 
 
 def test_skin_tones_are_the_captions_groups() -> None:
-    assert tuple(GROUPS) == SkinTone.__args__
-    bounds = [re.findall(r"-?\d+", words.replace("−", "-")) for words in GROUPS.values()]
+    assert tuple(TONES) == SkinTone.__args__
+    bounds = [re.findall(r"-?\d+", words.replace("−", "-")) for words in TONES.values()]
     lower = [float(numbers[0]) for numbers in bounds[:-1]]
     assert lower == [angle for _, angle in ITA_ABOVE]
 

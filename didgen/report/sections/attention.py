@@ -26,8 +26,8 @@ def section(run_dir: Path, options: Options) -> Section:
     path = run_dir / "maps" / "maps.json"
     maps = json_file(path)
     if maps is None:
-        missing = ("No attention maps were recorded in this run.",)
-        return Section("attention", TITLE, None, missing)
+        why = "No attention maps were recorded in this run."
+        return Section("attention", TITLE, None, (why,))
     prompt = maps.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         raise broken(path, f"{prompt!r} under 'prompt'", "the prompt's text")
@@ -94,10 +94,10 @@ def _truth(path: Path, maps: dict[str, Any]) -> dict[str, Any] | None:
         raise broken(path, f"{truth!r} under 'truth'", "an object")
     rows = []
     for key, (words, places) in MEASURES.items():
-        found = truth.get(key)
-        if not isinstance(found, dict):
-            raise broken(path, f"{found!r} under 'truth.{key}'", "an object")
-        mean, sd, middle = (finite(path, found, name) for name in ("mean", "sd", "median"))
+        numbers = truth.get(key)
+        if not isinstance(numbers, dict):
+            raise broken(path, f"{numbers!r} under 'truth.{key}'", "an object")
+        mean, sd, middle = (finite(path, numbers, name) for name in ("mean", "sd", "median"))
         cells = (
             Cell(value=mean, spread=sd, places=places),
             Cell(value=middle, places=places),
@@ -139,11 +139,11 @@ def _extremes(path: Path, maps: dict[str, Any], options: Options) -> list[dict[s
 
 def _extreme(path: Path, row: dict[str, Any], options: Options) -> dict[str, Any]:
     kind, name = str(row.get("kind", "")), str(row.get("id", ""))
-    found = {key: finite(path, row, f"annotated_{key}") for key in MEASURES}
+    scores = {key: finite(path, row, f"annotated_{key}") for key in MEASURES}
     alt = (
         f"Held-out image {name}, {kind}: the image, the true outline, the annotated outline and "
-        f"where the masks differ; IoU {found['iou']:.3f}"
+        f"where the masks differ; IoU {scores['iou']:.3f}"
     )
     side = 2 * options.picture_side
     picture = embed(path.parent / str(row.get("panel")), alt, side, options.picture_quality)
-    return {"kind": kind, "id": name, "picture": picture, **found}
+    return {"kind": kind, "id": name, "picture": picture, **scores}

@@ -31,20 +31,20 @@ def section(run_dir: Path, options: Options) -> Section:
     """
     folder = run_dir / "captions"
     statistics_path, audit_path = folder / "statistics.json", folder / "audit.json"
-    statistics, found = json_file(statistics_path), json_file(audit_path)
+    statistics, audit = json_file(statistics_path), json_file(audit_path)
     missing = []
     diversity = _diversity(statistics_path, statistics or {})
     if diversity is None:
         missing.append("How varied the captions are was not measured in this run.")
     audited = None
-    if found is None or not found.get("count"):
+    if audit is None or not audit.get("count"):
         missing.append(
             "No language model described the images of this run, so there are no claims to audit: "
             "all attributes were measured."
         )
     else:
-        audited = _audit(audit_path, found)
-        shown, lost = _examples(run_dir, audit_path, found, options)
+        audited = _audit(audit_path, audit)
+        shown, lost = _examples(run_dir, audit_path, audit, options)
         audited["examples"] = shown
         if lost:
             missing.append(f"{lost} images that the audit names are not in this run.")
@@ -54,15 +54,15 @@ def section(run_dir: Path, options: Options) -> Section:
 
 
 def _diversity(path: Path, statistics: dict[str, Any]) -> Table | None:
-    told = statistics.get("diversity")
-    if told is None:
+    diversity = statistics.get("diversity")
+    if diversity is None:
         return None
-    if not isinstance(told, dict):
-        raise broken(path, f"{told!r} under 'diversity'", "an object")
+    if not isinstance(diversity, dict):
+        raise broken(path, f"{diversity!r} under 'diversity'", "an object")
     rows = [
-        Row(words, (Cell(value=finite(path, told, key), places=places),))
+        Row(words, (Cell(value=finite(path, diversity, key), places=places),))
         for key, (words, places) in FIGURES.items()
-        if key in told
+        if key in diversity
     ]
     tokens = statistics.get("tokens")
     if isinstance(tokens, dict) and "truncation_rate" in tokens:
@@ -79,13 +79,15 @@ def _diversity(path: Path, statistics: dict[str, Any]) -> Table | None:
     return Table("Variety of the captions", "figure", ("value",), tuple(rows), note)
 
 
-def _audit(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+def _audit(path: Path, audit: dict[str, Any]) -> dict[str, Any]:
     """The table of agreement, one row an attribute, and who made the claims."""
-    told = found.get("attributes")
-    if not isinstance(told, dict) or not all(isinstance(one, dict) for one in told.values()):
+    attributes = audit.get("attributes")
+    if not isinstance(attributes, dict) or not all(
+        isinstance(one, dict) for one in attributes.values()
+    ):
         raise broken(path, "something else under 'attributes'", "an object for each attribute")
     rows = []
-    for name, one in told.items():
+    for name, one in attributes.items():
         scores = tuple(_score(path, one, key) for key in SCORES)
         counts = tuple(Cell(value=finite(path, one, k), places=0) for k in ("n", "unclaimed"))
         rows.append(Row(name.replace("_", " "), (*scores, *counts, Cell(text=_mistakes(one)))))
@@ -94,8 +96,8 @@ def _audit(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     table = Table("Claims and measurement", "attribute", columns, tuple(rows), note)
     return {
         "table": table,
-        "count": int(finite(path, found, "count")),
-        "captioner": str(found.get("captioner", "")),
+        "count": int(finite(path, audit, "count")),
+        "captioner": str(audit.get("captioner", "")),
     }
 
 
@@ -110,13 +112,13 @@ def _mistakes(one: dict[str, Any]) -> str:
 
 
 def _examples(
-    run_dir: Path, path: Path, found: dict[str, Any], options: Options
+    run_dir: Path, path: Path, audit: dict[str, Any], options: Options
 ) -> tuple[list[dict[str, Any]], int]:
     """The images with most contradictions, claims and measurements side by side; how many lack."""
     files = _files(run_dir)
-    told = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
-    captions = {} if told is None else dict(zip(told["id"], told["caption"], strict=True))
-    examples = found.get("examples", [])
+    table = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
+    captions = {} if table is None else dict(zip(table["id"], table["caption"], strict=True))
+    examples = audit.get("examples", [])
     if not isinstance(examples, list) or not all(
         isinstance(one, dict) and isinstance(one.get("wrong"), dict) for one in examples
     ):
@@ -146,5 +148,7 @@ def _files(run_dir: Path) -> dict[str, Path]:
         if path.is_file():
             frame = read_manifest(path, check_files=False)
             images = resolve(path, frame["image"])
-            files |= {name: Path(file) for name, file in zip(frame["id"], images, strict=True)}
+            files |= {
+                name: Path(file) for name, file in zip(frame["id"], images, strict=True) if file
+            }
     return files

@@ -1,21 +1,29 @@
-"""Lesion-mask pairs: each synthetic image with its annotated mask, beside the mask asked for."""
+"""Lesion-mask pairs: image, annotated mask and the mask asked for; what the filter rejected."""
 
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.data.classes import CLASSES
-from didgen.report.figures import histogram
+from didgen.report.figures import Chart, Line, histogram, line_chart
 from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed, mask_outline
-from didgen.report.reading import broken, synthetic_set
-from didgen.report.sections.pairs_filter import filter_content
+from didgen.report.reading import broken, finite, json_file, synthetic_set, text_table
+from didgen.report.tables import Cell, Row, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TITLE = "Lesion-mask pairs"
+SCORES = {
+    "layout_iou": "IoU with the condition",
+    "segmenter_iou": "IoU with the segmenter",
+    "contrast": "contrast of the map",
+    "area": "area",
+    "border_contact": "contact with the border",
+    "pale_outside": "pale skin outside",
+}
 
 
 def section(run_dir: Path, options: Options) -> Section:
@@ -34,8 +42,8 @@ def section(run_dir: Path, options: Options) -> Section:
         missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no layout IoU.")
     if known.empty:
         return Section("pairs", TITLE, None, (*missing, "No pair can be shown."))
-    filtered, told = filter_content(run_dir, frame, options)
-    missing += told
+    filtered, absent = _filter(run_dir, frame, options)
+    missing += absent
     values = known["iou"].tolist()
     mean, spread = mean_sd(values)
     content = {
@@ -92,6 +100,130 @@ def _pair(row: Any, options: Options) -> dict[str, Any]:
         "seed": row.get("seed", ""),
         "parents": row.get("parent_ids", ""),
         "caption": caption,
+        "picture": embed(Path(row["image"]), alt, options.picture_side, options.picture_quality),
+        "annotated": mask_outline(Path(row["mask"])),
+        "condition": mask_outline(Path(row["condition"])),
+    }
+
+
+def _filter(
+    run_dir: Path, pairs: "pd.DataFrame", options: Options
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What the filter kept and rejected, or None where the run has none; and what is missing.
+
+    Raises: BrokenResult if a file of the filter is damaged.
+    """
+    folder = run_dir / "filter"
+    path = folder / "summary.json"
+    summary = json_file(path)
+    if summary is None:
+        return None, ["The pairs were not filtered in this run: all of them were used."]
+    rejected = text_table(folder / "rejected.csv", ("id", "reasons"))
+    shown, missing = [], []
+    if rejected is not None:
+        rows = pairs.set_index("id")
+        known = rejected[rejected["id"].isin(rows.index)]
+        if len(known) < len(rejected):
+            missing.append(f"{len(rejected) - len(known)} rejected pairs are not in this run.")
+        shown = [
+            _rejected(rows.loc[name], name, reasons, options)
+            for name, reasons in _by_turns(known, options.pairs)
+        ]
+    segmenter = _object(path, summary, "segmenter")
+    content = {
+        "kept": int(finite(path, summary, "kept")),
+        "rejected": int(finite(path, summary, "rejected")),
+        "total": int(finite(path, summary, "n")),
+        "table": _reasons(path, summary),
+        "means": _means(path, summary),
+        "segmenter_dice": finite(path, segmenter, "val_dice"),
+        "segmenter_n": int(finite(path, segmenter, "n_train")),
+        "chart": _curve(folder / "curve.json"),
+        "shown": shown,
+    }
+    return content, missing
+
+
+def _object(path: Path, owner: dict[str, Any], key: str) -> dict[str, Any]:
+    value = owner.get(key)
+    if not isinstance(value, dict):
+        raise broken(path, f"{value!r} under '{key}'", "an object")
+    return value
+
+
+def _reasons(path: Path, summary: dict[str, Any]) -> Table:
+    """One row a bound: what it asks, how many pairs fail it, and how many fail it alone."""
+    each, alone = (_object(path, summary, key) for key in ("by_reason", "by_reason_alone"))
+    bounds = _object(path, summary, "thresholds")
+    rows = []
+    for name in each:
+        bound = _object(path, bounds, name)
+        low, high = bound.get("low"), bound.get("high")
+        sign, value = ("\N{GREATER-THAN OR EQUAL TO}", low) if high is None else (
+            "\N{LESS-THAN OR EQUAL TO}", high)  # fmt: skip
+        asked = f"{SCORES.get(str(bound.get('score')), bound.get('score'))} {sign} {value:g}"
+        cells = (
+            Cell(text=asked),
+            Cell(value=finite(path, each, name), places=0),
+            Cell(value=finite(path, alone, name), places=0),
+        )
+        rows.append(Row(name, cells))
+    note = "A pair may fail several bounds."
+    columns = ("kept if", "rejected", "by this alone")
+    return Table("Why pairs were rejected", "reason", columns, tuple(rows), note)
+
+
+def _means(path: Path, summary: dict[str, Any]) -> Table:
+    """The mean of every score, over all pairs and over those kept."""
+    means = _object(path, summary, "means")
+    groups = {name: _object(path, means, name) for name in ("all", "kept")}
+    rows = [
+        Row(
+            words,
+            tuple(
+                # Null where no pair has the score.
+                Cell() if group.get(score) is None else Cell(value=finite(path, group, score))
+                for group in groups.values()
+            ),
+        )
+        for score, words in SCORES.items()
+    ]
+    return Table("Mean scores of the pairs", "score", tuple(groups), tuple(rows))
+
+
+def _curve(path: Path) -> Chart | None:
+    """Mean quality of what remains against the share rejected, one line a score; or None."""
+    lines = []
+    for index, curve in enumerate((json_file(path) or {}).get("curves", [])):
+        points = curve.get("points", []) if isinstance(curve, dict) else []
+        if not points:
+            continue
+        name = f"{SCORES.get(curve['quality'])}, rejecting by {SCORES.get(curve['score'])}"
+        xs = [finite(path, point, "rejected") for point in points]
+        ys = [finite(path, point, "quality") for point in points]
+        lines.append(Line(name, xs, ys, index))
+    if not lines:
+        return None
+    note = (
+        "From left to right the pairs with the lowest score are left out. No line is measured by "
+        "the score it rejects by."
+    )
+    title = "Quality of the pairs that remain"
+    return line_chart("pairs-curve", title, lines, "share rejected", "mean IoU", note=note)
+
+
+def _by_turns(rejected: "pd.DataFrame", wanted: int) -> list[tuple[str, str]]:
+    """The first pairs of every combination of reasons in turn, so that none hides another."""
+    turn = rejected.groupby("reasons").cumcount()
+    ordered = rejected.assign(turn=turn).sort_values(["turn", "reasons", "id"]).head(wanted)
+    return list(zip(ordered["id"], ordered["reasons"], strict=True))
+
+
+def _rejected(row: Any, name: str, reasons: str, options: Options) -> dict[str, Any]:
+    alt = f"Rejected pair {name} with its annotated outline: {reasons}"
+    return {
+        "id": name,
+        "reasons": reasons,
         "picture": embed(Path(row["image"]), alt, options.picture_side, options.picture_quality),
         "annotated": mask_outline(Path(row["mask"])),
         "condition": mask_outline(Path(row["condition"])),

@@ -62,7 +62,7 @@ def _config(run_dir: Path, folder: str) -> dict[str, Any] | None:
 
 
 def _shown(value: Any, run_dir: Path) -> str:
-    """A setting as text; a path inside the run is told relative to the run's parent."""
+    """A setting as text; a path inside the run is given relative to the run's parent."""
     if isinstance(value, str):
         for root in (run_dir.resolve(), run_dir):
             value = value.replace(f"{root}/", f"{run_dir.resolve().name}/")
@@ -85,12 +85,12 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
         frame, _ = synthetic_set(run_dir, name)
         if frame is None:
             continue
-        told = plural(len(frame), "row")
+        text = plural(len(frame), "row")
         if "seed" in frame and (frame["seed"] != "").any():
-            told += f", {plural(frame['seed'].nunique(), 'seed')} (column seed of metadata.csv)"
+            text += f", {plural(frame['seed'].nunique(), 'seed')} (column seed of metadata.csv)"
         if "method" in frame:
-            told += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
-        facts.append((f"Synthetic {noun}", told))
+            text += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
+        facts.append((f"Synthetic {noun}", text))
         hashes |= dict.fromkeys(value for value in frame.get("checkpoint", ()) if value)
     if hashes:
         facts.append(("Checkpoint, SHA-256 of the UNet", listed(list(hashes))))
@@ -110,12 +110,12 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
 
 
 def _versions() -> list[tuple[str, str]]:
-    found = [("didgen", __version__), ("Python", platform.python_version())]
+    versions = [("didgen", __version__), ("Python", platform.python_version())]
     if (named := commit()) is not None:
-        found.append(("commit", named))
+        versions.append(("commit", named))
     for name in LIBRARIES:
         try:
-            found.append((name, version(name)))
+            versions.append((name, version(name)))
         except PackageNotFoundError:
-            found.append((name, "not installed where the report was written"))
-    return found
+            versions.append((name, "not installed where the report was written"))
+    return versions

@@ -28,8 +28,8 @@ def section(run_dir: Path, options: Options) -> Section:
         real["image"] = resolve(real_path, real["image"])
     else:
         missing.append("There is no training split in this run, so no real images are shown.")
-    told = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
-    captions = {} if told is None else dict(zip(told["id"], told["caption"], strict=True))
+    table = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
+    captions = {} if table is None else dict(zip(table["id"], table["caption"], strict=True))
     own = synthetic["caption"] if "caption" in synthetic else [""] * len(synthetic)
     captions |= dict(zip(synthetic["id"], own, strict=True))
     groups = []

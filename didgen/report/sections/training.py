@@ -73,7 +73,7 @@ def section(run_dir: Path, options: Options) -> Section:
 def _facts(frame: "pd.DataFrame | None") -> dict[str, Any]:
     if frame is None or frame.empty:
         return {}
-    facts = {"steps": int(frame["step"].max())}
+    facts: dict[str, float] = {"steps": int(frame["step"].max())}
     if "seconds" in frame and frame["seconds"].notna().any():
         clock = frame["seconds"].dropna()
         # The clock starts anew when a training is resumed: a step back begins another stretch.
