@@ -12,6 +12,7 @@ import re
 import stat
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -127,7 +128,7 @@ def _check_entries(path: Path, entries: list[ZipInfo], limits: Limits) -> None:
                 "archive is refused: fetch it again from a source that you trust"
             )
 
-    def named(condition) -> list[str]:
+    def named(condition: Callable[[ZipInfo], object]) -> list[str]:
         return [entry.filename for entry in entries if condition(entry)]
 
     refuse(named(_escapes), "names that lead out of the archive's folder")

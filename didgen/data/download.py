@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tqdm import tqdm
@@ -27,6 +27,7 @@ from didgen.runtime.files import OutOfSpace, read_json, sha256_file, write_json
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.progress import line
 
+T = TypeVar("T")
 LOGGER = logging.getLogger(__name__)
 LOCK_NAME = "archives.lock.json"
 SUMS_NAME = "SHA256SUMS"
@@ -87,7 +88,7 @@ def is_official(mirror: str | None) -> bool:
 
 def archives_folder(mirror: str | None, archives: Path | str) -> Path:
     """Where the archives lie: in the mirror itself when it is a folder, else in `archives`."""
-    return Path(archives) if is_url(mirror) else Path(mirror)
+    return Path(archives) if mirror is None or is_url(mirror) else Path(mirror)
 
 
 def listed_folder(listing: Path) -> Path:
@@ -142,7 +143,8 @@ def fetch_archives(
         raise DownloadError(fetch.missing(absent, len(wanted), why))
     if not absent and all(map(fetch.settled, wanted)):
         # Nothing is asked and nothing written: the folder may be one that others look after.
-        return [Fetched(path, fetch.lock.entry(path), False) for path in map(fetch.path, wanted)]
+        entries = [(path, fetch.lock.entry(path)) for path in map(fetch.path, wanted)]
+        return [Fetched(path, entry, False) for path, entry in entries if entry]
     with sole_writer(archives):
         return fetch.all(wanted, workers)
 
@@ -156,7 +158,11 @@ class _Fetch:
         self.offline, self.patience = offline, patience
         self.folder = archives_folder(mirror, archives)
         self.official = is_official(mirror)
-        self.bases = BUCKETS if self.official else (mirror,) if is_url(mirror) else ()
+        self.bases: tuple[str, ...] = ()
+        if self.official:
+            self.bases = BUCKETS
+        elif mirror is not None and is_url(mirror):
+            self.bases = (mirror,)
         if not self.bases and not self.folder.is_dir():
             raise DownloadError(f"mirror: {self.folder} is no folder; correct data.mirror")
         self.shown = " or ".join(self.bases) or str(self.folder)
@@ -174,7 +180,9 @@ class _Fetch:
     def settled(self, archive: Archive) -> bool:
         """Whether an archive that is here is unchanged since it was verified, and this mirror's."""
         known = self.lock.entry(self.path(archive))
-        return bool(known) and known.describes(self.path(archive)) and self._ours(archive, known)
+        if not known:
+            return False
+        return known.describes(self.path(archive)) and self._ours(archive, known)
 
     def all(self, wanted: Sequence[Archive], workers: int) -> list[Fetched]:
         """Fetch what is absent, and verify everything."""
@@ -263,7 +271,7 @@ class _Fetch:
             ) from next(iter(faults.values()))
         return [job.result() for job in jobs]
 
-    def _first(self, archive: Archive, ask: Callable[[Client, str], object]) -> object:
+    def _first(self, archive: Archive, ask: Callable[[Client, str], T]) -> T:
         """Ask one server after another; the first that has the file answers."""
         client, refusals = self._client(), []
         for url in self._addresses(archive):
@@ -321,7 +329,7 @@ class _Fetch:
                 "(data.archives), or, when the change is meant, remove the file and its record"
             )
         if not path.is_file():
-            wanted = expected or (known and Expected(known.sha256, LOCK_NAME))
+            wanted = expected or (Expected(known.sha256, LOCK_NAME) if known else None)
             return Fetched(path, self._download(archive, wanted), True)
         if known and not expected and not self._ours(archive, known):
             raise ChecksumError(
@@ -331,7 +339,7 @@ class _Fetch:
             )
         if known and known.describes(path):
             return Fetched(path, known, False)
-        wanted = expected or (known and Expected(known.sha256, str(self.lock.path)))
+        wanted = expected or (Expected(known.sha256, str(self.lock.path)) if known else None)
         try:
             entry = examine(path, wanted, known.origin if known else str(path.absolute()))
         except (ChecksumError, ArchiveError) as error:
@@ -346,8 +354,12 @@ class _Fetch:
     def _download(self, archive: Archive, wanted: Expected | None) -> Entry:
         path, part = self.path(archive), _part(self.path(archive))
 
+        def note(done: int) -> None:
+            if self.progress is not None:
+                self.progress.at(archive.name, done)
+
         def ask(client: Client, url: str) -> str:
-            client.download(url, part, lambda done: self.progress.at(archive.name, done))
+            client.download(url, part, note)
             return url
 
         origin = self._first(archive, ask)
@@ -428,7 +440,7 @@ def read_sums(text: str, where: str) -> dict[str, str]:
             f"{(bad or [''])[0][:60]!r}); expected what `sha256sum` writes; correct or remove the "
             "list"
         )
-    for match in matches:
+    for match in filter(None, matches):
         digest, name = match[1].lower(), match[2]
         if sums.setdefault(name, digest) != digest:
             raise ChecksumError(f"{where}: {name} has two checksums; correct the list")
@@ -484,10 +496,12 @@ class _Progress:
             there, now = sum(self._there.values()), time.monotonic()
             self._bar.update(there - self._bar.n)
             if self._bar.disable and now - self._last >= 10:
-                done, total, lately = (
+                here, total, lately = (
                     n and round(n / 1e6) for n in (there, self._total, there - self._before)
                 )
-                LOGGER.info(line(f"{self._label}, MB", done, total, now - self._last, lately))
+                LOGGER.info(
+                    line(f"{self._label}, MB", here or 0, total, now - self._last, lately or 0)
+                )
                 self._last, self._before = now, there
 
     def close(self) -> None:

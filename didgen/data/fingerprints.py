@@ -72,8 +72,8 @@ def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     if max(gray.size) > LONGEST_STRIP * min(gray.size):
         return _no_features()
     factor = FEATURE_SIDE / min(gray.size)
-    size = tuple(max(1, round(side * factor)) for side in gray.size)
-    pixels = np.asarray(gray.resize(size, Image.Resampling.BICUBIC), np.float32)
+    width, height = (max(1, round(side * factor)) for side in gray.size)
+    pixels = np.asarray(gray.resize((width, height), Image.Resampling.BICUBIC), np.float32)
     low, high = np.percentile(pixels, (1, 99))
     # Pale lesions have little contrast, and the detector's threshold is absolute.
     pixels = np.clip((pixels - low) * (255.0 / max(high - low, 12.0)), 0.0, 255.0).astype(np.uint8)

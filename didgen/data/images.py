@@ -84,7 +84,7 @@ def decode_image(
             changes.append(f"{image.mode} converted to RGB")
         image = _eight_bit_rgb(image)
         if image.mode == "RGBA":
-            if image.getextrema()[3][0] < 255:
+            if np.asarray(image.getchannel("A")).min() < 255:
                 changes.append("transparency laid on white")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image).convert("RGB")
@@ -140,7 +140,7 @@ def _load(
     path: Path | str, source: BinaryIO, at_least: int | None, changes: list[str]
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode and turn: an image of 8 bits a channel, and the (H, W) it has at full size."""
-    image = Image.open(source, formats=FORMATS)
+    image: Image.Image = Image.open(source, formats=FORMATS)
     pages = getattr(image, "n_frames", 1)
     if pages > 1 and image.format != "MPO":
         raise ImageError(
@@ -175,7 +175,8 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether the file holds 16 bits a channel. Pillow's mode tells only for gray images."""
     if image.mode.startswith("I;16"):
         return True
-    arguments = image.tile[0].args if image.tile else ""
+    tile = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else ""
     layout = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return isinstance(layout, str) and ";16" in layout and image.mode in _EIGHT_BITS
 
@@ -221,7 +222,7 @@ def read_mask(
     """
     with _faults_named(path), _bytes_of(path, stream) as source:
         image = _eight_bit_rgb(_load(path, source, None, [])[0])
-    if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+    if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
         # Laid on white, as photographs are, its clear skin would become lesion.
         raise ImageError(
             f"{path}: found an image with transparency, expected a gray mask of 0 and 255; save it "
@@ -256,7 +257,7 @@ def read_mask(
 def pixel_digest(image: np.ndarray) -> bytes:
     """SHA-256 of an image's shape and pixels: 32 bytes."""
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 

@@ -154,8 +154,8 @@ def duplicates_of(prepared: Sequence[Prepared]) -> tuple[list[Pair], str]:
     Near-duplicates too where all images have a fingerprint, else exact copies alone.
     """
     rule = DuplicateRule()
-    prints = [item.fingerprint for item in prepared]
-    if all(prints):
+    prints = [item.fingerprint for item in prepared if item.fingerprint]
+    if len(prints) == len(prepared):
         pairs, finder = find_duplicates(prints, rule), rule.sentence()
     else:
         pairs, finder = exact_pairs([item.digest for item in prepared]), "Identical pixels."
@@ -186,12 +186,13 @@ def partition(
     frame = frame.assign(cluster=own.where(own.duplicated(keep=False), ""))
     among = [pair for pair in pairs if pair.b < n]
     frame["split"] = assign(frame, groups, found, rule)
-    keep, leaks, policy = np.ones(n, bool), Leaks([], []), "grouped"
+    keep, leaks = np.ones(n, bool), Leaks([], [])
+    policy: Policy | Literal["grouped"] = "grouped"
     if found.used == "official":
         policy = rule.on_leak
         leaks = find_leaks(frame, among, groups)
-        keep = apply_policy(frame, leaks, policy, groups)
-        if policy == "warn" and leaks:
+        keep = apply_policy(frame, leaks, rule.on_leak, groups)
+        if rule.on_leak == "warn" and leaks:
             split = frame["split"].to_numpy()
             frame["leak"] = np.where(in_two_splits(split, groups), ACCEPTED, "")
     check_splits(

@@ -104,7 +104,8 @@ def look_at_images(
     if not records:
         return []
     bare = [
-        replace(record, pixels=replace(record.pixels, mask=None))
+        # Those that have a mask are dataclasses.
+        replace(record, pixels=replace(record.pixels, mask=None))  # type: ignore[type-var]
         if record.pixels.has_mask
         else record
         for record in records

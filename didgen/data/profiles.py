@@ -28,6 +28,8 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
         converted = ImageCms.applyTransform(colors, transform)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image, IGNORED
+    # None only where it changes an image in place.
+    assert converted is not None
     if alpha is not None:
         converted.putalpha(alpha)
     return converted, TO_SRGB

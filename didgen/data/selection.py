@@ -87,7 +87,10 @@ def choose_records(
     for rule, count in left.items():
         if count:
             LOGGER.info("%d of %d images left out: %s", count, len(records), rule)
-    return Choice(*(sorted(part, key=lambda r: r.id) for part in (kept, passed, excluded)), left)
+    kept, passed, excluded = (
+        sorted(part, key=lambda record: record.id) for part in (kept, passed, excluded)
+    )
+    return Choice(kept, passed, excluded, left)
 
 
 def identities(records: Sequence[Record]) -> pd.DataFrame:

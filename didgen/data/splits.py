@@ -46,21 +46,21 @@ def grouped_split(
     Both fractions are of all images, and met as `share_of_folds` says. Shapes: (N,).
     Raises: `SplitError` when there are too few groups or images of a class for three splits.
     """
-    strata = np.asarray(strata)
+    classes = np.asarray(strata)
     if np.unique(groups).size < 3:
         raise SplitError(
             f"found {np.unique(groups).size} independent groups of images (lesions, patients and "
             "duplicates), expected at least 3 to make train, val and test; add images of other "
             "patients"
         )
-    split = np.full(len(strata), "train", dtype=object)
-    rest = np.arange(len(strata))
+    split = np.full(len(classes), "train", dtype=object)
+    rest = np.arange(len(classes))
     for name, fraction, left in (
         ("test", test_fraction, 1.0),
         ("val", val_fraction, 1.0 - test_fraction),
     ):
         what = f"{name}_fraction {fraction}"
-        chosen = _part(strata[rest], groups[rest], fraction / left, seed, what)
+        chosen = _part(classes[rest], groups[rest], fraction / left, seed, what)
         split[rest[chosen]] = name
         rest = np.delete(rest, chosen)
     return split

@@ -96,6 +96,8 @@ def _sizes(prepared: Sequence[Prepared]) -> list[dict[str, int | None]]:
     counts = Counter(item.shape for item in prepared)
     # Equally frequent sizes in a fixed order, so that the file does not depend on the run.
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    rows = [{"width": w, "height": h, "n": n} for (h, w), n in ranked[:SHOWN_SIZES]]
+    rows: list[dict[str, int | None]] = [
+        {"width": w, "height": h, "n": n} for (h, w), n in ranked[:SHOWN_SIZES]
+    ]
     other = sum(n for _, n in ranked[SHOWN_SIZES:])
     return rows + ([{"width": None, "height": None, "n": other}] if other else [])

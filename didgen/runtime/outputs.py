@@ -296,7 +296,8 @@ def _heal(final: Path, aside: Path) -> None:
 
 def _carry_over(aside: Path, final: Path) -> None:
     """Delete the files that an old result lists, and move all others into the new one."""
-    listed = {*_read_marker(aside).files, LOCK}
+    marker = _read_marker(aside)
+    listed = {*(marker.files if marker else ()), LOCK}
     kept = []
     for name in list(_entries(aside)):
         if str(name) in listed:

@@ -19,7 +19,7 @@ REACH = 0.8
 """Patterns are drawn this far from the origin, in field units; no lesion reaches further."""
 
 
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """Cubic ramp from 0 at low to 1 at high (low may exceed high for a falling ramp)."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
@@ -123,7 +123,7 @@ def blob(
     a = du * np.float32(np.cos(turn)) + dv * np.float32(np.sin(turn))
     b = (dv * np.float32(np.cos(turn)) - du * np.float32(np.sin(turn))) / np.float32(squeeze)
     r = np.sqrt(a * a + b * b)
-    limit = np.float32(radius)
+    limit: np.float32 | np.ndarray = np.float32(radius)
     if lobes:
         limit = limit * (1 + lobe_depth * np.cos(lobes * np.arctan2(b, a) + np.float32(phase)))
     return smoothstep(limit - r, -0.5 * edge, 0.5 * edge)

@@ -66,8 +66,8 @@ def _vessels(c: Canvas) -> None:
         heading = angle + np.pi + rng.normal(0, 0.35)
         length, width = rng.uniform(0.8, 1.3) * radius, max(0.017, 0.055 * radius)
         _grow(c, paths, root * np.cos(angle), root * np.sin(angle), heading, length, width)
-    u, v, width = (np.concatenate(part) for part in zip(*paths, strict=True))
-    cover = c.stroke(u, v, width)
+    u, v, widths = (np.concatenate(part) for part in zip(*paths, strict=True))
+    cover = c.stroke(u, v, widths)
     strength = np.clip(0.78 + 0.15 * c.grain, 0, 1)
     c.paint("red", cover * strength * smoothstep(c.depth, -0.03, 0.01))
 

@@ -21,6 +21,11 @@ CC0 = "CC0 1.0"
 CC_BY_NC = "CC BY-NC 4.0"
 
 
+ArchiveTask = Literal["1-2", "1", "3"]
+Split = Literal["train", "val", "test"]
+Kind = Literal["input", "truth", "lesions"]
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where images come from, under which licence, and how their authors want to be cited."""
@@ -35,9 +40,9 @@ class Archive:
     """One file of a challenge: `about_bytes` is rounded, `files` counts images, masks or tables."""
 
     name: str
-    task: Literal["1-2", "1", "3"]
-    split: Literal["train", "val", "test"]
-    kind: Literal["input", "truth", "lesions"]
+    task: ArchiveTask
+    split: Split
+    kind: Kind
     about_bytes: int
     files: int
     licence: str
@@ -56,14 +61,15 @@ class Archive:
         return ".png" if self.task == "1" else ".csv"
 
 
-def _task1(split: str, kind: str, about_bytes: int, files: int, sha256: str) -> Archive:
+def _task1(split: Split, kind: Kind, about_bytes: int, files: int, sha256: str) -> Archive:
     phase = PHASES[split]
+    task: ArchiveTask
     task, end = ("1-2", "Input") if kind == "input" else ("1", "GroundTruth")
     name = f"ISIC2018_Task{task}_{phase}_{end}.zip"
     return Archive(name, task, split, kind, about_bytes, files, CC0, sha256)
 
 
-def _task3(split: str, kind: str, about_bytes: int, files: int) -> Archive:
+def _task3(split: Split, kind: Kind, about_bytes: int, files: int) -> Archive:
     end = "Input" if kind == "input" else "GroundTruth"
     name = f"ISIC2018_Task3_{PHASES[split]}_{end}.zip"
     return Archive(name, "3", split, kind, about_bytes, files, CC_BY_NC)

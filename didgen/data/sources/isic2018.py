@@ -80,7 +80,7 @@ def _task3(folder: Path, phase: str, split: str) -> list[Record]:
     ]
 
 
-def _rows(content: bytes, columns: tuple[str, ...], where: str) -> list[dict[str, str]]:
+def _rows(content: bytes, columns: tuple[str, ...], where: str) -> list[dict[str, str | None]]:
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         rows = list(reader)
@@ -95,7 +95,7 @@ def _rows(content: bytes, columns: tuple[str, ...], where: str) -> list[dict[str
     return rows
 
 
-def _label(row: dict[str, str], where: str) -> str:
+def _label(row: dict[str, str | None], where: str) -> str:
     chosen = [code for code in CLASSES if _cell(row, code, where) == 1.0]
     if len(chosen) != 1:
         raise SourceError(

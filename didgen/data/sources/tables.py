@@ -42,7 +42,7 @@ def read_table(path: Path) -> pd.DataFrame:
             reader = csv.reader(stream, delimiter=max(",\t;", key=head.count), strict=True)
             lines = [(reader.line_num, list(map(str.strip, row))) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        where, remedy = path, ""
+        where, remedy = str(path), ""
         if isinstance(error, csv.Error):
             where = f"{path}, line {reader.line_num}"
             remedy = "; a cell that begins with a quote must end with one"
