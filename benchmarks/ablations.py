@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from didgen.attention.panels import draw_contour
 from didgen.backbone.handle import Backbone
 from didgen.downstream.augmentation import to_float
 from didgen.downstream.feature_spaces import Lite0Features
@@ -26,11 +27,10 @@ from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.metrics.perceptual import mean_pairwise_distance
 from didgen.metrics.segmentation import iou
-from didgen.report.panels import draw_contour
 from didgen.report.sheet import Tile, contact_sheet
 from didgen.runtime.files import write_json, write_png
 from didgen.runtime.precision import default_device
-from didgen.settings.pairs import Settings as PairSettings
+from didgen.settings.pairs import DidgenPairs
 from didgen.stages import pairs
 
 # Weights of L_CA and L_SA.
@@ -49,10 +49,10 @@ def settings_of(run: Path) -> pairs.Config:
     if not found:
         raise ValueError(f"{run}: no pairs/*/config.json; run the pairs stage first")
     told = json.loads(found[0].read_text())
-    known = {name: told[name] for name in PairSettings.model_fields if name in told}
+    known = {name: told[name] for name in DidgenPairs.model_fields if name in told}
     return pairs.Config(
         **known, train=run / "data/train.csv", captions=run / "captions/captions.csv",
-        backbone=run / "backbone", classes=told.get("classes"), seed=told["seed"], out=run,
+        model=run / "backbone", classes=told.get("classes"), seed=told["seed"], out=run,
     )  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from scipy import stats
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
-from didgen.backbone.prompts import build_prompt
 from didgen.captions.attributes import Attributes
 from didgen.captions.condense import condense
 from didgen.captions.layout import attributes_of
@@ -136,9 +135,8 @@ def paired_prompts(
         for value in (contrast.first, contrast.second):
             given = parents[parent].model_copy(update={contrast.attribute: value})
             caption = condense(given, tokenizer).caption
-            prompt = build_prompt(caption, tokenizer)
             label = given.diagnosis or ""
-            both.append(Request(f"{number:03d}", label, caption, prompt, shared))
+            both.append(Request(f"{number:03d}", label, caption, shared))
         found.append((both[0], both[1]))
     return found
 

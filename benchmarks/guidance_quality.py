@@ -28,7 +28,6 @@ import pandas as pd
 import torch
 
 from didgen.backbone.handle import Backbone
-from didgen.backbone.prompts import build_prompt
 from didgen.data.images import read_mask
 from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
@@ -37,7 +36,7 @@ from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
-from didgen.settings.pairs import Settings as PairSettings
+from didgen.settings.pairs import DidgenPairs
 from didgen.settings.schedule import Schedule
 from didgen.settings.segment import Settings as SegmentSettings
 
@@ -95,7 +94,6 @@ def requests_of(run: Path, backbone: Backbone, count: int) -> list[Request]:
             id=row.id,
             label=row.label,
             caption=row.caption,
-            prompt=build_prompt(row.caption, backbone.tokenizer),
             seed=int(row.seed),
             mask=read_mask(Path(row.folder) / row.condition),
         )
@@ -106,7 +104,7 @@ def requests_of(run: Path, backbone: Backbone, count: int) -> list[Request]:
 def run_settings(run: Path) -> dict[str, object]:
     """The run's own settings of sampling."""
     path = next((run / "pairs").glob("*/config.json"))
-    known = PairSettings.model_fields
+    known = DidgenPairs.model_fields
     return {k: v for k, v in json.loads(path.read_text()).items() if k in known}
 
 
@@ -130,7 +128,7 @@ def make(
     backbone: Backbone, settings: dict[str, object], requests: Sequence[Request], batch: int
 ) -> tuple[list[Sample], float]:
     """The samples of one variant, and processor seconds."""
-    synthesizer = DidgenSynthesizer(backbone, PairSettings(**settings))
+    synthesizer = DidgenSynthesizer(backbone, DidgenPairs(**settings))
     start, samples = time.process_time(), []
     for first in range(0, len(requests), batch):
         samples += synthesizer.synthesize(requests[first : first + batch])

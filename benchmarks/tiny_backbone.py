@@ -48,7 +48,7 @@ def sample_classes(
         images.Config(
             train=work / "data/test.csv",
             captions=work / "captions/captions.csv",
-            backbone=work / "backbone",
+            model=work / "backbone",
             out=work / "images",
             per_class=per_class,
             steps=steps,

@@ -21,6 +21,7 @@ STAGES = {
     "prepare": "Read the source, prepare its images and split them without leaks.",
     "caption": "Write one clinical sentence per image, and the attributes that it says.",
     "finetune": "Fine-tune the backbone once, with the region-aware attention loss (Eq. 1, 3, 4).",
+    "train": "Train another method of synthesis on the same images.",
     "prompts": "Write new prompts for sampling with the language model that wrote the captions.",
     "images": "Synthesize class-conditional images from text alone.",
     "pairs": "Synthesize lesion-mask pairs: layout guidance (Eq. 5, 6), then annotation (Eq. 7).",
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _start_logging(name)
     try:
-        kind = settings_of(name)
+        kind = settings_of(name, rest)
         config = read_config(kind, _stage_parser(name, kind), rest)
         extras.check({SECTIONS.get(name, name): dict(config)})
         # The one place where a stage is imported, with all that it needs: after its settings were
@@ -140,10 +141,18 @@ def _parser() -> argparse.ArgumentParser:
     )
 
 
-def settings_of(name: str) -> type[BaseModel]:
-    """The settings and paths of a stage or tool."""
-    module = SECTIONS.get(name, _file(name))
-    return importlib.import_module(f"didgen.settings.{module}").Config
+def settings_of(name: str, arguments: Sequence[str] = ()) -> type[BaseModel]:
+    """The settings and paths of a stage or tool; where methods differ in them, of the one named."""
+    module = importlib.import_module(f"didgen.settings.{SECTIONS.get(name, _file(name))}")
+    if not hasattr(module, "config_of"):
+        return module.Config
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--settings", "--method"):
+        parser.add_argument(flag)
+    given = parser.parse_known_args(arguments)[0]
+    return module.config_of(
+        _settings(given.settings) | ({"method": given.method} if given.method else {})
+    )
 
 
 def _file(name: str) -> str:

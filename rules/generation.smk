@@ -48,6 +48,38 @@ rule finetune:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
+rule train:
+    """A method beside the one that `finetune` trains."""
+    input:
+        train=rules.prepare.output.train,
+        val=rules.prepare.output.val,
+        captions=rules.caption.output.captions,
+    output:
+        config=f"{RUN}/methods/{{method}}/config.json",
+    log:
+        f"{RUN}/logs/train/{{method}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/train/{{method}}.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+    params:
+        code=revision("train"),
+        seed=config["seed"],
+        out=lambda wildcards, output: folder(output.config),
+        state=f"{RUN}/.state/train",
+    message:
+        "Training the method {wildcards.method}"
+    shell:
+        "python -m didgen train --method {wildcards.method:q} --seed {params.seed:q}"
+        " --train {input.train:q} --val {input.val:q} --captions {input.captions:q}"
+        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
+
+
 rule prompts:
     """New prompts for sampling, by the language model that wrote the captions."""
     input:
@@ -94,7 +126,7 @@ rule image_shard:
     input:
         train=rules.prepare.output.train,
         captions=rules.caption.output.captions,
-        backbone=rules.finetune.output.backbone,
+        model=model_of("images"),
         prompts=rules.prompts.output.prompts if config["images"]["prompts"] == "llm" else [],
     output:
         metadata=f"{RUN}/images/{{scatteritem}}/metadata.csv",
@@ -114,7 +146,7 @@ rule image_shard:
         code=revision("images"),
         settings=as_json(config["images"]),
         seed=config["seed"],
-        backbone=lambda wildcards, input: folder(input.backbone),
+        model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
         prompts=lambda wildcards, input: flag("--prompts-file", input.prompts),
@@ -122,7 +154,7 @@ rule image_shard:
         "Synthesizing images, shard {params.shard}"
     shell:
         "python -m didgen images --settings {params.settings:q} --seed {params.seed:q}"
-        " --train {input.train:q} --captions {input.captions:q} --backbone {params.backbone:q}"
+        " --train {input.train:q} --captions {input.captions:q} --model {params.model:q}"
         " --shard {params.shard:q} {params.prompts:q} --workers {threads}"
         " --memory-mb {resources.mem_mb} --out {params.out:q} 2>&1 | tee {log:q}"
 
@@ -132,7 +164,7 @@ rule pair_shard:
     input:
         train=rules.prepare.output.train,
         captions=rules.caption.output.captions,
-        backbone=rules.finetune.output.backbone,
+        model=model_of("pairs"),
     output:
         metadata=f"{RUN}/pairs/{{scatteritem}}/metadata.csv",
         config=f"{RUN}/pairs/{{scatteritem}}/config.json",
@@ -151,14 +183,14 @@ rule pair_shard:
         code=revision("pairs"),
         settings=as_json(config["pairs"], classes=config["finetune"]["classes"]),
         seed=config["seed"],
-        backbone=lambda wildcards, input: folder(input.backbone),
+        model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
     message:
         "Synthesizing lesion-mask pairs, shard {params.shard}"
     shell:
         "python -m didgen pairs --settings {params.settings:q} --seed {params.seed:q}"
-        " --train {input.train:q} --captions {input.captions:q} --backbone {params.backbone:q}"
+        " --train {input.train:q} --captions {input.captions:q} --model {params.model:q}"
         " --shard {params.shard:q} --workers {threads} --memory-mb {resources.mem_mb}"
         " --out {params.out:q} 2>&1 | tee {log:q}"
 

@@ -119,7 +119,16 @@ def annotation():
         from didgen.settings.annotation import AnnotationSettings
     except ModuleNotFoundError:  # a launcher without pydantic
         return config["pairs"]
-    return {key: config["pairs"][key] for key in AnnotationSettings.model_fields}
+    keys = [key for key in AnnotationSettings.model_fields if key in config["pairs"]]
+    return {key: config["pairs"][key] for key in keys}
+
+
+def model_of(section):
+    """The file that says that the model of a section's method is there."""
+    name = METHODS[config[section].get("method", "didgen")].model
+    if name == "didgen":
+        return rules.finetune.output.backbone
+    return f"{RUN}/methods/{name}/config.json"
 
 
 def gpus(wildcards):
@@ -227,6 +236,7 @@ drop_lock_of_killed_run()
 from didgen.settings.arms import of_task, parse_arm
 from didgen.data.changes import local_archives, source_state
 from didgen.revision import revision
+from didgen.settings.methods import METHODS
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]

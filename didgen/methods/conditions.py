@@ -63,18 +63,27 @@ def warp_mask(
 ) -> np.ndarray:
     """The mask turned, mirrored, scaled, stretched, shifted and bent about its centroid.
 
-    Its signed distance is warped, not its pixels, so that borders stay smooth. A lesion that the
-    image's edge cuts goes on beyond it, as far as it is deep there. Falls back to the mask itself
-    when no drawing is usable. Raises: `ShapeError` for an empty or full mask.
+    Raises: `ShapeError` for an empty or full mask.
     """
-    settings = settings or Warp()
+    return warp_map(mask, rng, settings or Warp())[1]
+
+
+def warp_map(
+    mask: np.ndarray, rng: np.random.Generator, settings: Warp
+) -> tuple[np.ndarray, np.ndarray]:
+    """From where each pixel of a warped mask is taken, (2, H, W) in px, and that mask.
+
+    Its signed distance is warped, not its pixels, so that borders stay smooth. A lesion that the
+    image's edge cuts goes on beyond it, as far as it is deep there. Nothing is warped when no
+    drawing is usable. Raises: `ShapeError` for an empty or full mask.
+    """
     distance = signed_distance(mask)
     for _ in range(TRIES):
-        warped = read_distance(distance, _sources(mask, rng, settings))
-        found = _cleaned(warped > 0)
-        if found is not None:
-            return found
-    return mask.copy()
+        grid = _sources(mask, rng, settings)
+        cleaned = _cleaned(read_distance(distance, grid) > 0)
+        if cleaned is not None:
+            return grid, cleaned
+    return np.mgrid[: mask.shape[0], : mask.shape[1]].astype(float), mask.copy()
 
 
 def _sources(mask: np.ndarray, rng: np.random.Generator, settings: Warp) -> np.ndarray:

@@ -4,29 +4,31 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pandas as pd
+
+from didgen.settings.methods import METHODS
 
 T = TypeVar("T")
 
-# name -> "module:attribute", imported on use.
-METHODS: dict[str, str] = {
-    "didgen": "didgen.methods.didgen.sampler:DidgenSynthesizer",
-}
+# The module of each method in `METHODS`, imported on use.
+CODE = {"didgen": "didgen.methods.didgen.method", "warp": "didgen.methods.warp"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image to make. `mask`: bool (H, W) layout to follow, or None for text alone.
+    """One image to make. `mask`: bool (H, W) layout to follow, or None.
 
-    `caption` is the DermPrompt, `prompt` the whole text that the model reads.
+    `caption` is the DermPrompt. `parent_ids`: the training images that caption and mask are from,
+    the one that the label is from first.
     """
 
     id: str
     label: str
     caption: str
-    prompt: str
     seed: int
     mask: np.ndarray | None = None
     parent_ids: tuple[str, ...] = ()
@@ -36,7 +38,8 @@ class Request:
 class Sample:
     """One made image: uint8 (H, W, 3), its lesion mask bool (H, W) if it has one, and scores.
 
-    `failure` says why the image must not be used, or is "".
+    `failure` says why the image must not be used, or is "". `further_parents`: training images
+    beside the request's that the method drew from.
     """
 
     request: Request
@@ -44,21 +47,49 @@ class Sample:
     mask: np.ndarray | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    further_parents: tuple[str, ...] = ()
 
 
 class Synthesizer(Protocol):
-    """The one verb of a method."""
+    """A trained method, ready to make images.
+
+    checkpoint: digest of what the images are made from, which each row of a set names.
+    version: libraries whose version the bytes of an image may depend on.
+    passes: passes through a network per image, the unit of its cost; 0: no network.
+    memory_gb: what its networks' weights take in each process.
+    """
+
+    checkpoint: str
+    version: str
+    passes: int
+    memory_gb: float
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Look at all requests before any is made. Raises: `ValueError` for one that cannot be."""
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
-        """Make one sample a request, in order; each depends on its own request alone."""
+        """Make one sample per request, in order; each depends on its own request alone."""
 
 
-def load_method(name: str) -> type:
-    """Import a method's synthesizer class. Raises: `ValueError` for an unknown name."""
+class Code(Protocol):
+    """The module of a method."""
+
+    def train(self, data: pd.DataFrame, config: Any) -> None:
+        """Write the folder `config.out`; interrupted, it resumes from `config.state`.
+
+        data: id, image and mask (paths; no mask: None), label, caption, lesion_id and patient_id of
+        the training images. config: the method's settings and paths.
+        """
+
+    def load(self, folder: Path, settings: Any, device: str) -> Synthesizer:
+        """Open what `train` wrote, with the settings of `images` or `pairs`."""
+
+
+def load_method(name: str) -> Code:
+    """Import a method's module. Raises: `ValueError` for an unknown name."""
     if name not in METHODS:
-        raise ValueError(f"no method named {name!r}; known methods are {', '.join(METHODS)}")
-    module, attribute = METHODS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+        raise ValueError(f"found method {name!r}, expected one of {', '.join(METHODS)}")
+    return importlib.import_module(CODE[name])
 
 
 def derive_seed(*parts: object) -> int:

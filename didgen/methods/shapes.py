@@ -119,7 +119,7 @@ def fit_shapes(masks: Iterable[np.ndarray], components: int = COMPONENTS) -> Sha
     """
     from sklearn.decomposition import PCA
 
-    fields = [aligned(mask).ravel() for mask in masks if _is_whole(mask)]
+    fields = [aligned(mask).ravel() for mask in masks if is_whole(mask)]
     if len(fields) < 3:
         raise ShapeError(
             f"found {len(fields)} masks that lie wholly within their image, expected at least 3 to "
@@ -131,6 +131,7 @@ def fit_shapes(masks: Iterable[np.ndarray], components: int = COMPONENTS) -> Sha
     return ShapeModel(pca.mean_, pca.components_, deviations)
 
 
-def _is_whole(mask: np.ndarray) -> bool:
+def is_whole(mask: np.ndarray) -> bool:
+    """Whether there is a lesion and it ends before the image's edge."""
     edges = mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any()
     return bool(mask.any() and not edges)

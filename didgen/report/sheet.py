@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didgen.report.panels import draw_contour
+from didgen.attention.panels import draw_contour
 
 _GAP = 6
 _LINE = 15

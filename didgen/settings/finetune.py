@@ -1,11 +1,11 @@
 """Settings of `finetune`."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Code, Section, Seeded
+from didgen.settings.base import Code, Section
+from didgen.settings.train import TrainingPaths
 
 
 class Settings(Section):
@@ -128,8 +128,9 @@ class Settings(Section):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="arithmetic of the UNet; auto: bfloat16 where the device has it built in. "
-        "Attention maps are float32 in any case",
+        description="arithmetic of the network; auto: bfloat16 on a GPU that has it built in, and "
+        "on a processor on which a short trial finds it quicker. Attention maps are float32 in any "
+        "case",
     )
 
     @model_validator(mode="after")
@@ -170,15 +171,5 @@ class Settings(Section):
         return self
 
 
-class Config(Settings, Seeded):
+class Config(Settings, TrainingPaths):
     """Settings and paths of the stage."""
-
-    train: Path = Field(description="manifest of the training images")
-    val: Path | None = Field(
-        None, description="manifest of validation images to look at during training; null: none"
-    )
-    captions: Path = Field(description="captions.csv of the caption stage")
-    out: Path = Field(description="diffusers folder to write")
-    state: Path = Field(
-        description="folder for resumable state and live logs; may be deleted when done"
-    )

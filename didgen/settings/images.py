@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from didgen.settings.base import Code, Seeded
-from didgen.settings.sampling import Sampling, SamplingPaths
+from didgen.settings.methods import check_makes
+from didgen.settings.sampling import Sampling, SetPaths
 
 
 class Settings(Sampling):
@@ -24,8 +25,13 @@ class Settings(Sampling):
         "captions; `prefix`: the prefix and the diagnosis only",
     )
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_makes_images(cls, name: str) -> str:
+        return check_makes(name, "images")
 
-class Config(Settings, SamplingPaths, Seeded):
+
+class Config(Settings, SetPaths, Seeded):
     """Settings and paths of the stage."""
 
     prompts_file: Path | None = Field(

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.base import Section, Seeded
-from didgen.settings.pairs import Settings as PairSettings
 
 
 class Settings(Section):
@@ -32,7 +32,7 @@ class Config(Settings, Seeded):
     manifest: Path = Field(description="manifest of held-out images")
     captions: Path = Field(description="captions.csv of the caption stage")
     backbone: Path = Field(description="fine-tuned diffusers folder")
-    pairs: PairSettings = Field(
-        PairSettings(), description="section `pairs`, which says how masks are read (Eq. 7)"
+    pairs: AnnotationSettings = Field(
+        AnnotationSettings(), description="the keys of section `pairs` that say how masks are read"
     )
     out: Path = Field(description="folder to write: maps.json, panels/, truth/")

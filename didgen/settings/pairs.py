@@ -1,20 +1,26 @@
-"""Settings of `pairs`."""
+"""Settings of `pairs`: those of any method, and each method's own."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.base import Code, Seeded
 from didgen.settings.guidance import LayoutGuidance
-from didgen.settings.sampling import Sampling, SamplingPaths
+from didgen.settings.methods import check_makes
+from didgen.settings.sampling import Batches, Sampling, SetPaths
 
 
-class Settings(AnnotationSettings, LayoutGuidance, Sampling):
+class Pairs(Batches):
+    """How many pairs."""
+
+    count: int = Field(100, ge=1, description="pairs to make; the paper: 2500")
+
+
+class DidgenPairs(AnnotationSettings, LayoutGuidance, Sampling, Pairs):
     """How many pairs, and how they are guided and annotated."""
 
     method: Literal["didgen"] = Field("didgen", description="method of synthesis")
-    count: int = Field(100, ge=1, description="pairs to make; the paper: 2500")
     conditions: Literal["training", "augmented", "sampled"] = Field(
         "training",
         description="layouts to follow: `training`: masks of training images; `augmented`: these "
@@ -31,9 +37,43 @@ class Settings(AnnotationSettings, LayoutGuidance, Sampling):
         return self
 
 
-class Config(Settings, SamplingPaths, Seeded):
-    """Settings and paths of the stage."""
+class WarpPairs(Pairs):
+    """How many pairs of real lesions, warped and blended onto other people's skin."""
+
+    method: Literal["warp"] = Field("warp", description="method of synthesis")
+
+
+def method_of(section: Any) -> str:
+    """The method that a section names, or the default. Raises: `ValueError` for an unfit one."""
+    name = section.get("method") if isinstance(section, dict) else getattr(section, "method", None)
+    return check_makes(name or "didgen", "pairs")
+
+
+Settings = Annotated[
+    Annotated[DidgenPairs, Tag("didgen")] | Annotated[WarpPairs, Tag("warp")],
+    Discriminator(method_of),
+]
+
+
+class _Paths(SetPaths, Seeded):
+    """Paths of the stage."""
 
     classes: tuple[Code, ...] | None = Field(
-        None, description="diagnoses that the backbone was trained on; null: all"
+        None, description="diagnoses that the method was trained on; null: all"
     )
+
+
+class Config(DidgenPairs, _Paths):
+    """Settings and paths of the stage, with the default method."""
+
+
+class WarpConfig(WarpPairs, _Paths):
+    """Settings and paths of the stage, with `warp`."""
+
+
+AnyConfig = Config | WarpConfig
+
+
+def config_of(section: dict) -> type[BaseModel]:
+    """The settings and paths of the method that a section names."""
+    return {"didgen": Config, "warp": WarpConfig}[method_of(section)]

@@ -16,6 +16,7 @@ from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.images import Settings as ImagesSettings
 from didgen.settings.label_fidelity import Settings as LabelFidelitySettings
 from didgen.settings.maps import Settings as MapsSettings
+from didgen.settings.pairs import DidgenPairs
 from didgen.settings.pairs import Settings as PairsSettings
 from didgen.settings.prompts import Settings as PromptsSettings
 from didgen.settings.report import Settings as ReportSettings
@@ -55,7 +56,7 @@ class RunConfig(Seeded):
         PromptsSettings(), description="new prompts by a language model, for images.prompts: llm"
     )
     images: ImagesSettings = Field(ImagesSettings(), description="class-conditional images")
-    pairs: PairsSettings = Field(PairsSettings(), description="lesion-mask pairs")
+    pairs: PairsSettings = Field(DidgenPairs(), description="lesion-mask pairs")
     filter: FilterSettings = Field(
         FilterSettings(), description="which pairs are kept; the paper keeps all"
     )

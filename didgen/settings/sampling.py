@@ -1,4 +1,4 @@
-"""How the backbone samples: what images and pairs share."""
+"""How sets of images are made: what images and pairs share."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,31 +8,38 @@ from pydantic import Field
 from didgen.settings.base import Section
 
 
-class Sampling(Section):
-    """Steps, guidance and arithmetic of the sampling, and what becomes of a broken image."""
+class Batches(Section):
+    """How many images are made at a time, by any method."""
+
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="images made together; another number may change an image's last bits",
+    )
+
+
+class Sampling(Batches):
+    """Steps, guidance and arithmetic of a diffusion model's sampling, and broken images."""
 
     steps: int = Field(50, ge=1, le=1000, description="sampling steps")
     guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="images sampled together; another number may change an image's last bits",
-    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the UNet; auto: bfloat16 where it is built in"
+        "auto",
+        description="arithmetic of the network; auto: bfloat16 on a GPU that has it built in, and "
+        "on a processor on which a short trial finds it quicker",
     )
     retries: int = Field(
         2, ge=0, description="times an image that diverges is sampled again, with another seed"
     )
 
 
-class SamplingPaths(Section):
+class SetPaths(Section):
     """What both stages read, which part they make, and what they may use."""
 
     train: Path = Field(description="manifest of the training images")
     captions: Path = Field(description="captions.csv of the caption stage")
-    backbone: Path = Field(description="fine-tuned diffusers folder")
+    model: Path = Field(description="folder of the trained method: the fine-tuned backbone, say")
     out: Path = Field(description="folder to write: images/, metadata.csv; of pairs also masks/")
     shard: str = Field("1/1", description="which of how many shards to make: k/n")
     workers: int = Field(

@@ -1,7 +1,7 @@
 """Synthesize class-conditional images from text alone."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from didgen.settings.images import Config
 
@@ -26,13 +26,10 @@ def run(config: Config) -> None:
 
 
 def _requests(config: Config) -> list["Request"]:
-    from didgen.backbone.loading import load_tokenizer
-    from didgen.backbone.prompts import build_prompt
     from didgen.data.manifest import read_manifest
     from didgen.methods.protocol import Request, derive_seed
     from didgen.stages.caption import read_captions
 
-    tokenizer = load_tokenizer(config.backbone)
     train = read_manifest(config.train)
     captions = read_captions(config.captions, train["id"])
     present = [code for code in dict.fromkeys(train["label"]) if code]
@@ -46,17 +43,16 @@ def _requests(config: Config) -> list["Request"]:
     requests = []
     for code in classes:
         parents = train.loc[train["label"] == code, "id"].tolist()
-        drafts = _captions(config, code, parents, captions, tokenizer)
+        drafts = _captions(config, code, parents, captions)
         for number, (parent, caption) in enumerate(drafts):
             name = f"SYN_{code}_{number:05d}"
-            prompt = build_prompt(caption, tokenizer)
             seed = derive_seed(config.seed, name)
-            requests.append(Request(name, code, caption, prompt, seed, parent_ids=parent))
+            requests.append(Request(name, code, caption, seed, parent_ids=parent))
     return requests
 
 
 def _captions(
-    config: Config, code: str, parents: list[str], captions: "pd.Series", tokenizer: Any
+    config: Config, code: str, parents: list[str], captions: "pd.Series"
 ) -> list[tuple[tuple[str, ...], str]]:
     """Parent ids and caption of each image of a class."""
     if config.prompts == "llm":
@@ -64,11 +60,12 @@ def _captions(
 
         return read_prompts(config.prompts_file, code, config.per_class)
     if config.prompts == "recombined":
+        from didgen.backbone.loading import load_tokenizer
         from didgen.captions.recombine import recombine
         from didgen.stages.prompts import class_captions
 
         (own,) = class_captions(config.train, config.captions, (code,))
-        made, counts = recombine(own, config.per_class, tokenizer, config.seed)
+        made, counts = recombine(own, config.per_class, load_tokenizer(config.model), config.seed)
         LOGGER.info("%s: %d new prompts, %d repeated", code, counts.made, counts.repeated)
         return [(prompt.parent_ids, prompt.caption) for prompt in made]
     numbers = range(config.per_class)

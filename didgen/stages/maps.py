@@ -105,9 +105,9 @@ def _measure(
 
     from didgen.attention.annotation import otsu
     from didgen.attention.maps import minmax, upsample
+    from didgen.attention.panels import attention_panel
     from didgen.data.images import read_image, read_mask
     from didgen.metrics.segmentation import iou
-    from didgen.report.panels import attention_panel
     from didgen.runtime.files import write_png
     from didgen.stages.mask_truth import mask_scores
 

@@ -74,8 +74,8 @@ def draw_extremes(
 
     `masks`: the annotated ones, bool (N, H, W), in the order of `rows` and `frame`.
     """
+    from didgen.attention.panels import truth_panel
     from didgen.data.images import read_image, read_mask
-    from didgen.report.panels import truth_panel
     from didgen.runtime.files import write_png
 
     drawn = []

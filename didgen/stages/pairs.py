@@ -1,11 +1,13 @@
-"""Synthesize lesion-mask pairs: layout guidance (Eq. 5, 6), then annotation (Eq. 7)."""
+"""Synthesize lesion-mask pairs, for a method that follows layouts from condition masks."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from didgen.settings.pairs import Config
+from didgen.data.classes import CLASSES
+from didgen.settings.methods import METHODS
+from didgen.settings.pairs import AnyConfig, Config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 
-def run(config: Config) -> None:
+def run(config: AnyConfig) -> None:
     """Write images, annotated masks, condition masks, `metadata.csv` and `config.json`.
 
     Raises: `ValueError` when no training image has a mask or the backbone is unusable.
@@ -29,19 +31,19 @@ def run(config: Config) -> None:
 
 
 class PairRequests(Sequence["Request"]):
-    """All pairs' requests, whatever the shard: condition mask, caption, seed and parents of each.
+    """All pairs' requests, whatever the shard: caption, seed and parents of each, and for methods
+    that follow a layout its condition mask.
 
     Each is made when it is asked for, so that a shard neither draws nor holds the others' masks.
     Raises: `ValueError` as `run`.
     """
 
-    def __init__(self, config: Config) -> None:
-        from didgen.backbone.loading import load_tokenizer
-
+    def __init__(self, config: AnyConfig) -> None:
         self._config = config
-        self._tokenizer = load_tokenizer(config.backbone)
         self._train = _masked(config)
-        self._conditions = _Conditions(config, self._train)
+        self._conditions = None
+        if METHODS[config.method].layout:
+            self._conditions = _Conditions(config, self._train)
 
     def __len__(self) -> int:
         return self._config.count
@@ -49,7 +51,6 @@ class PairRequests(Sequence["Request"]):
     def __getitem__(self, number: int) -> "Request":
         import numpy as np
 
-        from didgen.backbone.prompts import build_prompt
         from didgen.methods.protocol import Request, derive_seed
 
         if not 0 <= number < len(self):
@@ -58,19 +59,24 @@ class PairRequests(Sequence["Request"]):
         turn, place = divmod(number, len(train))
         row = int(np.random.default_rng([seed, turn]).permutation(len(train))[place])
         name = f"PAIR_{number:05d}"
-        mask, caption, parents = self._conditions.make(row, name)
+        label = train["label"].iloc[row]
+        if self._conditions is None:
+            mask, parents = None, (row,)
+            # Size and place will be others than those that the parent's caption says.
+            caption = f"A {CLASSES[label].phrase}." if label else ""
+        else:
+            mask, caption, parents = self._conditions.make(row, name)
         return Request(
             id=name,
-            label=train["label"].iloc[row],
+            label=label,
             caption=caption,
-            prompt=build_prompt(caption, self._tokenizer),
             seed=derive_seed(seed, name),
             mask=mask,
             parent_ids=tuple(train["id"].iloc[index] for index in parents),
         )
 
 
-def _masked(config: Config) -> "pd.DataFrame":
+def _masked(config: AnyConfig) -> "pd.DataFrame":
     """The training images whose masks can condition: a known diagnosis, lesion and skin."""
     from didgen.data.images import read_mask
     from didgen.data.manifest import read_manifest, resolve

@@ -53,12 +53,21 @@ def key_reference() -> str:
         "| `smoke.yaml` | every stage at its smallest, for tests; its numbers mean nothing |",
     ]
     properties = json.loads(json_schema_text())["properties"]
-    sections = {name: node for name, node in properties.items() if node.get("type") == "object"}
+    sections = {
+        name: node
+        for name, node in properties.items()
+        if node.get("type") == "object" or "oneOf" in node
+    }
     scalars = {name: node for name, node in properties.items() if name not in sections}
     lines += ["", "## Top level", "", *_table(scalars)]
     for name, node in sections.items():
         text = node["description"]
         lines += ["", f"## `{name}`", "", f"{text[0].upper()}{text[1:]}."]
+        if "oneOf" in node:
+            for kind in node["oneOf"]:
+                keys = kind["properties"]
+                lines += ["", f"With `method: {keys['method']['const']}`:", "", *_table(keys)]
+            continue
         # Of a mapping from names: what each named entry holds.
         entry = node.get("additionalProperties") or {}
         keys = node.get("properties") or entry.get("properties", {})

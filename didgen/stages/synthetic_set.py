@@ -1,5 +1,6 @@
 """What the stages `images` and `pairs` share: requests to a folder of samples that resumes."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didgen.settings.images import Config as ImageConfig
-from didgen.settings.pairs import Config as PairConfig
+from didgen.settings.pairs import AnyConfig as PairConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from didgen.backbone.handle import Backbone
-    from didgen.methods.protocol import Request, Sample
+    from didgen.methods.protocol import Request, Sample, Synthesizer
 
 LOGGER = logging.getLogger(__name__)
 Config = ImageConfig | PairConfig
@@ -21,7 +21,8 @@ Config = ImageConfig | PairConfig
 # Part of a set's key: rows of an earlier layout are not continued.
 ROWS = "rows with area, border_contact and pale_outside; fixed batches, one thread"
 PARTS = ".parts"
-# Sampling steps of one image that take as long as the start of a process, with a small backbone.
+# Passes through a network for one image that take as long as the start of a process, with a small
+# network.
 WORTH = 200
 NEEDS_LESS = (
     "What needs less, in the section images or pairs: a smaller batch_size (another one may change "
@@ -40,11 +41,10 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
     which one is missing is made anew. Failed samples are counted, listed in `failed.csv` and never
     enter `metadata.csv`.
 
-    Raises: `BackboneError`, `LayoutError`, `OutOfMemory`; finished samples are kept.
+    Raises: `ValueError` for a model or requests that the method cannot use, `OutOfMemory`; finished
+    samples are kept.
     """
-    from didgen.backbone.handle import Backbone
-    from didgen.methods.didgen.layouts import check_layouts, log_doubts
-    from didgen.methods.protocol import shard_of
+    from didgen.methods.protocol import load_method, shard_of
     from didgen.runtime.batch_processes import share_out
     from didgen.runtime.outputs import output_folder, paths_read
     from didgen.runtime.precision import default_device
@@ -57,21 +57,19 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
     LOGGER.info("%d samples, shard %s of %d", len(chosen), config.shard, len(requests))
     device = default_device()
     with reproducible(device):
-        backbone = Backbone.load(config.backbone, device=device)
+        synthesizer = load_method(config.method).load(config.model, config, str(device))
         # All of them now: a mask that cannot be used should not end the run hours later.
-        log_doubts(check_layouts(chosen, backbone.image_size))
-        checkpoint = backbone.checksum()[:16]
-        key = _key(chosen, config, checkpoint, device.type)
+        synthesizer.check(chosen)
+        key = _key(chosen, config, f"{synthesizer.checkpoint}/{synthesizer.version}/{device.type}")
         with output_folder(config.out, stage, paths_read(config), key) as out:
             todo = [batch for batch in batches if not all(_is_done(each, out) for each in batch)]
             left = sum(map(len, todo))
             if left < len(chosen):
                 LOGGER.info("%d of %d samples are there already", len(chosen) - left, len(chosen))
-            processes = _processes(config, backbone, todo) if device.type == "cpu" else 1
-            make = _maker(backbone, config, out, checkpoint, todo)
-            given = (_load_maker, config, out, checkpoint, todo)
+            processes = _processes(config, synthesizer, todo) if device.type == "cpu" else 1
+            make = _maker(synthesizer, config, out, todo)
             label = f"synthesize (batches of {config.batch_size}, {processes} processes)"
-            done = share_out(len(todo), processes, make, *given)
+            done = share_out(len(todo), processes, make, _load_maker, config, out, todo)
             for _ in track(done, len(todo), label=label):
                 pass
             _write_tables(chosen, config, out)
@@ -82,32 +80,26 @@ def fixed_batches(count: int, size: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _processes(config: Config, backbone: "Backbone", todo: Sequence[Sequence["Request"]]) -> int:
+def _processes(
+    config: Config, synthesizer: "Synthesizer", todo: Sequence[Sequence["Request"]]
+) -> int:
     """How many processes sample: as many as allowed, useful and within the memory."""
     from didgen.runtime.batch_processes import memory_allows, process_count
 
-    work = sum(map(len, todo)) * config.steps
+    work = sum(map(len, todo)) * synthesizer.passes
     count = process_count(config.workers, len(todo), work, WORTH)
-    weights = sum(p.numel() * p.element_size() for m in backbone.modules() for p in m.parameters())
     given = None if config.memory_mb is None else config.memory_mb / 1e3
-    fitting = min(count, memory_allows(weights / 1e9, given))
+    fitting = min(count, memory_allows(synthesizer.memory_gb, given))
     if fitting < count:
         LOGGER.info("%d of %d processes: memory allows no more", fitting, count)
     return fitting
 
 
 def _maker(
-    backbone: "Backbone",
-    config: Config,
-    out: Path,
-    checkpoint: str,
-    batches: Sequence[Sequence["Request"]],
+    synthesizer: "Synthesizer", config: Config, out: Path, batches: Sequence[Sequence["Request"]]
 ) -> Callable[[int], None]:
     """A function that makes the n-th of the batches and writes what is missing of it."""
-    from didgen.methods.didgen.tuning import explain_no_memory
-    from didgen.methods.protocol import load_method
-
-    synthesizer = load_method(config.method)(backbone, config)
+    from didgen.runtime.memory import explain_no_memory
 
     def make(number: int) -> None:
         batch = batches[number]
@@ -117,22 +109,19 @@ def _maker(
             samples = synthesizer.synthesize(filled)
         for sample in samples[: len(batch)]:
             if not _is_done(sample.request, out):
-                _write_sample(sample, config, checkpoint, out)
+                _write_sample(sample, config, synthesizer.checkpoint, out)
 
     return make
 
 
 def _load_maker(
-    config: Config,
-    out: Path,
-    checkpoint: str,
-    batches: Sequence[Sequence["Request"]],
+    config: Config, out: Path, batches: Sequence[Sequence["Request"]]
 ) -> Callable[[int], None]:
-    """`_maker` in a process of its own, which loads a backbone of its own."""
-    from didgen.backbone.handle import Backbone
+    """`_maker` in a process of its own, which loads a model of its own."""
+    from didgen.methods.protocol import load_method
 
-    backbone = Backbone.load(config.backbone, device="cpu")
-    return _maker(backbone, config, out, checkpoint, batches)
+    synthesizer = load_method(config.method).load(config.model, config, "cpu")
+    return _maker(synthesizer, config, out, batches)
 
 
 def _write_tables(requests: Sequence["Request"], config: Config, out: Path) -> None:
@@ -160,24 +149,18 @@ def _write_tables(requests: Sequence["Request"], config: Config, out: Path) -> N
         write_csv(out / "metadata.csv", good)
 
 
-def _key(requests: Sequence["Request"], config: Config, checkpoint: str, device: str) -> str:
+def _key(requests: Sequence["Request"], config: Config, model: str) -> str:
     """What a set is made from: unfinished samples of the same key are continued.
 
-    It covers settings, checkpoint, versions, the kind of device and the requests themselves, masks
+    It covers settings, model, versions, the kind of device and the requests themselves, masks
     included.
     """
-    import hashlib
-
-    import diffusers
-    import torch
-
     import didgen
 
     settings = config.model_dump_json(exclude={"out", "shard", "workers", "memory_mb"})
-    versions = f"{didgen.__version__}/{diffusers.__version__}/{torch.__version__}/{device}"
-    digest = hashlib.sha256(f"{settings}/{checkpoint}/{versions}/{ROWS}".encode())
+    digest = hashlib.sha256(f"{settings}/{model}/{didgen.__version__}/{ROWS}".encode())
     for request in requests:
-        digest.update(f"{request.id}\0{request.prompt}\0{request.seed}\0".encode())
+        digest.update(f"{request.id}\0{request.caption}\0{request.seed}\0".encode())
         digest.update(b"" if request.mask is None else request.mask.tobytes())
     return digest.hexdigest()[:16]
 
@@ -219,7 +202,7 @@ def _write_sample(sample: "Sample", config: Config, checkpoint: str, out: Path) 
         "method": config.method,
         "seed": request.seed,
         "caption": request.caption,
-        "parent_ids": ";".join(request.parent_ids),
+        "parent_ids": ";".join((*request.parent_ids, *sample.further_parents)),
         "checkpoint": checkpoint,
         "failure": sample.failure,
         **sample.scores,

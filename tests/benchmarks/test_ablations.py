@@ -14,7 +14,7 @@ WANTED[4:12, 4:12] = True
 def sample(mask, failure="", seed=0):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
-    request = Request("a", "MEL", "", "", seed, WANTED)
+    request = Request("a", "MEL", "", seed, WANTED)
     return Sample(request, image, mask, {"contrast": 0.5}, failure)
 
 

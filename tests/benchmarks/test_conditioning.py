@@ -40,7 +40,7 @@ def test_prompts_of_a_pair_differ_in_the_one_word_and_share_the_seed():
     assert len(pairs) == 6 and len({first.seed for first, _ in pairs}) == 6
     for first, second in pairs:
         assert first.seed == second.seed
-        assert first.prompt.replace("large", "small") == second.prompt != first.prompt
+        assert first.caption.replace("large", "small") == second.caption != first.caption
     assert [first.label for first, _ in pairs[:4]] == ["MEL", "NV"] * 2
 
 

@@ -14,7 +14,7 @@ def rectangle(size=64, rows=(16, 40), columns=(10, 30)):
 
 
 def request(name, mask):
-    return Request(name, "MEL", "", "", 0, mask)
+    return Request(name, "MEL", "", 0, mask)
 
 
 def test_a_plain_mask_is_without_doubt():

@@ -1,10 +1,11 @@
 import pytest
 
-from didgen.methods.protocol import METHODS, Request, derive_seed, load_method, shard_of
+from didgen.methods.protocol import CODE, Request, derive_seed, load_method, shard_of
+from didgen.settings.methods import METHODS, check_makes
 
 
 def requests(n):
-    return [Request(str(i), "MEL", "", "", i) for i in range(n)]
+    return [Request(str(i), "MEL", "", i) for i in range(n)]
 
 
 def test_seeds_depend_on_their_parts_alone():
@@ -30,7 +31,25 @@ def test_impossible_shards_are_refused(shard):
         shard_of(requests(3), shard)
 
 
-def test_methods_are_imported_by_name():
-    assert all(hasattr(load_method(name), "synthesize") for name in METHODS)
-    with pytest.raises(ValueError, match="no method named 'gan'; known methods are didgen"):
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_module_that_trains_and_loads(name):
+    assert CODE.keys() == METHODS.keys()
+    code = load_method(name)
+    assert callable(code.train) and callable(code.load)
+
+
+def test_unknown_methods_are_refused():
+    with pytest.raises(ValueError, match="found method 'gan', expected one of didgen, warp"):
         load_method("gan")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("warp", "images", "'warp', which makes no images; expected one of didgen"),
+        ("gan", "pairs", "'gan', which is no method; expected one of didgen, warp"),
+    ],
+)
+def test_what_a_method_cannot_make_is_refused(name, kind, message):
+    with pytest.raises(ValueError, match=message):
+        check_makes(name, kind)

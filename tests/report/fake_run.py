@@ -196,7 +196,7 @@ def _shards(folder: Path, rows: list[dict]) -> None:
 
 
 def _maps(root: Path, codes: tuple[str, ...], size: int, draw: Draw) -> None:
-    from didgen.report.panels import attention_panel
+    from didgen.attention.panels import attention_panel
 
     images = []
     for number, code in enumerate(codes * 2):

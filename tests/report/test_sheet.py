@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from didgen.report.panels import truth_panel
+from didgen.attention.panels import truth_panel
 from didgen.report.sheet import Tile, contact_sheet, pair_picture
 
 

@@ -94,7 +94,7 @@ def test_a_backbone_without_layers_of_that_resolution_is_refused(mini_run, tmp_p
 
 
 def test_a_backbone_that_can_make_no_pairs_is_warned_of_before_training(caplog):
-    from didgen.stages.training_inputs import add_placeholders
+    from didgen.methods.didgen.inputs import add_placeholders
     from didgen.tiny.architecture import MINIATURE, build
 
     assert MINIATURE.image_size == 64
@@ -140,7 +140,7 @@ def test_validation_images_of_another_size_are_refused_before_training(mini_run,
 def test_prompts_without_the_placeholders_in_their_place_are_refused(mini_run, prompt, message):
     from didgen.backbone.handle import Backbone
     from didgen.methods.didgen.cache import TrainingItem
-    from didgen.stages.training_inputs import placeholder_positions
+    from didgen.methods.didgen.inputs import placeholder_positions
 
     backbone = Backbone.load(mini_run.backbone)
     prefix = "An image of <lesion> on <skin>."

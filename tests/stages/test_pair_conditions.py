@@ -47,7 +47,7 @@ def config(tmp_path, monkeypatch):
 
     def make(**changes):
         usual = {"train": tmp_path / "train.csv", "captions": tmp_path / "captions.csv"}
-        usual |= {"backbone": tmp_path, "out": tmp_path / "out", "classes": ("MEL",)}
+        usual |= {"model": tmp_path, "out": tmp_path / "out", "classes": ("MEL",)}
         return pairs.Config(**usual | {"count": COUNT, "seed": 5} | changes)
 
     return make

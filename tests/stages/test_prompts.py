@@ -43,7 +43,7 @@ def config(mini_run, tmp_path, monkeypatch):
 
 def requests(mini_run, tmp_path, **settings):
     return images._requests(
-        images.Config(train=mini_run.train, captions=mini_run.captions, backbone=mini_run.backbone,
+        images.Config(train=mini_run.train, captions=mini_run.captions, model=mini_run.backbone,
                       out=tmp_path / "images", **settings)
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_images_are_asked_for_with_recombined_prompts(mini_run, tmp_path):
     captions = pd.read_csv(mini_run.captions, dtype=str)["caption"]
     new = [one for one in made if len(one.parent_ids) == 2]
     assert new and not {one.caption for one in new} & set(captions)
-    assert all("melanoma" in one.prompt and one.prompt.startswith("An image of") for one in made)
+    assert all("melanoma" in one.caption for one in made)
 
 
 def test_what_cannot_be_asked_for_is_refused(config, mini_run, tmp_path):

@@ -18,7 +18,7 @@ PAIRS = {"count": 4, "steps": 4, "batch_size": 3}
 
 
 def run_set(stage, run, out, **settings):
-    stage.run(stage.Config(train=run.train, captions=run.captions, backbone=run.backbone,
+    stage.run(stage.Config(train=run.train, captions=run.captions, model=run.backbone,
                            out=out, **settings))  # fmt: skip
     return read_manifest(out / "metadata.csv")
 
@@ -33,7 +33,7 @@ def image_set(mini_run, tmp_path_factory):
 def pair_set(mini_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("sets") / "pairs"
     pairs.run(pairs.Config(train=mini_run.train, captions=mini_run.captions,
-                           backbone=mini_run.backbone, out=out, **PAIRS))  # fmt: skip
+                           model=mini_run.backbone, out=out, **PAIRS))  # fmt: skip
     return out
 
 
@@ -139,7 +139,7 @@ def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
 
 def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_path, caplog):
     config = pairs.Config(train=mini_run.train, captions=mini_run.captions, out=tmp_path,
-                          backbone=mini_run.backbone, **PAIRS, eta=1e12, retries=1)  # fmt: skip
+                          model=mini_run.backbone, **PAIRS, eta=1e12, retries=1)  # fmt: skip
     pairs.run(config)
     failed = pd.read_csv(tmp_path / "failed.csv")
     assert len(failed) == 4 and failed["failure"].str.startswith("diverged: ").all()

@@ -6,6 +6,7 @@ Shapes: B batch, C latent channels; images uint8 (H, W, 3), masks bool (H, W).
 import logging
 from collections.abc import Sequence
 
+import diffusers
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ from didgen.attention.annotation import Annotation, annotate_latents
 from didgen.attention.guidance import Guide
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
+from didgen.backbone.prompts import build_prompt
 from didgen.backbone.sampling import MAX_RMS, Watch, sample, step_timesteps
-from didgen.methods.didgen.layouts import check_layouts
+from didgen.methods.didgen.layouts import check_layouts, log_doubts
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.runtime.precision import autocast, keep_products_in_half, pick_precision
-from didgen.settings.pairs import Settings as PairSettings
+from didgen.settings.pairs import DidgenPairs
 from didgen.settings.sampling import Sampling
 
 LOGGER = logging.getLogger(__name__)
@@ -46,8 +48,18 @@ class DidgenSynthesizer:
         self.max_rms = max_rms
         self.precision = pick_precision(self.settings.precision, backbone.device)
         backbone.unet.requires_grad_(False).eval()
+        self.passes = settings.steps
+        self.version = f"diffusers-{diffusers.__version__}/torch-{torch.__version__}"
+        weights = [p for module in backbone.modules() for p in module.parameters()]
+        self.memory_gb = sum(p.numel() * p.element_size() for p in weights) / 1e9
+        # Of the weights as they were saved, whatever they are held in here.
+        self.checkpoint = backbone.checksum()[:16]
         if self.precision == "bfloat16":
             keep_products_in_half(backbone.unet)
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Name the requests whose layouts are doubtful. Raises: `LayoutError` for an unfit one."""
+        log_doubts(check_layouts(requests, self.backbone.image_size))
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
         """Make one sample per request, in order. All requests have a mask, or none has.
@@ -58,7 +70,7 @@ class DidgenSynthesizer:
         with_mask = [request.mask is not None for request in requests]
         if any(with_mask) != all(with_mask):
             raise ValueError("a batch mixes requests with and without a mask; separate them")
-        if any(with_mask) and not isinstance(self.settings, PairSettings):
+        if any(with_mask) and not isinstance(self.settings, DidgenPairs):
             raise ValueError(
                 "requests with a mask need the settings of pairs, found those of "
                 f"{type(self.settings).__module__.rpartition('.')[2]}"
@@ -80,7 +92,7 @@ class DidgenSynthesizer:
 
     def _attempt(self, requests: Sequence[Request], attempt: int) -> list[Sample]:
         """One sample a request; from the second attempt on with seeds derived from theirs."""
-        prompts = [request.prompt for request in requests]
+        prompts = [build_prompt(request.caption, self.backbone.tokenizer) for request in requests]
         # Asked for in any case: a backbone without these tokens was not fine-tuned by DiDGen.
         positions = self._positions(prompts)
         pairs = requests[0].mask is not None

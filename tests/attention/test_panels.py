@@ -1,6 +1,6 @@
 import numpy as np
 
-from didgen.report.panels import attention_panel, colorize, draw_contour, enlarge, overlay
+from didgen.attention.panels import attention_panel, colorize, draw_contour, enlarge, overlay
 
 
 def test_colors_run_from_dark_to_bright_and_clip():

@@ -1,0 +1,46 @@
+"""What each method of synthesis can do and what it needs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the workflow sees it.
+
+    makes: which sets it can make; `images` of a class from text, `pairs` of an image and its mask.
+    mask: where a pair's mask comes from: `read` from the image that was made, `condition`: the
+    layout that was asked for, or `exact`: it is known how the image was put together.
+    layout: whether a pair follows the layout of a condition mask.
+    model: whose trained folder it uses: its own, or another method's.
+    """
+
+    makes: frozenset[Literal["images", "pairs"]]
+    mask: Literal["read", "condition", "exact"]
+    layout: bool
+    model: str
+
+
+METHODS = {
+    "didgen": Method(
+        makes=frozenset({"images", "pairs"}),
+        mask="read",
+        layout=True,
+        model="didgen",
+    ),
+    "warp": Method(
+        makes=frozenset({"pairs"}),
+        mask="exact",
+        layout=False,
+        model="warp",
+    ),
+}
+
+
+def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:
+    """The method's name. Raises: `ValueError` for one that does not exist or makes no such sets."""
+    able = [method for method, facts in METHODS.items() if wanted in facts.makes]
+    if name not in able:
+        fault = f"makes no {wanted}" if name in METHODS else "is no method"
+        raise ValueError(f"found {name!r}, which {fault}; expected one of {', '.join(able)}")
+    return name

@@ -1,0 +1,91 @@
+"""Train a method of synthesis on the training images and their captions."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from didgen.data.manifest import read_manifest, resolve
+from didgen.methods.protocol import load_method
+from didgen.runtime.progress import track
+from didgen.settings.base import Code
+from didgen.settings.train import Config, TrainingPaths
+from didgen.stages.caption import read_captions
+
+LOGGER = logging.getLogger(__name__)
+
+
+def run(config: Config) -> None:
+    """Write the folder of a trained method. Raises: as the method's `train`."""
+    train_method(config.method, config)
+
+
+def train_method(
+    name: str, config: TrainingPaths, classes: Sequence[Code] | None = None, segment: bool = False
+) -> None:
+    """Train a method on the images of the given classes (None: all) and those without a label.
+
+    segment: images without a mask get one segmented by color, where something plausible is seen.
+    """
+    data = training_data(config, classes)
+    if segment:
+        folder = config.state / "segmented"
+        data = data.assign(mask=_segmented_masks(data["id"], data["image"], data["mask"], folder))
+    load_method(name).train(data, config)
+
+
+def training_data(config: TrainingPaths, classes: Sequence[Code] | None) -> pd.DataFrame:
+    """The manifest's training images with their captions, and full paths of image and mask."""
+    frame = read_manifest(config.train)
+    frame = frame.assign(
+        caption=read_captions(config.captions, frame["id"]).to_numpy(),
+        image=resolve(config.train, frame["image"]),
+        mask=resolve(config.train, frame["mask"]),
+    )
+    if classes is None:
+        return frame
+    kept = frame["label"].isin([*classes, ""])
+    LOGGER.info("%d of %d images left out: other classes", int((~kept).sum()), len(frame))
+    return frame[kept]
+
+
+def _segmented_masks(
+    names: Sequence[str], images: Sequence[Path], masks: Sequence[Path | None], folder: Path
+) -> list[Path | None]:
+    """The masks, and for images without one a mask segmented by color, written to `folder`.
+
+    An image in which nothing plausible is found keeps having none.
+    """
+    given = list(zip(names, images, masks, strict=True))
+    found = [
+        mask if mask is not None else _segment(image, folder / f"{name}.png")
+        for name, image, mask in track(given, label="segment images without a mask")
+    ]
+    added = sum(mask is None for mask in masks) - sum(mask is None for mask in found)
+    LOGGER.info("%d images without a mask were segmented", added)
+    return found
+
+
+def _segment(image: Path, path: Path) -> Path | None:
+    import numpy as np
+    from PIL import Image
+
+    from didgen.captions import artifacts
+    from didgen.captions.color import srgb_to_lab
+    from didgen.captions.measure import WORKING_SIDE
+    from didgen.captions.segment import segment
+    from didgen.data.images import read_image
+    from didgen.runtime.files import write_png
+
+    pixels = Image.fromarray(read_image(image))
+    size = pixels.size
+    pixels.thumbnail((WORKING_SIDE, WORKING_SIDE))
+    lab = srgb_to_lab(np.asarray(pixels))
+    thin = artifacts.thin_dark(lab) > artifacts.THIN_CONTRAST
+    mask = segment(lab, artifacts.dark_corners(lab), thin)
+    if mask is None:
+        return None
+    whole = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    write_png(path, np.asarray(whole))
+    return path
