@@ -73,3 +73,8 @@ def test_a_stage_stops_before_it_reads_its_input(plain, tmp_path, caplog):
     assert main(["finetune", *flags, "--lora-rank", "4"]) == EXIT_BAD_INPUT
     assert "peft" in caplog.text and "none.csv" not in caplog.text
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_asked_of_a_key_is_asked_of_one_that_exists():
+    config = RunConfig().model_dump()
+    assert all(need.key in config[need.section] for need in extras.NEEDS)
