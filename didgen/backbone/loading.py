@@ -77,10 +77,23 @@ def open_parts(
             f"cannot open {str(place)!r} as a Stable Diffusion model with safetensors weights: "
             f"{error}; if it was copied or downloaded, do that again"
         ) from error
-    for module in (parts["vae"], parts["text_encoder"], parts["unet"]):
-        module.eval().requires_grad_(False)
+    for part in ("vae", "text_encoder", "unet"):
+        parts[part].eval().requires_grad_(False)
+        _check_finite(parts[part], f"{place}, {part}")
     LOGGER.debug("opened %s", place)
     return parts
+
+
+@torch.inference_mode()
+def _check_finite(module: torch.nn.Module, name: str) -> None:
+    """Raises: BackboneError for weights that are not finite; a training would get the blame."""
+    # The extremes are NaN where any value is, and need no memory.
+    bad = [k for k, v in module.named_parameters() if not all(map(torch.isfinite, v.aminmax()))]
+    if bad:
+        raise BackboneError(
+            f"{name}: {len(bad)} of its weights hold NaN or infinity (first: {bad[0]}); the file "
+            "is damaged, or of a training that diverged: get it again, or use another"
+        )
 
 
 def _open_folder(folder: Path, dtype: torch.dtype) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     _refuse(bare, f"{where}: rows with neither label nor mask", "add one of the two")
     outside = [
         name
-        for column in ("image", "mask")
+        for column in ("image", "mask", "condition")
+        if column in frame
         for name in frame[column]
         if name and (Path(name).is_absolute() or ".." in Path(name).parts)
     ]
@@ -94,6 +95,8 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
 
 def check_identities(frame: pd.DataFrame, where: str) -> None:
     """Check ids and the names of splits. Needs columns id, split. Raises: `ManifestError`."""
+    unfit = [name for name in frame["id"] if "/" in name or name in ("", ".", "..")]
+    _refuse(unfit, f"{where}: ids that are no file names", "rename them: files are named after ids")
     duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
     _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
     strange = sorted(set(frame["split"]) - set(SPLITS))

@@ -134,17 +134,27 @@ class ImageSet:
 def usable_rows(manifest: Path, need: Literal["label", "mask"]) -> tuple[pd.DataFrame, int]:
     """The rows that have what the task needs, with absolute paths, and how many have not.
 
+    A pair, made for a condition mask, has no label of its own: it carries that of the training
+    image whose mask it follows, which nobody has seen in it. It teaches segmentation alone.
     Raises: `DatasetError` when no row is left.
     """
     frame = read_manifest(manifest)
     for column in ("image", "mask"):
         frame[column] = resolve(manifest, frame[column])
-    keep = frame["label"] != "" if need == "label" else frame["mask"].notna()
+    pairs = _column(frame, "condition") != ""
+    keep = (frame["label"] != "") & ~pairs if need == "label" else frame["mask"].notna()
     left_out = int((~keep).sum())
+    said = f"{int(pairs.sum())} pairs count as such" if need == "label" and pairs.any() else ""
     if left_out:
-        LOGGER.info("%s: %d of %d images have no %s", manifest, left_out, len(frame), need)
+        LOGGER.info(
+            "%s: %d of %d images have no %s%s", manifest, left_out, len(frame), need,
+            said and f" of their own; {said}",
+        )  # fmt: skip
     if not keep.any():
-        raise DatasetError(f"{manifest}: no image has a {need}; give at least one row a {need}")
+        raise DatasetError(
+            f"{manifest}: no image has a {need}{said and f' of its own ({said})'}; give at least "
+            f"one row a {need}"
+        )
     return frame[keep].reset_index(drop=True), left_out
 
 

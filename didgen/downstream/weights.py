@@ -94,7 +94,8 @@ def describe_file(path: Path) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Raises: `WeightsError` unless `path` is a safetensors file; says how to convert a pickle."""
+    """Raises: `WeightsError` unless `path` is a safetensors file of finite numbers; says how to
+    convert a pickle."""
     if path.suffix.lower() in PICKLED:
         raise WeightsError(
             f"{path}: found a pickle, which can run code when it is opened, expected .safetensors; "
@@ -106,6 +107,15 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path}: expected a .safetensors file, or `{HUB}`")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; correct the path of the weights")
+    try:
+        bad = [name for name, value in load_file(path).items() if not torch.isfinite(value).all()]
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: no readable safetensors file ({error})") from error
+    if bad:
+        raise WeightsError(
+            f"{path}: {len(bad)} of its tensors hold NaN or infinity (first: {bad[0]}); the file "
+            "is damaged, or of a training that diverged: get it again, or use another"
+        )
 
 
 def published(name: str) -> tuple[Path, str]:

@@ -32,7 +32,9 @@ class Config(Settings, Seeded):
     val: Path = Field(description="manifest of the real validation images")
     test: Path = Field(description="manifest of the real test images")
     synthetic: Path | None = Field(
-        None, description="metadata.csv of the synthetic images; duplicates match their number"
+        None,
+        description="metadata.csv of the synthetic images; duplicates match their number; pairs in "
+        "it, which only carry the label of their mask's image, are left out",
     )
     arm: str = Field(
         description="original, classic, duplicates, oversampled, weighted or the name of a "

@@ -86,7 +86,6 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
     paths = {"real": config.train, "val": config.val, "made": config.synthetic}
     frames = {name: usable_rows(path, "label")[0] for name, path in paths.items()}
     frames["real"] = _of_several_lesions(frames["real"])
-    # A pair was asked for by its mask; where it has a label too, it counts like an image.
     frames["made"] = _of_classes(
         frames, "made", config.synthetic, "no real image has their class",
         "make images of those classes",

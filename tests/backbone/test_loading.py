@@ -91,6 +91,19 @@ def test_weights_that_lack_a_layer_are_refused(saved, tmp_path, part):
         Backbone.load(tmp_path / "copy")
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_when_they_are_opened(saved, tmp_path, part, value):
+    shutil.copytree(saved, tmp_path / "copy")
+    path = next((tmp_path / "copy" / part).glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if tensors[name].is_floating_point())
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=f"{part}: 1 of its weights hold NaN.*{name}"):
+        Backbone.load(tmp_path / "copy")
+
+
 def test_an_unknown_scheduler_is_named(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "copy")
     path = tmp_path / "copy/scheduler/scheduler_config.json"

@@ -88,6 +88,14 @@ def test_sizes_that_are_no_whole_numbers_are_refused(tmp_path, width):
         read_manifest(tmp_path / "m.csv", check_files=False)
 
 
+@pytest.mark.parametrize("name", ["../a", "/a", "a/b", "..", ""])
+def test_ids_that_leave_the_folder_are_refused(tmp_path, name):
+    """Pictures are named after them."""
+    manifest(id=[name, "b", "c"]).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ManifestError, match="ids that are no file names: 1"):
+        read_manifest(tmp_path / "m.csv", check_files=False)
+
+
 def test_names_that_no_file_can_have_are_missing_files(tmp_path):
     manifest(image=["x" * 5000, "b.png", "c.png"]).to_csv(tmp_path / "m.csv", index=False)
     with pytest.raises(ManifestError, match="missing files: 4"):

@@ -1,5 +1,6 @@
 """Image sets: bytes in memory or on demand, and no leaks between splits."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_rows_without_what_is_needed_are_counted(image_set):
     assert (len(table), left_out) == (2, 2)
     with pytest.raises(DatasetError, match="no image has a mask"):
         usable_rows(image_set("b", n=2, mask=["", ""]), "mask")
+
+
+def test_a_pair_teaches_segmentation_but_no_class(image_set, caplog):
+    """Its label is that of the image whose mask it follows."""
+    caplog.set_level(logging.INFO)
+    conditions = ["", "masks/a_1.png", "masks/a_2.png", ""]
+    manifest = image_set("a", n=4, condition=conditions, label=["MEL", "NV", "", ""])
+    table, left_out = usable_rows(manifest, "label")
+    assert (table["id"].tolist(), left_out) == (["a_0"], 3)
+    assert "3 of 4 images have no label of their own; 2 pairs count as such" in caplog.text
+    table, left_out = usable_rows(manifest, "mask")
+    assert (len(table), left_out) == (4, 0)
+    pairs = image_set("b", n=2, condition=["masks/b_0.png", "masks/b_1.png"])
+    with pytest.raises(DatasetError, match=r"no image has a label of its own \(2 pairs"):
+        usable_rows(pairs, "label")
 
 
 def test_images_of_two_sizes_are_refused(image_set):

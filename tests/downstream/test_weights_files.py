@@ -99,6 +99,16 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         build_classifier(NAME, 3, 64, weights=str(tmp_path / "bad.safetensors"))
 
 
+@pytest.mark.parametrize("build", [build_classifier, build_segmenter])
+def test_weights_that_are_not_finite_are_named(published, tmp_path, build):
+    tensors = load_file(published)
+    tensors["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(tensors, tmp_path / "nan.safetensors")
+    size = (3, 64) if build is build_classifier else (64, DECODER)
+    with pytest.raises(WeightsError, match="1 of its tensors hold NaN.*layer1.0.conv1.weight"):
+        build(NAME, *size, weights=str(tmp_path / "nan.safetensors"))
+
+
 def test_the_hub_is_asked_and_its_answer_said(published, monkeypatch):
     monkeypatch.setattr(weights_module, "published", lambda name: (published, f"timm/{name} (hub)"))
     built = build_classifier(NAME, 3, 64, weights="hub")

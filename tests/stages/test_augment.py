@@ -48,6 +48,20 @@ def test_a_second_run_leaves_only_what_it_lists(tmp_path):
     assert (out / "images/b.png").samefile(second / "images/b.png")
 
 
+@pytest.mark.parametrize("column", ["image", "mask", "condition"])
+@pytest.mark.parametrize("name", ["../mine.png", "images/../../mine.png", "{}/mine.png"])
+def test_a_table_cannot_name_files_outside_its_folder(tmp_path, column, name):
+    pairs = synthetic_set(tmp_path / "pairs", ["a", "b"], paired=True)
+    name = name.format(tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    table = pd.read_csv(pairs / "metadata.csv")
+    table.loc[0, column] = name
+    table.to_csv(pairs / "metadata.csv", index=False)
+    with pytest.raises(ValueError, match="paths that leave the folder: 1"):
+        augment.run(augment.Config(pairs=(pairs,), out=tmp_path / "out"))
+    assert (tmp_path / "mine.png").read_bytes() == b"mine" and not (tmp_path / "out").exists()
+
+
 def test_a_damaged_set_is_refused_and_removes_nothing(tmp_path):
     first = synthetic_set(tmp_path / "first", ["a", "b"], paired=False)
     out = tmp_path / "out"

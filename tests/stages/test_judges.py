@@ -99,6 +99,21 @@ def test_the_original_arm_ignores_synthetic_images(data, tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
+def test_pairs_teach_no_classifier(data, tmp_path):
+    """Neither do the copies that match the set in number count them."""
+    from didgen.stages.judging import load_arm
+
+    table = pd.read_csv(data["synthetic"], keep_default_na=False)
+    conditions = ["", "masks/made_1.png", "", ""]
+    write_manifest(table.assign(condition=conditions), data["synthetic"])
+    for arm in ("synthetic", "duplicates"):
+        frames, counts = load_arm(config(classify, data, arm, tmp_path / "out"), "label")
+        assert counts["n_synthetic"] + counts["n_duplicates"] == 3
+        assert "made_1" not in set(frames["train"]["id"])
+    _, counts = load_arm(config(segment, data, "synthetic", tmp_path / "out"), "mask")
+    assert counts["n_synthetic"] == 3  # all that have a mask
+
+
 def test_the_synthetic_arm_needs_synthetic_images(data, tmp_path):
     with pytest.raises(ValueError, match="--synthetic"):
         segment.run(config(segment, data | {"synthetic": None}, "synthetic", tmp_path / "out"))
