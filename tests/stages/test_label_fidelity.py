@@ -73,7 +73,7 @@ def test_judges_that_are_done_are_not_trained_again(tmp_path, monkeypatch):
     whole = judged(tmp_path, same, state=tmp_path / "state")
     assert not list((tmp_path / "state").glob("*"))
 
-    def counted(learned, shown, classes, config, fold, state):
+    def counted(learned, shown, classes, config, out, fold, state):
         trained.append(fold)
         if stop and fold == 1:
             raise KeyboardInterrupt
