@@ -25,7 +25,7 @@ LEVELS = (
     ("backbone", "attention", "metrics", "training"),
     ("captions", "methods", "downstream", "audits", "report", "tiny"),
     ("stages",),
-    ("cli", "revision", "__main__"),
+    ("cli", "api", "revision", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1

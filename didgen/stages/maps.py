@@ -9,9 +9,7 @@ from didgen.settings.maps import Config
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
 
-    from didgen.attention.annotation import Annotation
     from didgen.backbone.handle import Backbone
 
 LOGGER = logging.getLogger(__name__)
@@ -107,13 +105,23 @@ def _measure(
     from didgen.attention.maps import minmax, upsample
     from didgen.attention.panels import attention_panel
     from didgen.data.images import read_image, read_mask
+    from didgen.methods.didgen.readout import read_out
+    from didgen.methods.protocol import derive_seed
     from didgen.metrics.segmentation import iou
     from didgen.runtime.files import write_png
     from didgen.stages.mask_truth import mask_scores
 
     images = np.stack([read_image(path) for path in frame["image"]])
     masks = np.stack([read_mask(path) for path in frame["mask"]])
-    maps, annotation = _maps(images, frame["id"].tolist(), backbone, config)
+    names = frame["id"].tolist()
+    maps, annotation = read_out(
+        backbone,
+        images,
+        _prompts(names, backbone, config),
+        [derive_seed(config.seed, "maps", name) for name in names],
+        config.timestep,
+        config.pairs,
+    )
     annotated = annotation.masks.cpu().numpy()
     large = minmax(upsample(maps, images.shape[1:3]))
     thresholds, _ = otsu(large[:, 0])
@@ -135,37 +143,6 @@ def _measure(
             }
         )
     return rows, annotated
-
-
-def _maps(
-    images: "np.ndarray", names: list[str], backbone: "Backbone", config: Config
-) -> "tuple[torch.Tensor, Annotation]":
-    """Cross maps (B, 2, r, r) of both tokens, and what Eq. 7 makes of them, in one pass."""
-    import torch
-
-    from didgen.attention.annotation import annotate
-    from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
-    from didgen.attention.recorder import AttentionRecorder
-    from didgen.backbone.placeholder import PLACEHOLDERS
-    from didgen.backbone.sampling import initial_noise
-    from didgen.methods.protocol import derive_seed
-
-    prompts = _prompts(names, backbone, config)
-    positions = [[backbone.token_positions(p, t)[0] for t in PLACEHOLDERS] for p in prompts]
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(backbone.device).float() / 127.5 - 1
-    with torch.inference_mode():
-        mean, _ = backbone.encode_moments(pixels)
-        seeds = [derive_seed(config.seed, "maps", name) for name in names]
-        noise = initial_noise(seeds, mean.shape[1:], mean.device, mean.dtype)
-        timesteps = torch.full((len(names),), config.timestep, device=mean.device)
-        noisy = backbone.add_noise(mean, noise, timesteps)
-        cross = {"resolution": CROSS_SIDE, "positions": positions}
-        with AttentionRecorder(
-            backbone.unet, cross=cross, self_={"resolution": SELF_SIDE}
-        ) as recorder:
-            recorder.run(noisy, timesteps, backbone.embed(prompts), early_exit=True)
-            annotation = annotate(recorder, backbone.image_size, config.pairs, images=pixels)
-            return recorder.cross_maps().float().cpu(), annotation
 
 
 def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:

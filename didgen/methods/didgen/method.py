@@ -26,7 +26,7 @@ from didgen.methods.didgen.watching import Watch
 from didgen.runtime.files import remove_leftovers, write_csv, write_text
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.outputs import check_output, output_folder, paths_read
-from didgen.runtime.precision import default_device, pick_precision
+from didgen.runtime.precision import default_device, keep_products_in_half, pick_precision
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.settings.finetune import Config
 from didgen.settings.sampling import Sampling
@@ -36,7 +36,13 @@ LOGGER = logging.getLogger(__name__)
 
 def load(folder: Path, settings: Sampling, device: str) -> DidgenSynthesizer:
     """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-    return DidgenSynthesizer(Backbone.load(str(folder), device=device), settings)
+    backbone = Backbone.load(str(folder), device=device)
+    # Before any weight is converted: the digest is that of the folder.
+    checkpoint = backbone.checksum()[:16]
+    synthesizer = DidgenSynthesizer(backbone, settings, checkpoint=checkpoint)
+    if synthesizer.precision == "bfloat16":
+        keep_products_in_half(backbone.unet)
+    return synthesizer
 
 
 def train(data: pd.DataFrame, config: Config) -> None:

@@ -19,7 +19,7 @@ from didgen.backbone.prompts import build_prompt
 from didgen.backbone.sampling import MAX_RMS, Watch, sample, step_timesteps
 from didgen.methods.didgen.layouts import check_layouts, log_doubts
 from didgen.methods.protocol import Request, Sample, derive_seed
-from didgen.runtime.precision import autocast, keep_products_in_half, pick_precision
+from didgen.runtime.precision import autocast, pick_precision
 from didgen.settings.pairs import DidgenPairs
 from didgen.settings.sampling import Sampling
 
@@ -37,11 +37,15 @@ class DidgenSynthesizer:
     says how often. If it never comes out sound, the sample has a failure.
     """
 
-    def __init__(self, backbone: Backbone, settings: Sampling, max_rms: float = MAX_RMS) -> None:
-        """settings: those of pairs, where requests have a mask. max_rms: see `Watch`.
-
-        The backbone is for sampling from then on: frozen, and with the precision bfloat16 its
-        UNet keeps most weights in it and runs under `autocast` only.
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: Sampling,
+        max_rms: float = MAX_RMS,
+        checkpoint: str = "",
+    ) -> None:
+        """settings: those of pairs, where requests have a mask. max_rms: see `Watch`. checkpoint:
+        digest of the weights, for the rows of a set. The UNet's weights are frozen.
         """
         self.backbone = backbone
         self.settings = settings
@@ -52,10 +56,7 @@ class DidgenSynthesizer:
         self.version = f"diffusers-{diffusers.__version__}/torch-{torch.__version__}"
         weights = [p for module in backbone.modules() for p in module.parameters()]
         self.memory_gb = sum(p.numel() * p.element_size() for p in weights) / 1e9
-        # Of the weights as they were saved, whatever they are held in here.
-        self.checkpoint = backbone.checksum()[:16]
-        if self.precision == "bfloat16":
-            keep_products_in_half(backbone.unet)
+        self.checkpoint = checkpoint
 
     def check(self, requests: Sequence[Request]) -> None:
         """Name the requests whose layouts are doubtful. Raises: `LayoutError` for an unfit one."""
