@@ -47,3 +47,10 @@ def test_nothing_is_installed_as_if_it_were_on_pypi() -> None:
     texts = [path for pattern in TEXTS for path in ROOT.glob(pattern)]
     assert len(texts) > 100
     assert not [str(path) for path in texts if by_name.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_files_that_contributors_are_sent_to_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = {name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name[:-1]}
+    assert len(named) > 30
+    assert not [name for name in named if not (ROOT / name).exists()]

@@ -76,4 +76,5 @@ AnyConfig = Config | WarpConfig
 
 def config_of(section: dict) -> type[BaseModel]:
     """The settings and paths of the method that a section names."""
-    return {"didgen": Config, "warp": WarpConfig}[method_of(section)]
+    kinds: dict[str, type[BaseModel]] = {"didgen": Config, "warp": WarpConfig}
+    return kinds[method_of(section)]
