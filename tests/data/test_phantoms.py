@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from didgen.data.phantoms import PHANTOM_CLASSES, PhantomSpec, cohort, render, spread_centers
-from didgen.data.phantoms.canvas import Pose
-from didgen.data.phantoms.clinic import class_counts
+from didgen.data.phantoms.canvas import COLORS, Pose, lab_to_srgb, stroke_coverage, typology_angle
+from didgen.data.phantoms.cohort import class_counts
 from didgen.data.phantoms.outline import Outline, draw_outline
-from didgen.data.phantoms.palette import COLORS, lab_to_srgb, typology_angle
-from didgen.data.phantoms.skin import draw_hair, draw_patient
-from didgen.data.phantoms.strokes import stroke_coverage
+from didgen.data.phantoms.photograph import draw_hair, draw_patient
 
 
 def spec(label: str = "NV", number: int = 0, **changes: int) -> PhantomSpec:

@@ -4,9 +4,15 @@
 ``spread_centers`` says where lesions may lie that are not to lie in the middle.
 """
 
-from .clinic import cohort, spread_centers
-from .photograph import render
-from .types import PHANTOM_CLASSES, Phantom, PhantomSpec, PhantomTruth
+from didgen.data.phantoms.cohort import (
+    PHANTOM_CLASSES,
+    Phantom,
+    PhantomSpec,
+    PhantomTruth,
+    cohort,
+    spread_centers,
+)
+from didgen.data.phantoms.photograph import render
 
 __all__ = [
     "PHANTOM_CLASSES",

@@ -1,22 +1,21 @@
 """One lesion: its outline and painting, set by its seed and class alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .canvas import Canvas, Pose
-from .dermal import paint_dermatofibroma, paint_vascular
-from .fields import noise, smoothstep
-from .keratinocytic import (
+from didgen.data.phantoms.canvas import Canvas, Pose, noise, smoothstep
+from didgen.data.phantoms.diagnoses import (
     paint_actinic_keratosis,
     paint_basal_cell_carcinoma,
     paint_benign_keratosis,
+    paint_dermatofibroma,
+    paint_melanoma,
+    paint_nevus,
+    paint_vascular,
 )
-from .melanocytic import paint_melanoma, paint_nevus
-from .outline import ASYMMETRIC_ABOVE, Outline, draw_outline
+from didgen.data.phantoms.outline import ASYMMETRIC_ABOVE, Outline, draw_outline
 
 MARGIN = 0.09
 """Field units around the outline that soft borders, streaks and vessels may reach."""

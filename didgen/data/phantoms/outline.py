@@ -1,7 +1,5 @@
 """The lesion's outline: a radius for each direction, and what it measures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
