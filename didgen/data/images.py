@@ -4,6 +4,7 @@ Arrays: images are uint8 (H, W, 3) sRGB, masks are bool (H, W).
 """
 
 import hashlib
+import io
 import math
 import os
 import stat
@@ -11,14 +12,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from didgen.data.profiles import to_srgb
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 Fit = Literal["crop", "pad", "squash"]
 # No format that Pillow reads by starting another program, or that holds no photographs.
@@ -34,6 +34,7 @@ _DAMAGES = (
 )  # fmt: skip
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
+_COLOR_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
 class ImageError(ValueError):
@@ -78,7 +79,7 @@ def decode_image(
     changes: list[str] = []
     with _faults_named(path), _bytes_of(path, stream) as source:
         image, shape = _load(path, source, at_least, changes)
-        image, word = to_srgb(image)
+        image, word = _to_srgb(image)
         changes += [word] if word else []
         if image.mode in ("CMYK", "YCbCr", "RGBX"):
             changes.append(f"{image.mode} converted to RGB")
@@ -169,6 +170,52 @@ def _load(
             "convert the file to 8-bit PNG or JPEG"
         )
     return image, (height, width)
+
+
+def _to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """Apply an image's color profile: the image in sRGB, and what was done in words ("": nothing).
+
+    Costs nothing without a profile, or with one that calls itself sRGB. A profile that is damaged
+    or of another kind of color than the pixels is ignored: the pixels are then taken as sRGB.
+    """
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image, ""
+    alpha = image.getchannel("A") if image.mode in ("LA", "PA", "RGBA") else None
+    colors = _colors_of(image)
+    try:
+        transform = _srgb_transform(profile, colors.mode)
+        if transform is None:
+            return image, ""
+        converted = ImageCms.applyTransform(colors, transform)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image, "unusable color profile ignored"
+    # None only where it changes an image in place.
+    assert converted is not None
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted, "color profile converted to sRGB"
+
+
+def _colors_of(image: Image.Image) -> Image.Image:
+    if image.mode in _COLOR_SPACES:
+        return image
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
+
+
+# A data set holds a handful of profiles, and building a transform takes longer than using it.
+@lru_cache(maxsize=32)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform to sRGB; None where there is nothing to do. Raises: `PyCMSError`, `OSError`,
+    `ValueError` for a profile that cannot be used.
+    """
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = opened.profile.xcolor_space.strip()
+    if space != _COLOR_SPACES[mode]:
+        raise ValueError(f"found a profile for {space}, expected one for {_COLOR_SPACES[mode]}")
+    if "srgb" in ImageCms.getProfileDescription(opened).lower():
+        return None
+    return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 def _is_deep(image: Image.Image) -> bool:

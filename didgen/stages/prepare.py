@@ -95,12 +95,10 @@ def _read_source(config: Config) -> list["Record"]:
         from didgen.data.sources.own import folder_records
 
         return folder_records(config.folder, config.labels)
-    import importlib
+    from didgen.data.sources.layouts import published_records
+    from didgen.data.sources.published import LAYOUTS
 
-    from didgen.data.sources import SOURCES
-
-    module, function = SOURCES[config.source].split(":")
-    return getattr(importlib.import_module(module), function)(Path(config.folder))
+    return published_records(config.folder, LAYOUTS[config.source])
 
 
 def _check_written(out: Path) -> None:

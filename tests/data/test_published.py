@@ -1,14 +1,14 @@
 """The published data sets, each as a few tiny files in its own layout."""
 
-import importlib
 import logging
 import shutil
 
 import pytest
 
 from didgen.data.classes import CLASSES
-from didgen.data.sources import SOURCES
 from didgen.data.sources.catalog import provenance
+from didgen.data.sources.layouts import published_records
+from didgen.data.sources.published import LAYOUTS
 from didgen.data.sources.records import SourceError
 from tests.data.published_layouts import (
     EXCLUDED,
@@ -25,8 +25,7 @@ from tests.data.published_layouts import (
 
 
 def read(name, folder):
-    module, function = SOURCES[name].split(":")
-    return getattr(importlib.import_module(module), function)(folder)
+    return published_records(folder, LAYOUTS[name])
 
 
 def offered(records):
@@ -34,10 +33,10 @@ def offered(records):
 
 
 def test_every_source_has_an_example():
-    assert set(SOURCES) == set(MAKERS) == set(EXPECTED) == set(LOGGED)
+    assert set(LAYOUTS) == set(MAKERS) == set(EXPECTED) == set(LOGGED)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_published_layout_is_mapped(tmp_path, caplog, name):
     MAKERS[name](tmp_path)
     with caplog.at_level(logging.INFO, "didgen"):
@@ -59,7 +58,7 @@ def test_a_published_layout_is_mapped(tmp_path, caplog, name):
         assert mask is None or mask.sum() == 4
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_an_empty_folder_is_told_what_belongs_there(tmp_path, name):
     with pytest.raises(
         SourceError, match=r": no .*, the table of .*; found tables: none; set data"
@@ -198,7 +197,6 @@ def test_dicom_twins_of_isic_2020_are_passed_over_but_not_taken_instead(tmp_path
 
 
 def test_every_diagnosis_maps_to_a_class_or_to_none():
-    for place in SOURCES.values():
-        layout = importlib.import_module(place.split(":")[0]).LAYOUT
+    for layout in LAYOUTS.values():
         assert set(layout.diagnoses.values()) <= {*CLASSES, ""}
         assert all(word == word.lower() for word in layout.diagnoses)

@@ -234,9 +234,9 @@ def test_the_summary_tells_sources_sizes_and_mask_areas(tmp_path):
 
 
 def test_importers_and_settings_name_the_same_sources():
-    from didgen.data.sources import SOURCES
+    from didgen.data.sources.published import LAYOUTS
 
-    assert set(SOURCES) | {"folder"} == set(FOLDER_SOURCES)
+    assert set(LAYOUTS) | {"folder"} == set(FOLDER_SOURCES)
     for source in FOLDER_SOURCES:
         with pytest.raises(ValueError, match=f"source {source} needs `folder`"):
             Config(source=source, out="x")

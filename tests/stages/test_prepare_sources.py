@@ -9,7 +9,7 @@ from PIL import Image
 
 from didgen.data.classes import CLASSES
 from didgen.data.manifest import SPLITS, check_groups, read_manifest
-from didgen.data.sources import SOURCES
+from didgen.data.sources.published import LAYOUTS
 from didgen.data.splits import SplitError
 from didgen.stages.prepare import Config, run
 from tests.data.published_layouts import LESION, MAKERS, picture, write
@@ -40,7 +40,7 @@ def config(tmp_path, **values):
 
 
 def test_every_published_set_is_tried():
-    assert set(PUBLISHED) == set(SOURCES) == set(MAKERS)
+    assert set(PUBLISHED) == set(LAYOUTS) == set(MAKERS)
 
 
 @pytest.mark.parametrize("source", PUBLISHED)

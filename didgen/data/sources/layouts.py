@@ -1,8 +1,8 @@
-"""Published data sets, unpacked in a folder: one table of names a data set, one reader for all."""
+"""Reads a published data set, unpacked in a folder, by a description of its layout."""
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -21,6 +21,20 @@ from didgen.data.sources.tables import (
 LOGGER = logging.getLogger(__name__)
 
 
+def read_tables(listing: Listing, layout: "Layout") -> pd.DataFrame:
+    """All tables of the layout that are there, one under the other, columns under our names."""
+    parts = []
+    for number, names in enumerate(layout.tables):
+        path = listing.table(*names)
+        if path is None and number == 0:
+            raise SourceError(missing_table(listing, layout, names))
+        if path is not None:
+            # Test sets are published without diagnoses: only the first table must have all.
+            needed = layout.needed if number == 0 else ("id",)
+            parts.append(pick_columns(read_table(path), layout.columns, needed, path))
+    return pd.concat(parts)
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a data set calls its files, columns and diagnoses.
@@ -29,7 +43,9 @@ class Layout:
     columns: ours to theirs, alternatives in order of preference.
     diagnoses: theirs in lower case to an ISIC 2018 code, or to "" where that has no class.
     mask_ending: what a mask's name has more than its image's; optional_ending: what the files may
-    have more, or less, than the table. note: said in the log whenever the set is read.
+    have more, or less, than the table. note: said in the log whenever the set is read. needed: the
+    columns that the first table must have. read: gives one table with columns id, label, lesion_id,
+    patient_id and split.
     """
 
     source: str
@@ -39,23 +55,19 @@ class Layout:
     mask_ending: str = "_segmentation"
     optional_ending: str = ""
     note: str = ""
-    needed: tuple[str, ...] = field(default=("id", "label"))
+    needed: tuple[str, ...] = ("id", "label")
+    read: Callable[[Listing, "Layout"], pd.DataFrame] = read_tables
 
 
-def published_records(
-    folder: Path | str,
-    layout: Layout,
-    read: Callable[[Listing, Layout], pd.DataFrame] | None = None,
-) -> list[Record]:
+def published_records(folder: Path | str, layout: Layout) -> list[Record]:
     """Records of a data set in its published layout, in the order of its table.
 
-    `read` gives the table (columns of `layout.columns`) where it takes more than `read_tables`.
     Images with a diagnosis that has no class of ISIC 2018 are marked as excluded, counted in the
     log; their files need not be there.
     Raises: `SourceError`, with counts, for tables, columns, names or files that do not fit.
     """
     listing = list_files(folder, (layout.mask_ending,))
-    frame = (read or read_tables)(listing, layout)
+    frame = layout.read(listing, layout)
     where = f"{layout.source} in {folder}"
     frame["id"] = frame["id"].map(_stem)
     check_ids(frame["id"], where)
@@ -63,8 +75,8 @@ def published_records(
     frame["split"] = split_names(frame["split"], frame["id"], where)
     names = set(frame["id"])
     frame = _with_class(frame, layout, where)
-    images = _find(frame.loc[frame["excluded"] == "", "id"], listing, layout, where)
-    masks = _by_image(listing.masks, layout, where)
+    images = _image_files(frame.loc[frame["excluded"] == "", "id"], listing, layout, where)
+    masks = _masks_by_image(listing.masks, layout, where)
     records = [
         Record(
             id=row.id,
@@ -83,23 +95,15 @@ def published_records(
     files = {path.stem for path in listing.images}
     ending = layout.optional_ending
     more = {stem for stem in files if not {stem, stem.removesuffix(ending), stem + ending} & names}
+    if layout.note:
+        LOGGER.warning("%s: %s", where, layout.note)
+    if more:
+        LOGGER.info("%s: %d image files are not in the table and not read", where, len(more))
     offered = [record for record in records if not record.excluded]
-    _tell(offered, len(more), len(masks), layout, where)
+    with_mask = sum(record.pixels.has_mask for record in offered)
+    if masks and with_mask < len(offered):
+        LOGGER.info("%s: %d of %d images have a mask", where, with_mask, len(offered))
     return records
-
-
-def read_tables(listing: Listing, layout: Layout) -> pd.DataFrame:
-    """All tables of the layout that are there, one under the other, columns under our names."""
-    parts = []
-    for number, names in enumerate(layout.tables):
-        path = listing.table(*names)
-        if path is None and number == 0:
-            raise SourceError(missing_table(listing, layout, names))
-        if path is not None:
-            # Test sets are published without diagnoses: only the first table must have all.
-            needed = layout.needed if number == 0 else ("id",)
-            parts.append(pick_columns(read_table(path), layout.columns, needed, path))
-    return pd.concat(parts)
 
 
 def missing_table(listing: Listing, layout: Layout, names: tuple[str, ...]) -> str:
@@ -138,11 +142,11 @@ def _with_class(frame: pd.DataFrame, layout: Layout, where: str) -> pd.DataFrame
         excluded[rows] = why
         if rows.any():
             counts = frame.loc[rows, "label"].replace("", "(none)").value_counts()
-            told = ", ".join(f"{name} {n}" for name, n in counts.items())
+            words = ", ".join(f"{name} {n}" for name, n in counts.items())
             LOGGER.log(
                 level,
                 "%s: %d of %d images left out, %s: %s",
-                where, int(rows.sum()), len(frame), why, told,
+                where, int(rows.sum()), len(frame), why, words,
             )  # fmt: skip
     if (excluded != "").all():
         raise SourceError(
@@ -153,19 +157,19 @@ def _with_class(frame: pd.DataFrame, layout: Layout, where: str) -> pd.DataFrame
     return frame.assign(label=codes.fillna(""), excluded=excluded)
 
 
-def _find(ids: pd.Series, listing: Listing, layout: Layout, where: str) -> dict[str, Path]:
+def _image_files(ids: pd.Series, listing: Listing, layout: Layout, where: str) -> dict[str, Path]:
     """The file of each id. Raises: `SourceError` for ids without file, or with two."""
     by_stem: dict[str, list[Path]] = {}
     for path in listing.images:
         by_stem.setdefault(path.stem, []).append(path)
     ending = layout.optional_ending
-    found = {}
+    files = {}
     for name in ids:
         candidates = [name]
         if ending:
             candidates += [name.removesuffix(ending), name + ending]
-        found[name] = next((by_stem[c] for c in candidates if c in by_stem), [])
-    absent = [name for name, paths in found.items() if not paths]
+        files[name] = next((by_stem[c] for c in candidates if c in by_stem), [])
+    absent = [name for name, paths in files.items() if not paths]
     if absent:
         listing.refuse_unreadable()
     refuse(
@@ -174,31 +178,21 @@ def _find(ids: pd.Series, listing: Listing, layout: Layout, where: str) -> dict[
         f"unpack the image archives into this folder; {len(by_stem)} image files lie there",
     )
     refuse(
-        [" and ".join(map(str, paths)) for paths in found.values() if len(paths) > 1],
+        [" and ".join(map(str, paths)) for paths in files.values() if len(paths) > 1],
         f"{where}: images that are there more than once",
         "keep one copy of each",
         "images",
     )
-    return {name: paths[0] for name, paths in found.items()}
+    return {name: paths[0] for name, paths in files.items()}
 
 
-def _by_image(masks: list[Path], layout: Layout, where: str) -> dict[str, Path]:
-    found = {path.stem[: -len(layout.mask_ending)]: path for path in masks}
-    kept = set(found.values())
+def _masks_by_image(masks: list[Path], layout: Layout, where: str) -> dict[str, Path]:
+    by_image = {path.stem[: -len(layout.mask_ending)]: path for path in masks}
+    kept = set(by_image.values())
     refuse(
         [path for path in masks if path not in kept],
         f"{where}: masks that are there more than once",
         "keep one copy of each",
         "files",
     )
-    return found
-
-
-def _tell(records: list[Record], n_more: int, n_masks: int, layout: Layout, where: str) -> None:
-    if layout.note:
-        LOGGER.warning("%s: %s", where, layout.note)
-    if n_more > 0:
-        LOGGER.info("%s: %d image files are not in the table and not read", where, n_more)
-    with_mask = sum(record.pixels.has_mask for record in records)
-    if n_masks and with_mask < len(records):
-        LOGGER.info("%s: %d of %d images have a mask", where, with_mask, len(records))
+    return by_image
