@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from didgen.data.duplicates import DuplicateRule, cluster_names, find_duplicates
-from didgen.data.preparation import Plan, look_at_images
+from didgen.data.preparation import PreparationPlan, identify_images
 from didgen.data.sources.isic2018 import isic2018_records
 from didgen.data.splits import grouped_split, related_groups
 
@@ -56,12 +56,14 @@ def main() -> None:
     options = parser.parse_args()
     records = [r for r in isic2018_records(options.mirror, official=False) if r.lesion_id]
     records = sorted(records, key=lambda r: (r.lesion_id, r.id))[: options.images]
-    looked = look_at_images(records, Plan(Path(), 128))
+    identified = identify_images(
+        records, PreparationPlan(Path(), 128, "crop", hair_removal=False, fingerprints=True)
+    )
     by_id = {record.id: record for record in records}
-    kept = [by_id[item.row["id"]] for item in looked]
+    kept = [by_id[item.row["id"]] for item in identified]
     true = same_lesion([record.lesion_id for record in kept])
     print(f"{len(kept)} photographs, {len(true)} pairs of one lesion")
-    prints = [item.fingerprint for item in looked]
+    prints = [item.fingerprint for item in identified]
     for name, rule in RULES.items():
         began = time.process_time()
         pairs = find_duplicates(prints, rule)

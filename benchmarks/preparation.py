@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 
 from didgen.data.images import square_box  # noqa: E402
-from didgen.data.preparation import Plan, prepare_images, prepare_one  # noqa: E402
+from didgen.data.preparation import PreparationPlan, prepare_images, prepare_one  # noqa: E402
 from didgen.data.sources.records import FilePixels, Record  # noqa: E402
 
 
@@ -83,11 +83,11 @@ def speed(files: list[Path], size: int, out: Path) -> None:
         ]
     }
     for name, options in (
-        ("preparation", {"fingerprints": False}),
-        ("  and fingerprints", {"fingerprints": True}),
-        ("  and hair removal", {"fingerprints": False, "hair_removal": True}),
+        ("preparation", {"hair_removal": False, "fingerprints": False}),
+        ("  and fingerprints", {"hair_removal": False, "fingerprints": True}),
+        ("  and hair removal", {"hair_removal": True, "fingerprints": False}),
     ):
-        plan = Plan(out / name.strip(), size, **options)
+        plan = PreparationPlan(out / name.strip(), size, "crop", **options)
         prepare_one(records[0], plan)
         runs[name] = lambda plan=plan: [prepare_one(record, plan) for record in records]
     base = None
@@ -98,11 +98,16 @@ def speed(files: list[Path], size: int, out: Path) -> None:
         print(f"{name:20s} {len(files) / spent:8.1f} images/s a core   {base / spent:5.2f} x plain")
 
 
+def plan_of(out: Path, size: int, near: bool) -> PreparationPlan:
+    """A preparation with or without fingerprints."""
+    return PreparationPlan(out, size, "crop", hair_removal=False, fingerprints=near)
+
+
 def scaling(files: list[Path], size: int, out: Path, count: int, near: bool) -> None:
     """Print the wall-clock of two processes against one, starting them included."""
     records, walls = records_of(files, count), []
     for workers in (1, 2):
-        plan = Plan(out / f"w{workers}{near}", size, fingerprints=near)
+        plan = plan_of(out / f"w{workers}{near}", size, near)
         walls.append(seconds(lambda w=workers, p=plan: prepare_images(records, p, w))[0])
     what = " with fingerprints" if near else ""
     print(f"{count} images{what}: 1 process {walls[0]:.1f} s, 2 processes {walls[1]:.1f} s, "
@@ -127,7 +132,7 @@ def measure(files: list[Path], size: int, count: int, near: bool) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     with tempfile.TemporaryDirectory() as out:
-        prepare_images(records_of(files, count), Plan(Path(out), size, fingerprints=near), 2)
+        prepare_images(records_of(files, count), plan_of(Path(out), size, near), 2)
     ended.set()
     watcher.join()
     print(json.dumps(round(peak[0])))

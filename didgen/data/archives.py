@@ -75,7 +75,7 @@ def read_member(path: Path | str, member: str, limits: Limits = LIMITS) -> bytes
             raise FileNotFoundError("no such archive")
         archive = _open(path, limits)[0]
         with archive.open(member) as stream:
-            # Asked for everything, zipfile would unpack all before it cuts to the stated size.
+            # Without a size, zipfile would unpack all before it cuts to the stated size.
             return stream.read(archive.getinfo(member).file_size + 1)
     # RuntimeError: compressed in a way that Python does not know.
     except (BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, OSError) as error:
@@ -88,13 +88,13 @@ def read_member(path: Path | str, member: str, limits: Limits = LIMITS) -> bytes
 def _open(path: Path, limits: Limits) -> tuple[ZipFile, tuple[str, ...]]:
     """The opened archive and the names of its files, checked once for each state of the file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise ArchiveError(
             f"{path}: no readable file ({error.strerror}); fetch the archive again"
         ) from error
     # A forked process would share its parent's file position; it opens the archive anew.
-    return _checked(path, (found.st_size, found.st_mtime_ns, found.st_ino, os.getpid()), limits)
+    return _checked(path, (status.st_size, status.st_mtime_ns, status.st_ino, os.getpid()), limits)
 
 
 # Reading the directory of 10 000 members takes longer than decoding one small photograph.
@@ -169,12 +169,12 @@ def _swells(entry: ZipInfo, limits: Limits) -> bool:
 
 
 def _overlapping(entries: list[ZipInfo]) -> list[str]:
-    found, end = [], 0
+    overlapping, end = [], 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
-            found.append(entry.filename)
+            overlapping.append(entry.filename)
         end = entry.header_offset + _HEADER + entry.compress_size
-    return found
+    return overlapping
 
 
 def _shadow(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Which files lie in the user's folders, and whether they have changed.
 
-No file is opened but the table, so that a folder of a hundred thousand images is looked through in
-about a second. Of the standard library alone: the workflow asks this wherever it is launched.
+No file is opened but the table, so that a folder of a hundred thousand images takes about two
+seconds. Of the standard library alone: the workflow needs it wherever it is launched.
 """
 
 import csv
@@ -34,7 +34,7 @@ def walk(folder: Path | str) -> Walk:
     A link to a folder that it lies in is not followed. Two names of one folder make it unreadable:
     its images would have two classes.
     """
-    found = Walk([], [], {})
+    walked = Walk([], [], {})
     # Folders are told apart by device and inode, whatever links lead to them.
     names: dict[tuple[int, int], str] = {}
     # Each folder with those above it; recursion could be too deep.
@@ -47,13 +47,13 @@ def walk(folder: Path | str) -> Walk:
             if this in above:
                 continue
             if this in names:
-                found.unreadable[place] = f"the same folder as {names[this]}"
+                walked.unreadable[place] = f"the same folder as {names[this]}"
                 continue
             names[this] = place
             with os.scandir(place) as entries:
                 visible = [entry for entry in entries if _visible(entry.name)]
         except (OSError, ValueError) as error:
-            found.unreadable[place] = getattr(error, "strerror", None) or str(error)
+            walked.unreadable[place] = getattr(error, "strerror", None) or str(error)
             continue
         folders = []
         for entry in visible:
@@ -61,9 +61,9 @@ def walk(folder: Path | str) -> Walk:
             if kind == "folder":
                 folders.append(entry.path)
             else:
-                (found.files if kind == "file" else found.special).append(entry.path)
+                (walked.files if kind == "file" else walked.special).append(entry.path)
         waiting += [(path, above | {this}) for path in sorted(folders, reverse=True)]
-    return found
+    return walked
 
 
 def _visible(name: str) -> bool:
@@ -71,7 +71,7 @@ def _visible(name: str) -> bool:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    # The directory itself tells of most files; only links cost a look at the file.
+    # The directory itself knows most kinds; only links cost a look at the file.
     if entry.is_file(follow_symlinks=False):
         return "file"
     if entry.is_dir(follow_symlinks=False):
@@ -104,8 +104,8 @@ def folder_state(folder: Path | str) -> str:
 
     64 hexadecimal digits. What is missing or cannot be read has a state, too.
     """
-    found = walk(folder)
-    return _digest(sorted([*found.files, *found.special, *found.unreadable]), str(folder))
+    walked = walk(folder)
+    return _digest(sorted([*walked.files, *walked.special, *walked.unreadable]), str(folder))
 
 
 def table_state(table: Path | str, columns: Mapping[str, str] | None = None) -> str:

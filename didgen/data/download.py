@@ -142,7 +142,7 @@ def fetch_archives(
         why = "offline" if offline else f"the mirror is the folder {fetch.folder}"
         raise DownloadError(fetch.missing(absent, len(wanted), why))
     if not absent and all(map(fetch.settled, wanted)):
-        # Nothing is asked and nothing written: the folder may be one that others look after.
+        # No request and nothing written: the folder may be one that others look after.
         entries = [(path, fetch.lock.entry(path)) for path in map(fetch.path, wanted)]
         return [Fetched(path, entry, False) for path, entry in entries if entry]
     with sole_writer(archives):
@@ -271,12 +271,12 @@ class _Fetch:
             ) from next(iter(faults.values()))
         return [job.result() for job in jobs]
 
-    def _first(self, archive: Archive, ask: Callable[[Client, str], T]) -> T:
+    def _first(self, archive: Archive, request: Callable[[Client, str], T]) -> T:
         """Ask one server after another; the first that has the file answers."""
         client, refusals = self._client(), []
         for url in self._addresses(archive):
             try:
-                return ask(client, url)
+                return request(client, url)
             except Unavailable as error:
                 refusals.append(error)
         reasons = " ; ".join(map(str, refusals))
@@ -358,11 +358,11 @@ class _Fetch:
             if self.progress is not None:
                 self.progress.at(archive.name, done)
 
-        def ask(client: Client, url: str) -> str:
+        def download(client: Client, url: str) -> str:
             client.download(url, part, note)
             return url
 
-        origin = self._first(archive, ask)
+        origin = self._first(archive, download)
         try:
             entry = examine(part, wanted, origin, path.suffix)
         except (ChecksumError, ArchiveError) as error:

@@ -28,7 +28,7 @@ class Pair:
     """Two related images by their numbers, a < b.
 
     distance: for near-duplicates 0..1, the share of hash bits that differ, or of the local features
-    that find no counterpart; None for relations that are only told by ids.
+    that find no counterpart; None for relations that are known from ids alone.
     """
 
     a: int
@@ -67,12 +67,12 @@ class DuplicateRule:
 def find_duplicates(prints: Sequence[Fingerprint], rule: DuplicateRule | None = None) -> list[Pair]:
     """Every pair of duplicates, each once, sorted; exact where the pixels are equal, else near."""
     rule = rule or DuplicateRule()
-    found = {(p.a, p.b): p for p in exact_pairs([item.digest for item in prints])}
+    pairs = {(p.a, p.b): p for p in exact_pairs([item.digest for item in prints])}
     for pair in [*_copies(prints, rule), *_same_views(prints, rule)]:
         equal = prints[pair.a].digest == prints[pair.b].digest
         exact = replace(pair, kind="exact", distance=0.0)
-        found.setdefault((pair.a, pair.b), exact if equal else pair)
-    return [found[key] for key in sorted(found)]
+        pairs.setdefault((pair.a, pair.b), exact if equal else pair)
+    return [pairs[key] for key in sorted(pairs)]
 
 
 def exact_pairs(digests: Sequence[bytes]) -> list[Pair]:
@@ -152,9 +152,9 @@ def _candidates(prints: Sequence[Fingerprint], rule: DuplicateRule) -> list[tupl
         alike = np.zeros((stop - start, len(prints)), np.float32)
         low, high = np.searchsorted(owners, (start, stop))
         for cell, members in enumerate(inside):
-            asking = low + np.flatnonzero((cells[low:high] == cell).any(axis=1))
-            if len(members) and len(asking):
-                _add_votes(alike, features, owners, asking, members, start, rule.alike)
+            queries = low + np.flatnonzero((cells[low:high] == cell).any(axis=1))
+            if len(members) and len(queries):
+                _add_votes(alike, features, owners, queries, members, start, rule.alike)
         rows = np.arange(stop - start)
         alike[rows, start + rows] = 0.0
         count = min(rule.candidates, len(prints) - 1)
@@ -197,18 +197,18 @@ def _add_votes(
     alike: np.ndarray,
     features: np.ndarray,
     owners: np.ndarray,
-    asking: np.ndarray,
+    queries: np.ndarray,
     members: np.ndarray,
     start: int,
     threshold: float,
 ) -> None:
-    """Let each asking feature vote, in place, for the photographs of the members like it.
+    """Let each query feature vote, in place, for the photographs of the members like it.
 
     alike: (images of a block, images). A feature that resembles many counts less for each.
     """
     theirs = _rooted(features[members]).T
-    for first in range(0, len(asking), 2048):
-        part = asking[first : first + 2048]
+    for first in range(0, len(queries), 2048):
+        part = queries[first : first + 2048]
         likeness = _rooted(features[part]) @ theirs
         row, column = np.nonzero(likeness > threshold)
         share = np.sqrt(np.maximum(np.bincount(row, minlength=len(part)), 1))[row]
@@ -225,7 +225,7 @@ def _rooted(descriptors: np.ndarray) -> np.ndarray:
 def agreeing_features(one: Fingerprint, other: Fingerprint, rule: DuplicateRule) -> int:
     """How many local features of two photographs agree on one shift, turn and zoom.
 
-    A single matched feature tells a similarity, for it has a place, an orientation and a scale. So
+    A single matched feature gives a similarity, for it has a place, an orientation and a scale. So
     each match is tried in turn, and no random draw is needed.
     """
     if min(len(one.points), len(other.points)) < rule.agreeing:
@@ -237,7 +237,7 @@ def agreeing_features(one: Fingerprint, other: Fingerprint, rule: DuplicateRule)
     zoom = np.log(q[:, 2] / p[:, 2])
     turn = q[:, 3] - p[:, 3]
     here, there = p[:, 0] + 1j * p[:, 1], q[:, 0] + 1j * q[:, 1]
-    # Row: the match that tells the similarity; column: the match that is asked whether it agrees.
+    # Row: the match that gives the similarity; column: the match that may agree with it.
     factor = np.exp(zoom + 1j * turn)[:, None]
     expected = there[:, None] + factor * (here[None] - here[:, None])
     scale = np.maximum(1.0, np.exp(zoom))[:, None]

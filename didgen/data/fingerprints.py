@@ -16,7 +16,7 @@ from PIL import Image
 from didgen.data.images import pixel_digest
 
 HASH_SIDE = 16
-# SIFT looks at twice this size, too: what is smaller tells skin from skin, not lesion from lesion.
+# SIFT also searches twice this size: smaller features tell skin from skin, not lesion from lesion.
 FEATURE_SIDE = 112
 MAX_POINTS = 64
 # Times as long as wide: no photograph of a lesion is.
@@ -38,7 +38,7 @@ class Fingerprint:
     """About 9 KB that stand for a photograph.
 
     digest: SHA-256 of shape and pixels. contrast: standard deviation of the gray values, 0..127;
-    without contrast a hash tells nothing. hashes: uint64 (8, 4), the perceptual hash of 256 bits in
+    without contrast a hash means nothing. hashes: uint64 (8, 4), the perceptual hash of 256 bits in
     eight orientations, the first as photographed. points: float32 (n, 4), row and column in shares
     of the shorter side, scale, and orientation in radians; descriptors: uint8 (n, 128). n <= 64.
     """
@@ -77,15 +77,15 @@ def _local_features(gray: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.percentile(pixels, (1, 99))
     # Pale lesions have little contrast, and the detector's threshold is absolute.
     pixels = np.clip((pixels - low) * (255.0 / max(high - low, 12.0)), 0.0, 255.0).astype(np.uint8)
-    found = sorted(_finder().detect(pixels, None), key=lambda point: -point.size)[:MAX_POINTS]
-    if not found:
+    keypoints = sorted(_detector().detect(pixels, None), key=lambda point: -point.size)[:MAX_POINTS]
+    if not keypoints:
         return _no_features()
     # Described are the chosen ones alone: it takes longer than finding them all.
-    found, descriptors = _finder().compute(pixels, found)
+    keypoints, descriptors = _detector().compute(pixels, keypoints)
     # OpenCV counts angles from columns to rows in degrees; here they go from rows to columns.
     points = [
         (*(place / FEATURE_SIDE for place in (p.pt[1], p.pt[0], p.size / 2)), -np.radians(p.angle))
-        for p in found
+        for p in keypoints
     ]
     return np.array(points, np.float32), np.clip(descriptors, 0, 255).astype(np.uint8)
 
@@ -95,7 +95,7 @@ def _no_features() -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _finder() -> cv2.SIFT:
+def _detector() -> cv2.SIFT:
     # Cores are shared out by photographs; and one thread finds the features in one order.
     cv2.setNumThreads(1)
     return cv2.SIFT_create(contrastThreshold=0.02)

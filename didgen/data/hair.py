@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.draw import line
 
 DIRECTIONS = 12
-# Hair is looked for at this size of the shorter side: enough to see it, quick enough for thousands.
+# Hair is searched at this size of the shorter side: enough to see it, quick enough for thousands.
 WORKING_SIDE = 320
 
 
@@ -61,13 +61,14 @@ def find_hair(image: np.ndarray, rule: HairRule | None = None) -> np.ndarray:
         small = image
     side = min(small.shape[:2])
     # The brightest channel: skin and lesion are light in red, hair is dark in every channel.
-    found = _black_hat(small.max(axis=2), _pixels(rule.reach, side)) > rule.contrast
-    found = _long_pieces(found, _pixels(rule.length, side))
+    marked = _black_hat(small.max(axis=2), _pixels(rule.reach, side)) > rule.contrast
+    marked = _long_pieces(marked, _pixels(rule.length, side))
     margin = max(1, round(rule.margin * side))
-    found = ndimage.binary_dilation(found, iterations=margin)
+    marked = ndimage.binary_dilation(marked, iterations=margin)
     if shrink < 1.0:
-        found = np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST))
-    return found
+        large = Image.fromarray(marked).resize((width, height), Image.Resampling.NEAREST)
+        marked = np.asarray(large)
+    return marked
 
 
 def fill(image: np.ndarray, holes: np.ndarray, spread: float) -> np.ndarray:
@@ -124,10 +125,10 @@ def _black_hat(gray: np.ndarray, length: int) -> np.ndarray:
     return best
 
 
-def _long_pieces(found: np.ndarray, length: int) -> np.ndarray:
+def _long_pieces(marked: np.ndarray, length: int) -> np.ndarray:
     """Keep what holds a straight line of `length` px in some direction; dots and nets go."""
-    kept = np.zeros_like(found)
+    kept = np.zeros_like(marked)
     for footprint in _lines(length):
         # Hairs bend a little and leave the image: two pixels of slack, edges continued.
-        kept |= ndimage.binary_opening(found, structure=footprint)
-    return kept & found
+        kept |= ndimage.binary_opening(marked, structure=footprint)
+    return kept & marked

@@ -151,7 +151,7 @@ def _load(
     if pages > 1:
         changes.append("first picture of a multi-picture JPEG taken")
     width, height = image.size
-    # Asked before the pixels are read: once they are, the layout of the file is forgotten.
+    # Before the pixels are read: once they are, the layout of the file is forgotten.
     deep = _is_deep(image)
     if at_least is not None:
         image.draft(None, (at_least, at_least))
@@ -219,7 +219,7 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether the file holds 16 bits a channel. Pillow's mode tells only for gray images."""
+    """Whether the file holds 16 bits a channel. Pillow's mode says it of gray images alone."""
     if image.mode.startswith("I;16"):
         return True
     tile = getattr(image, "tile", None)
@@ -288,12 +288,13 @@ def read_mask(
             f"{path}: found a mask of {values.shape[1]}x{values.shape[0]} pixels, expected "
             f"{shape[1]}x{shape[0]} as its image; {remedy}"
         )
-    found = np.unique(values)
-    if not (set(found.tolist()) <= {0, 255} or set(found.tolist()) <= {0, 1}):
-        sample = ", ".join(map(str, found[:6].tolist()))
+    levels = np.unique(values)
+    if not (set(levels.tolist()) <= {0, 255} or set(levels.tolist()) <= {0, 1}):
+        sample = ", ".join(map(str, levels[:6].tolist()))
         raise ImageError(
-            f"{path}: mask is not binary: found {found.size} gray values ({sample}, ...), expected "
-            "only 0 and 255; threshold it at 128 first (JPEG masks are never exact: use PNG)"
+            f"{path}: mask is not binary: found {levels.size} gray values ({sample}, ...), "
+            "expected only 0 and 255; threshold it at 128 first (JPEG masks are never exact: use "
+            "PNG)"
         )
     mask = values > 0
     if not mask.any():

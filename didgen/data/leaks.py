@@ -108,26 +108,27 @@ def apply_policy(
     """Act on what crosses official splits: which rows stay, bool (N,).
 
     Columns needed: id, split. `drop` leaves relatives of test images out of train and val, and
-    those of val images out of train; `warn` only tells; `error` raises `LeakError` with counts by
+    those of val images out of train; `warn` only logs; `error` raises `LeakError` with counts by
     kind and the first pairs.
     """
     keep = np.ones(len(frame), bool)
     if not leaks:
         LOGGER.info("official splits: no related images in two splits")
         return keep
-    told = f"official splits: {describe(leaks, frame)}"
+    message = f"official splits: {describe(leaks, frame)}"
     if policy == "error":
         raise LeakError(
-            f"{told}; set data.on_leak: drop to leave relatives of test images out of the training "
-            "set, on_leak: warn to keep them, or data.splits: grouped for splits without leaks"
+            f"{message}; set data.on_leak: drop to leave relatives of test images out of the "
+            "training set, on_leak: warn to keep them, or data.splits: grouped for splits without "
+            "leaks"
         )
     if policy == "warn":
-        LOGGER.warning("%s; they stay where they are (data.on_leak: warn)", told)
+        LOGGER.warning("%s; they stay where they are (data.on_leak: warn)", message)
         return keep
     keep = ~relatives_to_drop(frame["split"].to_numpy(), groups)
     lost = frame.loc[~keep, "split"].value_counts()
     LOGGER.warning(
-        "%s; left out: %d of train, %d of val", told, lost.get("train", 0), lost.get("val", 0)
+        "%s; left out: %d of train, %d of val", message, lost.get("train", 0), lost.get("val", 0)
     )
     return keep
 
@@ -156,7 +157,7 @@ def leak_table(
     policy: Policy | Literal["grouped"],
     finder: str,
 ) -> dict[str, Any]:
-    """What `leaks.json` tells. `frame`: all images, those dropped too, with their first splits.
+    """The content of `leaks.json`. `frame`: all images, those dropped too, with their first splits.
 
     The pairs are those that cross official splits, or, of images that were split by group (policy
     "grouped"), the duplicates found; at most 500 are listed, the closest relations first, and all

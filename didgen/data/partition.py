@@ -32,7 +32,7 @@ from didgen.data.sources.records import SourceError
 from didgen.data.splits import carved_split, grouped_split
 
 LOGGER = logging.getLogger(__name__)
-Asked = Literal["auto", "grouped", "official"]
+Requested = Literal["auto", "grouped", "official"]
 # A share that is missed by more is worth a warning: some groups are too large, or images too few.
 FAR_OFF = 0.05
 # Photographs of one lesion are a handful: more images, and this share of all, are worth a warning.
@@ -42,9 +42,9 @@ LARGE_SHARE = 0.02
 
 @dataclass(frozen=True)
 class SplitRule:
-    """What the run asks for. tasks: what every split must be able to judge."""
+    """What the settings request. tasks: what every split must be able to evaluate."""
 
-    asked: Asked
+    requested: Requested
     on_leak: Policy
     val_fraction: float
     test_fraction: float
@@ -64,16 +64,16 @@ class Basis:
 @dataclass(frozen=True)
 class Partition:
     """The images with their splits: frame, with columns split and cluster; keep: bool (N,), which
-    rows stay; leaks: what `leaks.json` tells; told: what `summary.json` tells of the splits.
+    rows stay; leaks: the content of `leaks.json`; summary: the splits' part of `summary.json`.
     """
 
     frame: pd.DataFrame
     keep: np.ndarray
     leaks: dict[str, Any]
-    told: dict[str, Any]
+    summary: dict[str, Any]
 
 
-def basis(frame: pd.DataFrame, asked: Asked) -> Basis:
+def choose_basis(frame: pd.DataFrame, requested: Requested) -> Basis:
     """Whether the source's splits are kept or new ones are made; said in the log, with the reason.
 
     auto: the source's, where its images state train and test; new ones where none states a split,
@@ -82,47 +82,47 @@ def basis(frame: pd.DataFrame, asked: Asked) -> Basis:
     """
     stated = frame["split"].replace("", np.nan).value_counts()
     words = ", ".join(f"{split} {n}" for split, n in stated.items()) or "none"
-    if asked == "grouped":
+    if requested == "grouped":
         ignored = f"; the source's own ({words}) are not used" if len(stated) else ""
-        found = Basis("grouped", f"data.splits: grouped{ignored}")
-    elif asked == "auto" and (stated.empty or stated.get("train") == len(frame)):
+        basis = Basis("grouped", f"data.splits: grouped{ignored}")
+    elif requested == "auto" and (stated.empty or stated.get("train") == len(frame)):
         why = "no image states a split" if stated.empty else "the source states train alone"
-        found = Basis("grouped", f"data.splits: auto, and {why}")
+        basis = Basis("grouped", f"data.splits: auto, and {why}")
     else:
-        _check_stated(frame, asked, words)
+        _check_stated(frame, requested, words)
         carve = "val" not in stated and {"train", "test"} <= set(stated.index)
-        found = Basis("official", f"data.splits: {asked}, and the source states {words}", carve)
+        basis = Basis("official", f"data.splits: {requested}, and the source states {words}", carve)
     how = {"grouped": "new ones, by patient, lesion and look", "official": "the source's own"}
-    LOGGER.info("splits: %s (%s)", how[found.used], found.why)
-    if found.carve:
+    LOGGER.info("splits: %s (%s)", how[basis.used], basis.why)
+    if basis.carve:
         LOGGER.info("splits: the source has no val; it is taken out of train, by group")
-    return found
+    return basis
 
 
-def _check_stated(frame: pd.DataFrame, asked: Asked, words: str) -> None:
+def _check_stated(frame: pd.DataFrame, requested: Requested, words: str) -> None:
     """Refuse splits that are stated in part: which images to test on is not ours to guess."""
     ids = frame.loc[frame["split"] == "", "id"].tolist()
     if ids:
         more = ", ..." if len(ids) > 5 else ""
         raise SourceError(
-            f"splits: {asked}, but {len(ids)} of {len(frame)} images have no split "
+            f"splits: {requested}, but {len(ids)} of {len(frame)} images have no split "
             f"({', '.join(ids[:5])}{more}); the others state {words}; fill the split column or use "
             "data.splits: grouped, which makes new splits of all"
         )
-    if asked == "auto" and "test" not in set(frame["split"]):
+    if requested == "auto" and "test" not in set(frame["split"]):
         raise SourceError(
             f"splits: auto, but of {len(frame)} images none is for test (stated: {words}); name "
             "test images, or use data.splits: grouped, which makes new splits of all"
         )
 
 
-def assign(frame: pd.DataFrame, groups: np.ndarray, found: Basis, rule: SplitRule) -> np.ndarray:
+def assign(frame: pd.DataFrame, groups: np.ndarray, basis: Basis, rule: SplitRule) -> np.ndarray:
     """The split of each image. Columns needed: label, split. Shapes: (N,). Raises: `SplitError`."""
     strata = frame["label"].replace("", "mask only").tolist()
-    if found.used == "grouped":
+    if basis.used == "grouped":
         return grouped_split(strata, groups, rule.val_fraction, rule.test_fraction, rule.seed)
     stated = frame["split"].to_numpy(object)
-    if found.carve:
+    if basis.carve:
         return carved_split(stated, strata, groups, rule.val_fraction, rule.seed)
     return stated
 
@@ -135,17 +135,17 @@ def check_before_pixels(
     `everyone`: the identities of all records, of which `kept` are the first. Raises: `SourceError`,
     `SplitError`, `LeakError`, `ManifestError`.
     """
-    found = basis(kept, rule.asked)
+    basis = choose_basis(kept, rule.requested)
     groups = groups_of(everyone.assign(cluster=""))[: len(kept)]
-    frame = kept.assign(split=assign(kept, groups, found, rule))
+    frame = kept.assign(split=assign(kept, groups, basis, rule))
     check_identities(frame, where)
     remedy = "add images of other patients or raise the fractions"
-    if found.used == "official":
+    if basis.used == "official":
         remedy = "correct the source's splits or use data.splits: grouped"
         if rule.on_leak == "error":
             apply_policy(frame, find_leaks(frame, [], groups), "error", groups)
     check_splits(frame, remedy, rule.tasks)
-    return found
+    return basis
 
 
 def duplicates_of(prepared: Sequence[Prepared]) -> tuple[list[Pair], str]:
@@ -168,7 +168,7 @@ def partition(
     frame: pd.DataFrame,
     everyone: pd.DataFrame,
     pairs: Sequence[Pair],
-    found: Basis,
+    basis: Basis,
     rule: SplitRule,
     finder: str,
 ) -> Partition:
@@ -180,15 +180,15 @@ def partition(
     """
     n = len(frame)
     clusters = cluster_names(pairs, everyone["id"].tolist())
-    _tell_large_cluster(clusters, everyone["id"].tolist(), pairs)
+    _warn_of_large_cluster(clusters, everyone["id"].tolist(), pairs)
     groups = groups_of(everyone.assign(cluster=clusters))[:n]
     own = pd.Series(clusters[:n], index=frame.index)
     frame = frame.assign(cluster=own.where(own.duplicated(keep=False), ""))
     among = [pair for pair in pairs if pair.b < n]
-    frame["split"] = assign(frame, groups, found, rule)
+    frame["split"] = assign(frame, groups, basis, rule)
     keep, leaks = np.ones(n, bool), Leaks([], [])
     policy: Policy | Literal["grouped"] = "grouped"
-    if found.used == "official":
+    if basis.used == "official":
         policy = rule.on_leak
         leaks = find_leaks(frame, among, groups)
         keep = apply_policy(frame, leaks, rule.on_leak, groups)
@@ -201,12 +201,14 @@ def partition(
         rule.tasks,
     )
     if "classification" in rule.tasks:
-        _tell_absent_classes(frame[keep])
-    told = leak_table(frame, among, leaks, keep, groups, policy, finder)
-    return Partition(frame, keep, told, _told(frame.loc[keep, "split"], found, rule))
+        _warn_of_absent_classes(frame[keep])
+    table = leak_table(frame, among, leaks, keep, groups, policy, finder)
+    return Partition(frame, keep, table, _summary(frame.loc[keep, "split"], basis, rule))
 
 
-def _tell_large_cluster(clusters: Sequence[str], ids: Sequence[str], pairs: Sequence[Pair]) -> None:
+def _warn_of_large_cluster(
+    clusters: Sequence[str], ids: Sequence[str], pairs: Sequence[Pair]
+) -> None:
     """Warn of look-alikes that are too many for one lesion: they would all go to one split."""
     sizes = pd.Series(clusters)[lambda names: names != ""].value_counts()
     if sizes.empty or sizes.iloc[0] < max(LARGE_CLUSTER, LARGE_SHARE * len(ids)):
@@ -222,45 +224,45 @@ def _tell_large_cluster(clusters: Sequence[str], ids: Sequence[str], pairs: Sequ
     )  # fmt: skip
 
 
-def _tell_absent_classes(frame: pd.DataFrame) -> None:
+def _warn_of_absent_classes(frame: pd.DataFrame) -> None:
     """Warn of diagnoses that a split lacks. Columns needed: label, split."""
     for code, rows in frame[frame["label"] != ""].groupby("label"):
         absent = [split for split in SPLITS if not (rows["split"] == split).any()]
         if absent:
             LOGGER.warning(
-                "class %s: none of its %d images is in %s, so it is not learnt or judged there; "
+                "class %s: none of its %d images is in %s, so it is not learnt or tested there; "
                 "add images of other lesions, or leave the class out of data.classes",
                 code, len(rows), " or ".join(absent),
             )  # fmt: skip
 
 
-def _told(split: pd.Series, found: Basis, rule: SplitRule) -> dict[str, Any]:
-    """Asked and used, why, and the shares of the images that each split got, as asked and found."""
-    asked: dict[str, float | None] = dict.fromkeys(SPLITS)
-    if found.used == "grouped":
-        asked["val"], asked["test"] = rule.val_fraction, rule.test_fraction
-        asked["train"] = round(1 - rule.val_fraction - rule.test_fraction, 6)
+def _summary(split: pd.Series, basis: Basis, rule: SplitRule) -> dict[str, Any]:
+    """Requested and used splits, why, and the share of the images that each got and should get."""
+    requested: dict[str, float | None] = dict.fromkeys(SPLITS)
+    if basis.used == "grouped":
+        requested["val"], requested["test"] = rule.val_fraction, rule.test_fraction
+        requested["train"] = round(1 - rule.val_fraction - rule.test_fraction, 6)
     counts = split.value_counts()
     shares = {name: round(counts.get(name, 0) / len(split), 4) for name in SPLITS}
-    if found.carve:
+    if basis.carve:
         # Of what was train, not of all images.
         both = counts["train"] + counts["val"]
         shares |= {"val": round(counts["val"] / both, 4), "train": round(counts["train"] / both, 4)}
-        asked |= {"val": rule.val_fraction, "train": round(1 - rule.val_fraction, 6)}
-    for name, wanted in asked.items():
+        requested |= {"val": rule.val_fraction, "train": round(1 - rule.val_fraction, 6)}
+    for name, wanted in requested.items():
         if wanted is None:
             continue
         far = abs(shares[name] - wanted) > FAR_OFF
         LOGGER.log(
             logging.WARNING if far else logging.INFO,
-            "%s: %.1f %% of the images%s, asked for: %.1f %%%s",
-            name, 100 * shares[name], " of train and val" if found.carve else "", 100 * wanted,
+            "%s: %.1f %% of the images%s, requested: %.1f %%%s",
+            name, 100 * shares[name], " of train and val" if basis.carve else "", 100 * wanted,
             "; related images are kept together, and images are few" if far else "",
         )  # fmt: skip
     return {
-        "asked": rule.asked,
-        "used": found.used,
-        "why": found.why,
-        "val_from_train": found.carve,
-        "shares": {name: {"asked": asked[name], "found": shares[name]} for name in SPLITS},
+        "requested": rule.requested,
+        "used": basis.used,
+        "why": basis.why,
+        "val_from_train": basis.carve,
+        "shares": {name: {"requested": requested[name], "actual": shares[name]} for name in SPLITS},
     }

@@ -39,20 +39,20 @@ _FINGERPRINTS = "didgen.data.fingerprints"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """What is made of every record.
 
     out: folder that gets images/ and masks/; size: side in px; fit: crop, pad or squash;
     hair_removal: whether dark hair is removed first; fingerprints: whether to take what
     near-duplicates are found by (exact copies are found in any case); write: whether files are
-    written, or images only looked at.
+    written, or images only identified.
     """
 
     out: Path
     size: int
-    fit: Fit = "crop"
-    hair_removal: bool = False
-    fingerprints: bool = True
+    fit: Fit
+    hair_removal: bool
+    fingerprints: bool
     write: bool = True
 
 
@@ -66,12 +66,12 @@ class Prepared:
     shape: tuple[int, int]
     changes: tuple[str, ...]
     digest: bytes
-    mask_area: float | None
     fingerprint: "Fingerprint | None"
+    mask_area: float | None
 
 
 def prepare_images(
-    records: Sequence[Record], plan: Plan, workers: int | None = None
+    records: Sequence[Record], plan: PreparationPlan, workers: int | None = None
 ) -> list[Prepared]:
     """Decode, fit and write all images and masks, in parallel over the cores this process may use.
 
@@ -94,8 +94,8 @@ def prepare_images(
     return done
 
 
-def look_at_images(
-    records: Sequence[Record], plan: Plan, workers: int | None = None
+def identify_images(
+    records: Sequence[Record], plan: PreparationPlan, workers: int | None = None
 ) -> list[Prepared]:
     """Decode images that are not prepared, to find out whom they are related to. Writes nothing.
 
@@ -121,7 +121,7 @@ def look_at_images(
 
 
 def _sorted_out(
-    records: Sequence[Record], plan: Plan, workers: int | None, label: str
+    records: Sequence[Record], plan: PreparationPlan, workers: int | None, label: str
 ) -> tuple[list[Prepared], list[str]]:
     """What could be used, in order, and the faults of what could not."""
     done, failures = [], []
@@ -131,7 +131,9 @@ def _sorted_out(
     return done, failures
 
 
-def _results(records: Sequence[Record], plan: Plan, workers: int) -> Iterator["Prepared | str"]:
+def _results(
+    records: Sequence[Record], plan: PreparationPlan, workers: int
+) -> Iterator["Prepared | str"]:
     """What becomes of each record, in order, with only a few lots under way at a time."""
     lots = (records[start : start + LOT] for start in range(0, len(records), LOT))
     work = partial(_prepare_lot, plan=plan)
@@ -161,7 +163,7 @@ def _results(records: Sequence[Record], plan: Plan, workers: int) -> Iterator["P
                 future.cancel()
 
 
-def _context(plan: Plan) -> "ForkServerContext":
+def _context(plan: PreparationPlan) -> "ForkServerContext":
     """How workers start: from a process that has imported what they need, once for all of them.
 
     Forked from this one, they could inherit held locks of threaded libraries.
@@ -171,18 +173,19 @@ def _context(plan: Plan) -> "ForkServerContext":
     return context
 
 
-def _prepare_lot(records: Sequence[Record], plan: Plan) -> list["Prepared | str"]:
+def _prepare_lot(records: Sequence[Record], plan: PreparationPlan) -> list["Prepared | str"]:
     return [prepare_one(record, plan) for record in records]
 
 
-def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
+def prepare_one(record: Record, plan: PreparationPlan) -> "Prepared | str":
     """Decode, fit and write one image and its mask; the fault in words where it cannot be used."""
     try:
         photograph = record.pixels.read(plan.size)
         decoded = photograph.image
         if not plan.write:
-            digest, found = _identity(decoded, plan)
-            return Prepared({"id": record.id}, photograph.shape, (), digest, None, found)
+            return Prepared(
+                {"id": record.id}, photograph.shape, (), *_identity(decoded, plan), None
+            )
         if plan.hair_removal:
             from didgen.data.hair import remove_hair
 
@@ -190,7 +193,6 @@ def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
         image, mask = photograph.fitted(plan.size, plan.fit, record.pixels.name)
     except (ImageError, SourceError) as error:
         return f"{record.id}: {error}"
-    digest, found = _identity(decoded, plan)
     name = f"images/{record.id}.png"
     write_png(plan.out / name, image, flush=False)
     mask_name = ""
@@ -213,17 +215,18 @@ def prepare_one(record: Record, plan: Plan) -> "Prepared | str":
         "original_height": photograph.shape[0],
     }
     area = None if mask is None else round(float(np.mean(mask)), 6)
-    return Prepared(row, photograph.shape, photograph.changes, digest, area, found)
+    identity = _identity(decoded, plan)
+    return Prepared(row, photograph.shape, photograph.changes, *identity, area)
 
 
-def _identity(decoded: np.ndarray, plan: Plan) -> "tuple[bytes, Fingerprint | None]":
-    """The digest of the pixels, and the fingerprint where it is asked for."""
+def _identity(decoded: np.ndarray, plan: PreparationPlan) -> "tuple[bytes, Fingerprint | None]":
+    """The digest of the pixels, and the fingerprint where the plan wants it."""
     if not plan.fingerprints:
         return pixel_digest(decoded), None
     from didgen.data.fingerprints import fingerprint
 
-    found = fingerprint(decoded)
-    return found.digest, found
+    own = fingerprint(decoded)
+    return own.digest, own
 
 
 def as_table(prepared: Sequence[Prepared]) -> "pd.DataFrame":

@@ -37,9 +37,9 @@ class Choice:
         """All records: first those kept, then those passed over, last those excluded."""
         return [*self.kept, *self.passed_over, *self.excluded]
 
-    def in_order(self, looked_at: Sequence[str]) -> list[Record]:
-        """`everyone`, of those passed over first the ones looked at."""
-        seen = set(looked_at)
+    def in_order(self, identified: Sequence[str]) -> list[Record]:
+        """`everyone`, of those passed over first the ones identified by their pixels."""
+        seen = set(identified)
         passed = sorted(self.passed_over, key=lambda record: record.id not in seen)
         return [*self.kept, *passed, *self.excluded]
 
@@ -101,16 +101,16 @@ def identities(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def check_splits(frame: pd.DataFrame, remedy: str, tasks: Sequence[Task] = TASKS) -> None:
-    """Check that every split can judge the tasks: two diagnoses, or one mask, in each.
+    """Check that every split can evaluate the tasks: two diagnoses, or one mask, in each.
 
     Columns needed: label, split, mask (truth or name). Raises: `SplitError`.
     """
-    found = {split: int((frame["split"] == split).sum()) for split in SPLITS}
-    empty = [split for split in SPLITS if not found[split]]
+    counts = {split: int((frame["split"] == split).sum()) for split in SPLITS}
+    empty = [split for split in SPLITS if not counts[split]]
     if empty:
         raise SplitError(
             f"no image for {' and '.join(empty)}: found "
-            f"{ {split: n for split, n in found.items() if n} }, expected at least one image in "
+            f"{ {split: n for split, n in counts.items() if n} }, expected at least one image in "
             f"each of {', '.join(SPLITS)}; {remedy}"
         )
     for split, rows in frame.groupby("split"):
@@ -118,13 +118,13 @@ def check_splits(frame: pd.DataFrame, remedy: str, tasks: Sequence[Task] = TASKS
         where = f"split {split}: found labels {labels} and {masks} masks in {len(rows)} images"
         if "classification" in tasks and len(labels) < 2:
             raise SplitError(
-                f"{where}, expected at least two diagnoses: the verdict judges a classifier on "
+                f"{where}, expected at least two diagnoses: the verdict tests a classifier on "
                 "every split; add labelled images, or set data.tasks: [segmentation] to do "
                 "without a classifier"
             )
         if "segmentation" in tasks and not masks:
             raise SplitError(
-                f"{where}, expected at least one mask: the verdict judges a segmenter on every "
+                f"{where}, expected at least one mask: the verdict tests a segmenter on every "
                 "split; add masks, or set data.tasks: [classification] to do without pairs and "
                 "without a segmenter"
             )

@@ -74,12 +74,12 @@ def carved_split(
     `val_fraction` is of the images that were "train". Shapes: (N,).
     Raises: `SplitError` when train has too few groups or images of a class.
     """
-    found = np.asarray(split, dtype=object).copy()
-    train = np.flatnonzero(found == "train")
+    carved = np.asarray(split, dtype=object).copy()
+    train = np.flatnonzero(carved == "train")
     what = f"val_fraction {val_fraction} of train, as the source has no val"
     chosen = _part(np.asarray(strata)[train], groups[train], val_fraction, seed, what)
-    found[train[chosen]] = "val"
-    return found
+    carved[train[chosen]] = "val"
+    return carved
 
 
 def share_of_folds(share: float, most: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ SHOWN_SIZES = 10
 def summary(
     frame: pd.DataFrame, prepared: Sequence[Prepared], left_out: dict[str, int], source: str
 ) -> dict[str, Any]:
-    """What `summary.json` tells of the manifest `frame`, whose rows `prepared` are.
+    """What `summary.json` says of the manifest `frame`, whose rows `prepared` are.
 
     left_out: how many images of the source, by reason, are not in it.
     """

@@ -40,7 +40,7 @@ class Unreachable(Unavailable):
 
 
 class Stopped(Exception):
-    """The whole download was asked to end."""
+    """The whole download is to end."""
 
 
 class _Passing(Exception):
@@ -117,8 +117,8 @@ class Client:
         """Fetch a file into `part`, which may hold its first bytes.
 
         Bytes are continued only where the server says that they are of the same version; which one
-        they are of, and how many the whole has, is kept in `part`.json meanwhile. notify: is told
-        how many bytes are there. Raises: `DownloadError`, `OutOfSpace`.
+        they are of, and how many the whole has, is kept in `part`.json meanwhile. notify: takes
+        the number of bytes that are there. Raises: `DownloadError`, `OutOfSpace`.
         """
         self._persist(url, lambda: self._download(url, part, notify), lambda: _bytes(part))
         _note(part).unlink(missing_ok=True)
@@ -242,7 +242,7 @@ def _length(response: requests.Response) -> int | None:
 
 
 def _version(response: requests.Response) -> str | None:
-    """What tells a version of a file from another; a weak ETag does not promise the same bytes."""
+    """What distinguishes versions of a file; a weak ETag does not promise the same bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified")
 

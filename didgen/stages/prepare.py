@@ -34,7 +34,7 @@ def run(config: Config) -> None:
 def _prepare(config: Config, out: Path) -> None:
     from didgen.data.manifest import SPLITS, write_manifest
     from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
-    from didgen.data.preparation import Plan, as_table, look_at_images, prepare_images
+    from didgen.data.preparation import PreparationPlan, as_table, identify_images, prepare_images
     from didgen.data.selection import choose_records, identities
     from didgen.data.summary import summary
     from didgen.runtime.files import write_json, write_text
@@ -50,23 +50,23 @@ def _prepare(config: Config, out: Path) -> None:
     LOGGER.info("preparing %d images at %d px", len(choice.kept), config.size)
     phantoms = config.source == "phantoms"
     near = config.near_duplicates and not phantoms
-    plan = Plan(out, config.size, config.fit, config.hair_removal, near)
+    plan = PreparationPlan(out, config.size, config.fit, config.hair_removal, near)
     prepared = prepare_images(choice.kept, plan, config.workers)
     # Two images that only a third one relates belong together, even where the third is left out.
     compared = choice.passed_over if config.compare_left_out and not phantoms else []
-    looked = look_at_images(compared, plan, config.workers)
-    pairs, finder = duplicates_of([*prepared, *looked])
-    everyone = identities(choice.in_order([item.row["id"] for item in looked]))
+    identified = identify_images(compared, plan, config.workers)
+    pairs, finder = duplicates_of([*prepared, *identified])
+    everyone = identities(choice.in_order([item.row["id"] for item in identified]))
     parts = partition(as_table(prepared), everyone, pairs, basis, rule, finder)
     kept = parts.frame[parts.keep]
     for split in SPLITS:
         write_manifest(kept[kept["split"] == split], out / f"{split}.csv")
     _check_written(out)
-    write_json(out / "leaks.json", parts.leaks | {"n_compared": len(prepared) + len(looked)})
+    write_json(out / "leaks.json", parts.leaks | {"n_compared": len(prepared) + len(identified)})
     left_out = choice.left_out | {"related to a later split": int((~parts.keep).sum())}
     here = [item for item, stays in zip(prepared, parts.keep, strict=True) if stays]
-    told = summary(kept, here, left_out, config.source) | {"split_rule": parts.told}
-    write_json(out / "summary.json", told)
+    counts = summary(kept, here, left_out, config.source) | {"split_rule": parts.summary}
+    write_json(out / "summary.json", counts)
     write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
     left = parts.frame[~parts.keep]
     for name in filter(None, [*left["image"], *left["mask"]]):

@@ -6,7 +6,7 @@ import pytest
 from didgen.data.duplicates import Pair
 from didgen.data.leaks import ACCEPTED, LeakError
 from didgen.data.manifest import ManifestError
-from didgen.data.partition import Basis, SplitRule, basis, check_before_pixels, partition
+from didgen.data.partition import Basis, SplitRule, check_before_pixels, choose_basis, partition
 from didgen.data.sources.records import SourceError
 from didgen.data.splits import SplitError
 
@@ -18,15 +18,15 @@ def table(splits, **columns):
     return frame.assign(**columns)
 
 
-def rule(asked="auto", on_leak="drop", val=0.15, test=0.25, **more):
-    return SplitRule(asked, on_leak, val, test, seed=0, **more)
+def rule(requested="auto", on_leak="drop", val=0.15, test=0.25, **more):
+    return SplitRule(requested, on_leak, val, test, seed=0, **more)
 
 
 STATED = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
 
 
 @pytest.mark.parametrize(
-    ("splits", "asked", "used", "carve", "said"),
+    ("splits", "requested", "used", "carve", "said"),
     [
         (STATED, "auto", "official", False, "the source's own .* states train 4, val 2, test 2"),
         (STATED, "official", "official", False, "data.splits: official, and the source states"),
@@ -38,28 +38,28 @@ STATED = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
         (["train"] * 6 + ["test"] * 2, "official", "official", True, "no val; it is taken out"),
     ],
 )
-def test_the_basis_of_the_splits_is_chosen_and_said(caplog, splits, asked, used, carve, said):
+def test_the_basis_of_the_splits_is_chosen_and_said(caplog, splits, requested, used, carve, said):
     with caplog.at_level(logging.INFO):
-        found = basis(table(splits), asked)
-    assert (found.used, found.carve) == (used, carve)
+        basis = choose_basis(table(splits), requested)
+    assert (basis.used, basis.carve) == (used, carve)
     assert pd.Series(" ".join(caplog.messages)).str.contains(said).all(), caplog.messages
 
 
 @pytest.mark.parametrize(
-    ("splits", "asked", "message"),
+    ("splits", "requested", "message"),
     [
         (["train"] * 4 + [""] * 4, "auto", r"auto, but 4 of 8 images have no split \(i04, i05, "),
         ([""] * 8, "official", r"official, but 8 of 8 images have no split .*others state none"),
         (["train"] * 6 + ["val"] * 2, "auto", r"of 8 images none is for test .*train 6, val 2"),
     ],
 )
-def test_splits_that_are_stated_in_part_are_refused(splits, asked, message):
+def test_splits_that_are_stated_in_part_are_refused(splits, requested, message):
     with pytest.raises(SourceError, match=message):
-        basis(table(splits), asked)
+        choose_basis(table(splits), requested)
 
 
 @pytest.mark.parametrize(
-    ("frame", "asked", "error", "message"),
+    ("frame", "requested", "error", "message"),
     [
         (table(["train"] * 8), rule("official"), SplitError, "no image for val and test"),
         (table(["train"] * 6 + ["val"] * 2), rule("official"), SplitError, "no image for test"),
@@ -69,26 +69,26 @@ def test_splits_that_are_stated_in_part_are_refused(splits, asked, message):
         (table(STATED, id="x"), rule(), ManifestError, "here: duplicate ids: 7"),
     ],
 )  # fmt: skip
-def test_what_needs_no_pixels_is_refused_before(frame, asked, error, message):
+def test_what_needs_no_pixels_is_refused_before(frame, requested, error, message):
     with pytest.raises(error, match=message):
-        check_before_pixels(frame, frame, asked, "here")
+        check_before_pixels(frame, frame, requested, "here")
 
 
 def test_val_comes_out_of_train_in_whole_groups_and_test_stays():
     frame = table(["train"] * 40 + ["test"] * 10)
     frame["lesion_id"] = [f"L{k // 2}" for k in range(50)]
-    asked = rule(val=0.2)
-    found = check_before_pixels(frame, frame, asked, "here")
+    requested = rule(val=0.2)
+    found = check_before_pixels(frame, frame, requested, "here")
     assert found.carve
-    done = partition(frame, frame, [], found, asked, "")
+    done = partition(frame, frame, [], found, requested, "")
     split = done.frame["split"]
     assert (split[40:] == "test").all() and split[:40].value_counts().to_dict() == {
         "train": 32, "val": 8,
     }  # fmt: skip
     assert (split.groupby(frame["lesion_id"]).nunique() == 1).all()
-    assert done.told["val_from_train"] and done.told["used"] == "official"
-    assert done.told["shares"]["val"] == {"asked": 0.2, "found": 0.2}
-    assert done.told["shares"]["test"] == {"asked": None, "found": 0.2}
+    assert done.summary["val_from_train"] and done.summary["used"] == "official"
+    assert done.summary["shares"]["val"] == {"requested": 0.2, "actual": 0.2}
+    assert done.summary["shares"]["test"] == {"requested": None, "actual": 0.2}
 
 
 def chained():
@@ -104,8 +104,8 @@ def chained():
 @pytest.mark.parametrize("seed", range(8))
 def test_what_a_left_out_image_relates_stays_together(seed):
     everyone, pairs = chained()
-    asked = SplitRule("grouped", "drop", 0.25, 0.25, seed)
-    done = partition(everyone[:40], everyone, pairs, Basis("grouped", ""), asked, "")
+    requested = SplitRule("grouped", "drop", 0.25, 0.25, seed)
+    done = partition(everyone[:40], everyone, pairs, Basis("grouped", ""), requested, "")
     split = done.frame["split"].tolist()
     assert len(split) == 40 and split[0] == split[39] and split[1] == split[38]
     # The left-out image's own cluster is told by two kept ones, and no pair names it.
@@ -117,13 +117,13 @@ def test_official_splits_are_audited_through_left_out_images_too():
     everyone, pairs = chained()
     everyone["split"] = ["train"] * 20 + ["val"] * 10 + ["test"] * 12
     for policy in ("drop", "warn", "error"):
-        asked = rule("official", policy)
+        requested = rule("official", policy)
         found = Basis("official", "")
         if policy == "error":
             with pytest.raises(LeakError, match="2 through images left out"):
-                partition(everyone[:40], everyone, pairs, found, asked, "")
+                partition(everyone[:40], everyone, pairs, found, requested, "")
             continue
-        done = partition(everyone[:40], everyone, pairs, found, asked, "")
+        done = partition(everyone[:40], everyone, pairs, found, requested, "")
         dropped = ["i00", "i01"] if policy == "drop" else []
         assert done.leaks["dropped"] == dropped and done.keep.sum() == 40 - len(dropped)
         marked = done.frame.get("leak", pd.Series("", index=done.frame.index)) == ACCEPTED
@@ -136,10 +136,10 @@ def test_shares_that_are_missed_by_far_are_told_loudly(caplog):
     frame["patient_id"] = ["p"] * 12 + [f"q{k}" for k in range(12)]
     with caplog.at_level(logging.INFO):
         done = partition(frame, frame, [], Basis("grouped", ""), rule(val=0.1, test=0.1), "")
-    shares = done.told["shares"]
-    assert sum(share["found"] for share in shares.values()) == pytest.approx(1, abs=1e-3)
+    shares = done.summary["shares"]
+    assert sum(share["actual"] for share in shares.values()) == pytest.approx(1, abs=1e-3)
     for name, share in shares.items():
-        level = "WARNING" if abs(share["asked"] - share["found"]) > 0.05 else "INFO"
+        level = "WARNING" if abs(share["requested"] - share["actual"]) > 0.05 else "INFO"
         lines = [r for r in caplog.records if r.getMessage().startswith(f"{name}: ")]
         assert [r.levelname for r in lines] == [level]
 

@@ -14,13 +14,17 @@ from PIL import Image
 
 from didgen.data.classes import CLASSES
 from didgen.data.images import read_image, read_mask
-from didgen.data.preparation import Plan, as_table, prepare_images, prepare_one
+from didgen.data.preparation import PreparationPlan, as_table, prepare_images, prepare_one
 from didgen.data.sources.phantom import phantom_records
 from didgen.data.sources.records import FilePixels, Record, SourceError
 
 
 def record(name, image, mask=None, label="NV"):
     return Record(name, label, "L", "P", "own", "train", FilePixels(image, mask))
+
+
+def plan(out, size, fit="crop", hair_removal=False, fingerprints=True):
+    return PreparationPlan(out, size, fit, hair_removal, fingerprints)
 
 
 def disk(height, width):
@@ -43,7 +47,7 @@ def pair(tmp_path):
     ("fit", "area"), [("crop", np.pi / 16), ("pad", np.pi * 9 / 256), ("squash", np.pi * 3 / 64)]
 )
 def test_image_and_mask_are_fitted_alike_and_told(pair, tmp_path, fit, area):
-    done = prepare_one(record("a", *pair), Plan(tmp_path / "out", 64, fit))
+    done = prepare_one(record("a", *pair), plan(tmp_path / "out", 64, fit))
     image = read_image(tmp_path / "out" / done.row["image"])
     mask = read_mask(tmp_path / "out" / done.row["mask"], (64, 64))
     # The disk is dark wherever the mask says so, but for the rim that the filter blends.
@@ -75,10 +79,10 @@ def test_a_photograph_that_padding_would_swell_is_named(pair, tmp_path, monkeypa
     monkeypatch.setattr("didgen.data.sources.records.enough_for", lambda _: 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        fault = prepare_one(record("a", *pair), Plan(tmp_path / "out", 64, "pad"))
+        fault = prepare_one(record("a", *pair), plan(tmp_path / "out", 64, "pad"))
         assert "640x480 pixels, too many to be made square by 'pad'" in fault
         assert fault.startswith("a: ") and "data.fit: crop or squash" in fault
-        assert prepare_one(record("a", *pair), Plan(tmp_path / "out", 64, "crop")).row["mask"]
+        assert prepare_one(record("a", *pair), plan(tmp_path / "out", 64, "crop")).row["mask"]
 
 
 def test_hair_removal_changes_only_what_it_is_asked_for(tmp_path):
@@ -86,7 +90,7 @@ def test_hair_removal_changes_only_what_it_is_asked_for(tmp_path):
     image[60:62, 5:120] = 40
     Image.fromarray(image).save(tmp_path / "h.png")
     plain, clean = (
-        prepare_one(record("h", tmp_path / "h.png"), Plan(tmp_path / name, 64, hair_removal=on))
+        prepare_one(record("h", tmp_path / "h.png"), plan(tmp_path / name, 64, hair_removal=on))
         for name, on in (("plain", False), ("clean", True))
     )
     assert read_image(tmp_path / "plain" / plain.row["image"]).min() < 100
@@ -104,8 +108,8 @@ def test_one_worker_and_two_write_the_same_bytes_in_the_same_order(tmp_path, mon
     records = phantom_records(56, tuple(CLASSES), 3)[:20]
     tables, digests = [], []
     for workers in (1, 2):
-        plan = Plan(tmp_path / str(workers), 32, fingerprints=False)
-        done = prepare_images(records, plan, workers)
+        own = plan(tmp_path / str(workers), 32, fingerprints=False)
+        done = prepare_images(records, own, workers)
         tables.append(as_table(done))
         digests.append([item.digest for item in done])
     assert tables[0].equals(tables[1]) and digests[0] == digests[1]
@@ -118,7 +122,7 @@ def test_fingerprints_do_not_depend_on_the_number_of_workers(tmp_path, monkeypat
     monkeypatch.setattr("didgen.data.preparation.WORTH_A_PROCESS", 1)
     records = phantom_records(56, tuple(CLASSES), 3)[:10]
     one, two = (
-        [item.fingerprint for item in prepare_images(records, Plan(tmp_path, 64), workers)]
+        [item.fingerprint for item in prepare_images(records, plan(tmp_path, 64), workers)]
         for workers in (1, 2)
     )
     for a, b in zip(one, two, strict=True):
@@ -140,7 +144,7 @@ def test_a_killed_worker_is_told_in_words(tmp_path, pair, monkeypatch):
     records = [record(f"i{n:02d}", *pair) for n in range(40)]
     records[20] = replace(records[20], pixels=Deadly(*pair))
     with pytest.raises(ChildProcessError) as caught:
-        prepare_images(records, Plan(tmp_path / "out", 32, fingerprints=False), 2)
+        prepare_images(records, plan(tmp_path / "out", 32, fingerprints=False), 2)
     message = str(caught.value)
     # The lot of eight in which it died, or one before it that was not yet taken.
     assert re.search(r"killed after (0|8|16) of 40 images, at or soon after i(00|08|16);", message)
@@ -164,7 +168,7 @@ def test_all_unusable_images_are_told_in_one_error(tmp_path, pair):
         (tmp_path / f"bad{n}.jpg").write_bytes(b"no picture")
         records.append(record(f"bad{n}", tmp_path / f"bad{n}.jpg"))
     with pytest.raises(SourceError) as caught:
-        prepare_images(records, Plan(tmp_path / "out", 32), 1)
+        prepare_images(records, plan(tmp_path / "out", 32), 1)
     message = str(caught.value)
     assert message.startswith("25 of 26 images cannot be used:\n  bad0: ")
     assert message.count("\n  bad") == 20 and message.endswith("and 5 more")

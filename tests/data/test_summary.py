@@ -20,7 +20,7 @@ def test_the_summary_counts_what_was_prepared():
     )
     prepared = [
         Prepared({}, (450, 600 + 10 * max(0, k - 2)), ("turned as EXIF says",) * (k == 0), b"",
-                 0.25 if k % 2 else None, None)
+                 None, 0.25 if k % 2 else None)
         for k in range(n)
     ]  # fmt: skip
     told = summary(frame, prepared, {"over max_masks": 1}, "table")

@@ -60,7 +60,7 @@ def test_a_published_set_is_prepared_alone(tmp_path, source):
     if source == "isic2019":
         assert frame.loc[frame["split"] == "test", "id"].str.startswith("ISIC_Te").all()
         assert told["split_rule"]["val_from_train"]
-        assert told["split_rule"]["shares"]["val"]["found"] == pytest.approx(0.2, abs=0.06)
+        assert told["split_rule"]["shares"]["val"]["actual"] == pytest.approx(0.2, abs=0.06)
 
 
 @pytest.mark.parametrize("source", [name for name in PUBLISHED if PUBLISHED[name][1] != BOTH])

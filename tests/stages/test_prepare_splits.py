@@ -35,13 +35,13 @@ def test_a_stated_split_is_kept_unless_new_ones_are_asked_for(tmp_path, caplog):
         found, summary = prepare(tmp_path, frame)
     assert found["split"].to_dict() == dict(zip(frame["id"], STATED, strict=True))
     assert summary["split_rule"]["used"] == "official"
-    assert summary["split_rule"]["asked"] == "auto" == Settings().splits
+    assert summary["split_rule"]["requested"] == "auto" == Settings().splits
     assert "the source states train 8, val 4, test 4" in caplog.text
     with caplog.at_level(logging.INFO):
         found, summary = prepare(tmp_path, frame, splits="grouped")
     assert found["split"].to_dict() != dict(zip(frame["id"], STATED, strict=True))
     assert "the source's own (train 8, val 4, test 4) are not used" in caplog.text
-    assert summary["split_rule"]["shares"]["test"] == {"asked": 0.25, "found": 0.25}
+    assert summary["split_rule"]["shares"]["test"] == {"requested": 0.25, "actual": 0.25}
 
 
 def test_a_split_without_val_gets_it_from_train(tmp_path):

@@ -171,13 +171,13 @@ def _members(path: Path, suffix: str) -> dict[str, tuple[Path, str]]:
         raise SourceError(str(error)) from error
     if not names:
         raise SourceError(f"{path}: holds no {suffix} file; fetch the official archive again")
-    found = {PurePosixPath(name).stem: (path, name) for name in names}
-    if len(found) < len(names):
+    by_stem = {PurePosixPath(name).stem: (path, name) for name in names}
+    if len(by_stem) < len(names):
         raise SourceError(
-            f"{path}: {len(names)} {suffix} files have only {len(found)} different names, expected "
-            "one file a name; fetch the official archive again"
+            f"{path}: {len(names)} {suffix} files have only {len(by_stem)} different names, "
+            "expected one file per name; fetch the official archive again"
         )
-    return found
+    return by_stem
 
 
 def _same_names(images: set[str], truths: set[str], what: str) -> None:

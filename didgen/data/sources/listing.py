@@ -28,7 +28,7 @@ _UNREADABLE = {
 
 @dataclass
 class Listing:
-    """The files under a folder, in order of their paths; hidden ones are not looked at.
+    """The files under a folder, in order of their paths; without the hidden ones.
 
     `masks` are images whose name ends in one of the mask endings; `unreadable` holds by extension
     the images of formats that are not read; `others` counts by extension what is none of these.
@@ -54,15 +54,18 @@ class Listing:
         to the top. Upper and lower case are the same. Raises: `SourceError` when two are as near.
         """
         for pattern in patterns:
-            found = [p for p in self.tables if fnmatch(p.name.lower(), pattern.lower())]
-            nearest = min((len(path.parts) for path in found), default=0)
-            found = [path for path in found if len(path.parts) == nearest]
-            if len(found) > 1:
+            matches = [p for p in self.tables if fnmatch(p.name.lower(), pattern.lower())]
+            nearest = min((len(path.parts) for path in matches), default=0)
+            matches = [path for path in matches if len(path.parts) == nearest]
+            if len(matches) > 1:
                 refuse(
-                    found, f"{self.folder}: more than one {pattern}", "keep the one to use", "files"
+                    matches,
+                    f"{self.folder}: more than one {pattern}",
+                    "keep the one to use",
+                    "files",
                 )
-            if found:
-                return found[0]
+            if matches:
+                return matches[0]
         return None
 
 
@@ -75,21 +78,21 @@ def list_files(folder: Path | str, mask_endings: tuple[str, ...] = MASK_ENDINGS)
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; set data.folder to the folder of your images")
-    listing, found = Listing(folder), walk(folder)
+    listing, below = Listing(folder), walk(folder)
     refuse(
-        [f"{place}: {reason}" for place, reason in sorted(found.unreadable.items())],
+        [f"{place}: {reason}" for place, reason in sorted(below.unreadable.items())],
         f"{folder}: folders whose files cannot be listed",
         "allow this user to read them, keep one name of each, or move them elsewhere",
         "folders",
     )
     refuse(
-        [path for path in map(Path, sorted(found.special)) if _is_named_as_data(path)],
+        [path for path in map(Path, sorted(below.special)) if _is_named_as_data(path)],
         f"{folder}: broken links, pipes, sockets or devices under the name of an image or table",
         "replace each by its file, or remove it",
         "files",
     )
-    listing.others.update(Path(path).suffix.lower() for path in found.special)
-    for path in sorted(map(Path, found.files)):
+    listing.others.update(Path(path).suffix.lower() for path in below.special)
+    for path in sorted(map(Path, below.files)):
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             is_mask = path.stem.lower().endswith(mask_endings)

@@ -224,21 +224,25 @@ def _place(folders: tuple[str, ...]) -> tuple[str, str]:
 
 def _beside(images: list[Path], masks: list[Path], folder: Path) -> dict[Path, Path]:
     """The mask of each image, by the image's path without extension."""
-    found: dict[Path, list[Path]] = {}
+    masks_of: dict[Path, list[Path]] = {}
     for path in masks:
         ending = next(e for e in MASK_ENDINGS if path.stem.lower().endswith(e))
-        found.setdefault(path.parent / path.stem[: -len(ending)], []).append(path)
+        masks_of.setdefault(path.parent / path.stem[: -len(ending)], []).append(path)
     refuse(
-        [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1],
+        [
+            " and ".join(path.name for path in paths)
+            for paths in masks_of.values()
+            if len(paths) > 1
+        ],
         f"{folder}: more than one mask for an image",
         "keep one of *_segmentation and *_mask",
         "images",
     )
     owners = {path.parent / path.stem for path in images}
     refuse(
-        [path.relative_to(folder) for stem, (path, *_) in found.items() if stem not in owners],
+        [path.relative_to(folder) for stem, (path, *_) in masks_of.items() if stem not in owners],
         f"{folder}: masks without an image beside them",
         "put each beside its image, under the image's name",
         "masks",
     )
-    return {stem: paths[0] for stem, paths in found.items()}
+    return {stem: paths[0] for stem, paths in masks_of.items()}

@@ -78,7 +78,7 @@ class Record:
     """One image of a source, before preparation. Unknown text is "".
 
     excluded: why the source cannot offer the image, in a few words that are counted, or "". Such a
-    record only tells whom it is related to: its pixels are never read, and may not be there.
+    record only says whom it is related to: its pixels are never read, and may not be there.
     """
 
     id: str
@@ -110,9 +110,9 @@ class FilePixels:
 
     def read(self, size: int) -> Photograph:
         """Read and check both files. Raises: `ImageError`."""
-        found = decode_image(self.image, at_least=enough_for(size))
-        mask = None if self.mask is None else read_mask(self.mask, found.shape)
-        return Photograph(found.pixels, mask, found.shape, found.changes)
+        decoded = decode_image(self.image, at_least=enough_for(size))
+        mask = None if self.mask is None else read_mask(self.mask, decoded.shape)
+        return Photograph(decoded.pixels, mask, decoded.shape, decoded.changes)
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both files. Raises: `ImageError`, `SourceError`."""
@@ -139,12 +139,12 @@ class ZipPixels:
     def read(self, size: int) -> Photograph:
         """Read and check both members. Raises: `ImageError`, `SourceError`."""
         stream = io.BytesIO(read_member(*self.image))
-        found = decode_image(_name(self.image), stream, at_least=enough_for(size))
+        decoded = decode_image(_name(self.image), stream, at_least=enough_for(size))
         if self.mask is None:
-            return Photograph(found.pixels, None, found.shape, found.changes)
+            return Photograph(decoded.pixels, None, decoded.shape, decoded.changes)
         stream = io.BytesIO(read_member(*self.mask))
-        mask = read_mask(_name(self.mask), found.shape, stream)
-        return Photograph(found.pixels, mask, found.shape, found.changes)
+        mask = read_mask(_name(self.mask), decoded.shape, stream)
+        return Photograph(decoded.pixels, mask, decoded.shape, decoded.changes)
 
     def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both members. Raises: `ImageError`, `SourceError`."""

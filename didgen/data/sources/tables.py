@@ -83,18 +83,18 @@ def pick_columns(
 
     Raises: `SourceError` when a needed column has none of its names in the table.
     """
-    found = {
+    theirs = {
         ours: next((name for name in names if name in frame), None)
         for ours, names in columns.items()
     }
-    absent = [" or ".join(columns[ours]) for ours in needed if found[ours] is None]
+    absent = [" or ".join(columns[ours]) for ours in needed if theirs[ours] is None]
     if absent:
         raise SourceError(
             f"{where}: missing columns {absent}; found {list(frame.columns)}; expected the table "
             "as it was published"
         )
     return pd.DataFrame(
-        {ours: frame[name] if name else "" for ours, name in found.items()}, index=frame.index
+        {ours: frame[name] if name else "" for ours, name in theirs.items()}, index=frame.index
     )
 
 
