@@ -319,7 +319,7 @@ def square_box(height: int, width: int, fit: Fit) -> tuple[int, int, int, int] |
 
 
 def fit_image(
-    image: np.ndarray, size: int, fit: Fit = "crop", shape: tuple[int, int] | None = None
+    image: np.ndarray, size: int, fit: Fit, shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     """Make an image square with side `size` px: center-crop, pad with black, or squash.
 
@@ -339,7 +339,7 @@ def fit_image(
     return np.asarray(part.resize((size, size), Image.Resampling.BICUBIC, box=inner))
 
 
-def fit_mask(mask: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
+def fit_mask(mask: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     """Make a mask (H, W) square by nearest neighbour, with the geometry of its image."""
     return _fit(mask.astype(np.uint8) * 255, size, fit, Image.Resampling.NEAREST) > 0
 

@@ -27,9 +27,10 @@ from didgen.data.leaks import (
 )
 from didgen.data.manifest import SPLITS, check_identities
 from didgen.data.preparation import Prepared
-from didgen.data.selection import TASKS, Task, check_splits
+from didgen.data.selection import check_splits
 from didgen.data.sources.records import SourceError
 from didgen.data.splits import carved_split, grouped_split
+from didgen.settings.arms import Task
 
 LOGGER = logging.getLogger(__name__)
 Requested = Literal["auto", "grouped", "official"]
@@ -49,7 +50,7 @@ class SplitRule:
     val_fraction: float
     test_fraction: float
     seed: int
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
 from didgen.data.manifest import SPLITS
 from didgen.data.sources.records import Record, SourceError
 from didgen.data.splits import SplitError
+from didgen.settings.arms import Task
 
 LOGGER = logging.getLogger(__name__)
-Task = Literal["classification", "segmentation"]
-TASKS: tuple[Task, ...] = ("classification", "segmentation")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def choose_records(
     max_per_class: int | None,
     max_masks: int | None,
     seed: int,
-    tasks: Sequence[Task] = TASKS,
+    tasks: Sequence[Task],
 ) -> Choice:
     """Apply the limits, drawing by seed; say how many images each rule left out.
 
@@ -100,7 +98,7 @@ def identities(records: Sequence[Record]) -> pd.DataFrame:
     return frame.assign(mask=[record.pixels.has_mask for record in records])
 
 
-def check_splits(frame: pd.DataFrame, remedy: str, tasks: Sequence[Task] = TASKS) -> None:
+def check_splits(frame: pd.DataFrame, remedy: str, tasks: Sequence[Task]) -> None:
     """Check that every split can evaluate the tasks: two diagnoses, or one mask, in each.
 
     Columns needed: label, split, mask (truth or name). Raises: `SplitError`.

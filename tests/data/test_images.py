@@ -117,4 +117,4 @@ def test_crop_keeps_the_center_pad_keeps_all_squash_keeps_nothing_out():
 
 def test_an_image_of_the_right_size_is_untouched():
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    assert fit_image(image, 8) is image
+    assert fit_image(image, 8, "crop") is image

@@ -10,6 +10,8 @@ from didgen.data.partition import Basis, SplitRule, check_before_pixels, choose_
 from didgen.data.sources.records import SourceError
 from didgen.data.splits import SplitError
 
+BOTH = ("classification", "segmentation")
+
 
 def table(splits, **columns):
     n = len(splits)
@@ -18,8 +20,8 @@ def table(splits, **columns):
     return frame.assign(**columns)
 
 
-def rule(requested="auto", on_leak="drop", val=0.15, test=0.25, **more):
-    return SplitRule(requested, on_leak, val, test, seed=0, **more)
+def rule(requested="auto", on_leak="drop", val=0.15, test=0.25, tasks=BOTH):
+    return SplitRule(requested, on_leak, val, test, seed=0, tasks=tasks)
 
 
 STATED = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
@@ -104,7 +106,7 @@ def chained():
 @pytest.mark.parametrize("seed", range(8))
 def test_what_a_left_out_image_relates_stays_together(seed):
     everyone, pairs = chained()
-    requested = SplitRule("grouped", "drop", 0.25, 0.25, seed)
+    requested = SplitRule("grouped", "drop", 0.25, 0.25, seed, BOTH)
     done = partition(everyone[:40], everyone, pairs, Basis("grouped", ""), requested, "")
     split = done.frame["split"].tolist()
     assert len(split) == 40 and split[0] == split[39] and split[1] == split[38]

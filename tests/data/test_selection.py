@@ -7,6 +7,8 @@ from didgen.data.selection import check_splits, choose_records, identities
 from didgen.data.sources.records import FilePixels, Record, SourceError
 from didgen.data.splits import SplitError
 
+BOTH = ("classification", "segmentation")
+
 
 def records(labels):
     return [
@@ -17,25 +19,25 @@ def records(labels):
 
 def test_limits_are_counted_and_the_draw_depends_on_the_seed_alone():
     many = records(["MEL"] * 20 + ["NV"] * 5 + ["DF"] * 2 + [""] * 9)
-    choice = choose_records(many, ("MEL", "NV"), 4, 6, seed=1)
+    choice = choose_records(many, ("MEL", "NV"), 4, 6, 1, BOTH)
     assert choice.left_out == {"other classes": 2, "over max_per_class": 17, "over max_masks": 3}
     labels = [record.label for record in choice.kept]
     assert (labels.count("MEL"), labels.count("NV"), labels.count("")) == (4, 4, 6)
     assert [r.id for r in choice.kept] == sorted(r.id for r in choice.kept)
-    again = choose_records(many[::-1], ("MEL", "NV"), 4, 6, seed=1)
-    other = choose_records(many, ("MEL", "NV"), 4, 6, seed=2)
+    again = choose_records(many[::-1], ("MEL", "NV"), 4, 6, 1, BOTH)
+    other = choose_records(many, ("MEL", "NV"), 4, 6, 2, BOTH)
     assert choice == again and choice.kept != other.kept
 
 
 def test_every_record_is_kept_passed_over_or_excluded():
     many = records(["MEL"] * 4 + ["NV"] * 3 + ["DF"])
     many[0] = dataclasses.replace(many[0], excluded="no class")
-    choice = choose_records(many, ("MEL", "NV"), 3, None, seed=0)
+    choice = choose_records(many, ("MEL", "NV"), 3, None, 0, BOTH)
     assert [r.id for r in choice.passed_over] == ["i07"]
     assert [r.id for r in choice.excluded] == ["i00"] and choice.left_out["no class"] == 1
     assert len(choice.kept) + sum(choice.left_out.values()) == len(many)
     assert {r.id for r in choice.everyone} == {r.id for r in many}
-    choice = choose_records(many, ("MEL", "NV"), 1, None, seed=0)
+    choice = choose_records(many, ("MEL", "NV"), 1, None, 0, BOTH)
     passed = [r.id for r in choice.passed_over]
     order = [r.id for r in choice.in_order(passed[1:])]
     assert order == [*(r.id for r in choice.kept), *passed[1:], passed[0], "i00"]
@@ -43,7 +45,7 @@ def test_every_record_is_kept_passed_over_or_excluded():
 
 def test_absent_classes_are_named():
     with pytest.raises(SourceError, match=r"asks for \['DF'\].*found \['MEL', 'NV'\]"):
-        choose_records(records(["MEL", "NV"]), ("MEL", "DF", "NV"), None, None, 0)
+        choose_records(records(["MEL", "NV"]), ("MEL", "DF", "NV"), None, None, 0, BOTH)
 
 
 def test_without_a_classifier_absent_classes_do_not_matter():
@@ -70,22 +72,22 @@ def table(splits, labels, masks):
         (["MEL", "NV"] * 2 + ["NV"] * 2, [True] * 6, r"split test: found labels \['NV'\] and 2"),
     ],
 )
-def test_every_split_must_be_able_to_judge_both_tasks(labels, masks, message):
+def test_every_split_must_be_able_to_evaluate_both_tasks(labels, masks, message):
     splits = ["train", "train", "val", "val", "test", "test"]
-    check_splits(table(splits, ["MEL", "NV"] * 3, True), "")
+    check_splits(table(splits, ["MEL", "NV"] * 3, True), "", BOTH)
     with pytest.raises(SplitError, match=message):
-        check_splits(table(splits, labels, masks), "")
+        check_splits(table(splits, labels, masks), "", BOTH)
     with pytest.raises(SplitError, match="no image for val: .*; mend it"):
-        check_splits(table(["train"] * 4 + ["test"] * 2, labels, masks), "mend it")
+        check_splits(table(["train"] * 4 + ["test"] * 2, labels, masks), "mend it", BOTH)
 
 
-def test_a_task_that_is_not_asked_for_needs_nothing():
+def test_a_task_that_is_not_wanted_needs_nothing():
     splits = ["train", "train", "val", "val", "test", "test"]
     diagnosed = table(splits, ["MEL", "NV"] * 3, False)
     outlined = table(splits, "", True)
     check_splits(diagnosed, "", ("classification",))
     check_splits(outlined, "", ("segmentation",))
     with pytest.raises(SplitError, match=r"0 masks in 2 .* set data.tasks: \[classification\]"):
-        check_splits(diagnosed, "")
+        check_splits(diagnosed, "", BOTH)
     with pytest.raises(SplitError, match=r"found labels \[\] .* set data.tasks: \[segmentation\]"):
-        check_splits(outlined, "")
+        check_splits(outlined, "", BOTH)
