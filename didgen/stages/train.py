@@ -8,6 +8,7 @@ import pandas as pd
 
 from didgen.data.manifest import read_manifest, resolve
 from didgen.methods.protocol import load_method
+from didgen.runtime.outputs import check_output, paths_read
 from didgen.runtime.progress import track
 from didgen.settings.base import Code
 from didgen.settings.train import Config, TrainingPaths
@@ -18,6 +19,7 @@ LOGGER = logging.getLogger(__name__)
 
 def run(config: Config) -> None:
     """Write the folder of a trained method. Raises: as the method's `train`."""
+    check_output(config.out, "train", paths_read(config))
     train_method(config.method, config)
 
 
