@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from didgen.settings import extras
+from didgen.settings.config_file import read_config_file
 
 # What each does, in the order data walks.
 STAGES = {
@@ -94,13 +95,24 @@ def explain(error: ValidationError) -> str:
     """One line a fault: the key, what was found and what is allowed."""
     lines = []
     for fault in error.errors():
-        key = ".".join(map(str, fault["loc"])) or "(whole section)"
+        key = ".".join(map(_short, fault["loc"])) or "(whole section)"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key; remove it or correct its spelling"
-        found = "" if fault["type"] in ("missing", "value_error") else f": found {fault['input']!r}"
+        found = (
+            ""
+            if fault["type"] in ("missing", "value_error")
+            else f": found {_short(repr(fault['input']))}"
+        )
         lines.append(f"  {key}{found}: {message}")
     return "\n".join(lines)
+
+
+def _short(part: object) -> str:
+    """A text of the user's for one line of a terminal."""
+    text = str(part)
+    text = text if len(text) <= 200 else f"{text[:200]}..."
+    return text if text.isprintable() else repr(text)
 
 
 def read_config(
@@ -109,18 +121,17 @@ def read_config(
     """Build a stage's Config from `--settings` (a JSON object or file) and flags, which win."""
     given = vars(parser.parse_args(arguments))
     values = _settings(given.pop("settings"))
-    values.update({key: value for key, value in given.items() if value is not None})
-    return kind.model_validate(values)
+    return kind.model_validate(values | given)
 
 
 def _settings(text: str | None) -> dict:
     if text is None:
         return {}
     if not text.lstrip().startswith("{"):
-        text = Path(text).read_text(encoding="utf-8")
+        return read_config_file(Path(text))
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"--settings: not JSON ({error}); expected an object or a file") from None
 
 
@@ -164,7 +175,9 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
         prog=f"python -m didgen {name}", description=(STAGES | TOOLS)[name], allow_abbrev=False
     )
     parser.add_argument(
-        "--settings", metavar="JSON", help="the stage's section: a JSON object or a file of one"
+        "--settings",
+        metavar="JSON",
+        help="the stage's section: a JSON object, or a JSON or YAML file of one",
     )
     for key, field in kind.model_fields.items():
         many = _is_many(field.annotation)
@@ -173,6 +186,7 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{key.replace('_', '-')}",
             dest=key,
+            default=argparse.SUPPRESS,
             nargs="+" if many else None,
             type=_literal,
             help=text,
@@ -184,7 +198,10 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
 def _literal(text: str) -> object:
     """A flag's value: null, true, false and objects as JSON; pydantic converts the rest."""
     if text.lstrip().startswith("{"):
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"not JSON ({error}); expected an object") from None
     return {"null": None, "none": None, "true": True, "false": False}.get(text.lower(), text)
 
 

@@ -23,7 +23,6 @@ def check_config():
     The pydantic models know which values go together, and name the key; where the launcher has no
     pydantic, the schema made from them still catches unknown keys, types and ranges.
     """
-    sys.path.insert(0, str(REPOSITORY))
     try:
         from didgen.cli import explain
         from didgen.settings.run import RunConfig

@@ -4,7 +4,8 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -42,27 +43,52 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def imported_from(path: Path, node: ast.ImportFrom) -> str:
+    """The module that a `from` names, relative ones resolved."""
+    if not node.level:
+        return node.module or ""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    above = package[: len(package) - node.level + 1]
+    return ".".join([*above, node.module] if node.module else above)
+
+
 def imported(path: Path) -> Iterator[tuple[str, int]]:
     """Every module that a file names, with its line: imports anywhere in it, functions and
     TYPE_CHECKING blocks included, relative ones resolved, and strings such as "didgen.x:y", from
     which modules are loaded by name."""
-    package = module_name(path).split(".")
-    if path.name != "__init__.py":
-        package = package[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package[: len(package) - node.level + 1]
-                base = ".".join([*above, base] if base else above)
+            base = imported_from(path, node)
             yield base, node.lineno
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             name = node.value.partition(":")[0]
             if name.startswith("didgen.") and all(map(str.isidentifier, name.split("."))):
                 yield name, node.lineno
+
+
+def import_graph(paths: Iterable[Path]) -> dict[str, set[str]]:
+    """For each module those among the files that it imports, inside functions and for types too.
+
+    Modules that are loaded by a name, as from a registry, are not among them.
+    """
+    files = {module_name(path): path for path in paths}
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = imported_from(path, node)
+                inner = {f"{base}.{alias.name}" for alias in node.names}
+                names |= inner if inner <= set(files) else inner | {base}
+        graph[module] = names & set(files) - {module}
+    return graph
 
 
 def room_of(module: str) -> str | None:
@@ -103,6 +129,28 @@ def outside(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_point_down(path: Path) -> None:
     assert not faults(path)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    try:
+        TopologicalSorter(import_graph(MODULES)).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_a_detour_by_functions_types_and_relative_names_is_seen(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    package = tmp_path / "didgen"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("def f():\n    from didgen import b\n")
+    (package / "b.py").write_text("if TYPE_CHECKING:\n    from .c import C\n")
+    (package / "c.py").write_text("import didgen.a\n")
+    with pytest.raises(CycleError) as found:
+        TopologicalSorter(import_graph(package.glob("*.py"))).prepare()
+    assert set(found.value.args[1]) == {"didgen.a", "didgen.b", "didgen.c"}
 
 
 def test_every_room_has_a_level() -> None:

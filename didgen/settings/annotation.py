@@ -32,14 +32,19 @@ class Cleaning(Section):
 class AnnotationSettings(Cleaning):
     """Settings of Eq. 7, which pairs and held-out real images share."""
 
-    tau: int = Field(4, ge=0, description="power of the self-attention map in Eq. 7; the paper: 4")
+    tau: int = Field(
+        4, ge=0, le=100, description="power of the self-attention map in Eq. 7; the paper: 4"
+    )
     power: Literal["matrix", "elementwise"] = Field(
         "matrix",
         description="what tau is a power of: the matrix, as released, or each of its entries, as "
         "the notation of Eq. 7 also allows",
     )
     last_steps: int = Field(
-        1, ge=1, description="last sampling steps whose maps are averaged in Eq. 7; the paper: 1"
+        1,
+        ge=1,
+        le=1000,
+        description="last sampling steps whose maps are averaged in Eq. 7; the paper: 1",
     )
     upsampling: Literal["bicubic", "guided-filter"] = Field(
         "bicubic",

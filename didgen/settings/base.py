@@ -1,6 +1,8 @@
 """The base of every stage's settings: immutable, checked, unknown keys refused."""
 
+import os
 import typing
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -25,11 +27,62 @@ CODES: tuple[Code, ...] = get_args(Code)
 # Words of the user's own, and what they mean; null: nothing.
 Words = Annotated[dict[str, str | None], BeforeValidator(_words_as_text)]
 
+# No library that draws takes larger ones.
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def _as_path(value: Any) -> Any:
+    """A path or name with the user's home folder in place of `~`.
+
+    Raises: `ValueError` for what no file system takes.
+    """
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    if not text.strip():
+        raise ValueError(f"found {text!r}, expected a path or a name")
+    # Addresses have no parts that are names of files.
+    longest = "" if "://" in text else max(text.split("/"), key=len)
+    if len(longest.encode(errors="replace")) > 255:
+        raise ValueError(
+            f"found a name of {len(longest)} characters in a path, expected 255 bytes at most, as "
+            "file systems allow"
+        )
+    home = os.path.expanduser(text)
+    if home.startswith("~"):
+        raise ValueError(
+            f"found {text!r}, but there is no such user's home folder; write ./{text} for a file "
+            "of that name, or the folder in full"
+        )
+    return home
+
+
+# A path, or a name that stands in its place, as of a model on a hub.
+Place = Annotated[str, BeforeValidator(_as_path)]
+
 
 class Section(BaseModel):
     """A section of the run configuration; a misspelt key or a wrong type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        str_max_length=4096,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fit_for_files(cls, value: Any, info: ValidationInfo) -> Any:
+        """Put the home folder in place of `~` in paths, and refuse texts that no file can hold."""
+        many = isinstance(value, list | tuple)
+        for text in value if many else (value,):
+            if isinstance(text, str | Path) and "\0" in str(text):
+                raise ValueError(f"found {str(text)[:200]!r}, expected no NUL character")
+        if Path in _types(cls.model_fields[info.field_name].annotation):
+            return [_as_path(each) for each in value] if many else _as_path(value)
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -50,7 +103,7 @@ class Section(BaseModel):
 class Seeded(Section):
     """A section with a seed of its own."""
 
-    seed: int = Field(0, ge=0, description="seed of everything that is drawn")
+    seed: Seed = Field(0, description="seed of everything that is drawn")
 
 
 class Tracked(Section):

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from didgen.settings.addresses import ServerAddress
-from didgen.settings.base import Section
+from didgen.settings.base import Place, Section
 
 
 class Settings(Section):
@@ -22,13 +22,13 @@ class Settings(Section):
     workers: int | None = Field(
         None, ge=1, le=256, description="processes that measure; null: one for each core"
     )
-    model: str | None = Field(
+    model: Place | None = Field(
         None,
         description="llama_cpp: GGUF file, or owner/repository/file on the Hugging Face hub; "
         "transformers: folder or hub id; openai: the name under which the server has it; null: a "
         "Llama 3 vision model",
     )
-    mmproj: str | None = Field(
+    mmproj: Place | None = Field(
         None, description="llama_cpp: projector file that belongs to `model`, named like it"
     )
     model_revision: str | None = Field(
@@ -82,7 +82,7 @@ class Settings(Section):
         description="`vocabulary`: the sentence is made from the attributes, alike for all "
         "captioners; `model`: the model words it",
     )
-    text_model: str | None = Field(
+    text_model: Place | None = Field(
         None,
         description="llama_cpp, openai: another model that words the sentences; null: the same",
     )
@@ -106,7 +106,7 @@ class Settings(Section):
         le=1,
         description="share of images that may fail; they get measured attributes, and are counted",
     )
-    cache: str | None = Field(
+    cache: Place | None = Field(
         None, description="folder that keeps all answers, also between runs; null: in the run"
     )
 
@@ -131,7 +131,7 @@ class Config(Settings):
     train: Path = Field(description="manifest of training images")
     val: Path = Field(description="manifest of validation images")
     test: Path = Field(description="manifest of test images")
-    backbone: str = Field(
+    backbone: Place = Field(
         description="`tiny`, a diffusers folder or a hub id: its tokenizer sets the length limit"
     )
     revision: str | None = Field(None, description="hub revision of the backbone; null: newest")

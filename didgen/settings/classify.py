@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from didgen.settings.arms import parse_arm
-from didgen.settings.base import Seeded
+from didgen.settings.base import Place, Seeded
 from didgen.settings.schedule import Schedule
 
 
@@ -18,7 +18,7 @@ class Settings(Schedule):
         description="start from pretrained weights: those of `weights`, or EfficientNet-Lite0's "
         "packaged ImageNet ones; other models start from scratch",
     )
-    weights: str | None = Field(
+    weights: Place | None = Field(
         None,
         description="a .safetensors file of the model's pretrained weights under timm's names, or "
         "`hub`: those that timm publishes, else from scratch, as metrics.json then says",

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from didgen.settings.arms import Task
-from didgen.settings.base import CODES, Code, Seeded, Words
+from didgen.settings.base import CODES, Code, Place, Seeded, Words
 from didgen.settings.fetch import Archives
 
 # Sources that are read from `folder`; all but `folder` itself are published data sets.
@@ -34,13 +34,13 @@ class Settings(Archives):
         "challenge's archives), `table` (your own images, listed in `table`), `folder` (your own "
         "images, sorted into folders by class), or a published data set unpacked in `folder`",
     )  # fmt: skip
-    folder: str | None = Field(
+    folder: Place | None = Field(
         None,
         min_length=1,
         description="folder of your own images or of a published data set; needed by the sources "
         "that are read from one",
     )
-    table: str | None = Field(
+    table: Place | None = Field(
         None,
         description="CSV of your own images: id, image and, optional, mask, label, lesion_id, "
         "patient_id, split; file names relative to it; needed by source table",
@@ -66,13 +66,19 @@ class Settings(Archives):
     hair_removal: bool = Field(
         False, description="replace dark hair (and ruler ticks) by the colors around it"
     )
-    phantoms: int = Field(700, ge=56, description="number of phantoms; source phantoms only")
+    phantoms: int = Field(
+        700, ge=56, le=1_000_000, description="number of phantoms; source phantoms only"
+    )
     max_per_class: int | None = Field(
-        None, ge=3, description="labelled images kept of each class, drawn by seed; null: all"
+        None,
+        ge=3,
+        le=10_000_000,
+        description="labelled images kept of each class, drawn by seed; null: all",
     )
     max_masks: int | None = Field(
         None,
         ge=6,
+        le=10_000_000,
         description="images kept that have a mask but no label, drawn by seed; null: all",
     )
     tasks: tuple[Task, ...] = Field(

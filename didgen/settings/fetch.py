@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from didgen.settings.base import Section
+from didgen.settings.base import Place, Section
 
 
 class Archives(Section):
     """Which archives of ISIC 2018, from where, to where: what `fetch` and `prepare` share."""
 
-    mirror: str | None = Field(
+    mirror: Place | None = Field(
         None,
         min_length=1,
         description="address (http, https) or folder of the ISIC 2018 archives, under their "

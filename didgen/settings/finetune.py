@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Code, Section
+from didgen.settings.base import Code, Place, Section
 from didgen.settings.train import TrainingPaths
 
 
 class Settings(Section):
     """The one fine-tuning that serves both generation tasks."""
 
-    backbone: str = Field(
+    backbone: Place = Field(
         "tiny",
         description="Stable Diffusion 1.x or 2.x to start from: a diffusers folder, a hub id, a "
         "single .safetensors checkpoint, or `tiny`, the small one that comes with DiDGen; the "
@@ -24,18 +24,22 @@ class Settings(Section):
     image_size: int | None = Field(
         None,
         ge=1,
+        le=4096,
         description="side of the images that the backbone is to work on, px: `data.size`; null: "
         "its own. Its attention needs a side of 16 cells: 256 or 512 for Stable Diffusion",
     )
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to train on; null: all. Images without a label always stay"
     )
-    steps: int = Field(250, ge=1, description="optimiser steps; the paper: 20000")
+    steps: int = Field(250, ge=1, le=10_000_000, description="optimiser steps; the paper: 20000")
     batch_size: int = Field(
-        16, ge=1, description="images a step, over all processes and passes; the paper: 4"
+        16, ge=1, le=16384, description="images a step, over all processes and passes; the paper: 4"
     )
     accumulation: int = Field(
-        1, ge=1, description="passes that a step is split into: less memory, the same result"
+        1,
+        ge=1,
+        le=16384,
+        description="passes that a step is split into: less memory, the same result",
     )
     processes: int = Field(
         1,
@@ -50,11 +54,16 @@ class Settings(Section):
         "cards that cannot hold them whole; `none`: every process has all (DDP)",
     )
     learning_rate: float = Field(2e-4, gt=0, le=1e-2, description="AdamW; the paper: 1e-5")
-    warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up, then constant")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
+    warmup_steps: int = Field(
+        20, ge=0, le=10_000_000, description="steps of linear warm-up, then constant"
+    )
+    weight_decay: float = Field(1e-2, ge=0, le=10, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradient norm is clipped to this")
     alpha: float = Field(
-        0.1, ge=0, description="weight of L_attn in Eq. 4; the paper: 0.1; 0 switches it off"
+        0.1,
+        ge=0,
+        le=1e6,
+        description="weight of L_attn in Eq. 4; the paper: 0.1; 0 switches it off",
     )
     reading: Literal["minmax", "raw", "jensen-shannon"] = Field(
         "minmax",
@@ -85,7 +94,10 @@ class Settings(Section):
         False, description="train on mirror images too; left and right change places in captions"
     )
     snr_gamma: float | None = Field(
-        None, gt=0, description="min-SNR weighting of L_rec (Hang et al. 2023: 5); null: none"
+        None,
+        gt=0,
+        le=1e6,
+        description="min-SNR weighting of L_rec (Hang et al. 2023: 5); null: none",
     )
     offset_noise: float = Field(
         0.0, ge=0, le=1, description="share of noise that is the same in all cells; 0: none"
@@ -110,14 +122,19 @@ class Settings(Section):
         "mean",
         description="embedding of `<lesion>` and `<skin>`: mean of the word's pieces, or the first",
     )
-    checkpoint_every: int = Field(100, ge=1, description="steps between saved states")
+    checkpoint_every: int = Field(
+        100, ge=1, le=10_000_000, description="steps between saved states"
+    )
     validate_every: int | None = Field(
-        None, ge=1, description="steps between looks at validation images; null: half of `steps`"
+        None,
+        ge=1,
+        le=10_000_000,
+        description="steps between looks at validation images; null: half of `steps`",
     )
     validation_images: int = Field(
-        8, ge=0, description="validation images with a mask that are looked at; 0: none"
+        8, ge=0, le=10_000, description="validation images with a mask that are looked at; 0: none"
     )
-    validation_samples: int = Field(2, ge=0, description="samples drawn at each look")
+    validation_samples: int = Field(2, ge=0, le=64, description="samples drawn at each look")
     deterministic: bool = Field(
         True,
         description="on a GPU, kernels that repeat bit by bit, so that a resumed training ends as "

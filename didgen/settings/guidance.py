@@ -11,7 +11,9 @@ from didgen.settings.base import Section
 class LayoutGuidance(Section):
     """Settings of Eq. 6. Each step costs a pass of the UNet with gradient; see docs/method.md."""
 
-    eta: float = Field(20.0, ge=0, description="step of Eq. 6; the paper: 20; 0: no guidance")
+    eta: float = Field(
+        20.0, ge=0, le=1e6, description="step of Eq. 6; the paper: 20; 0: no guidance"
+    )
     guided_fraction: float = Field(
         0.5, ge=0, le=1, description="share of the steps, from the first, that are guided"
     )
@@ -27,8 +29,8 @@ class LayoutGuidance(Section):
     cross_normalization: Literal["mean", "sum"] = Field(
         "mean", description="the sum over a map's pixels in L_CA: `sum` as Eq. 3 is printed"
     )
-    cross_weight: float = Field(1.0, ge=0, description="factor of L_CA; 0 leaves it out")
-    self_weight: float = Field(1.0, ge=0, description="factor of L_SA; 0 leaves it out")
+    cross_weight: float = Field(1.0, ge=0, le=1e6, description="factor of L_CA; 0 leaves it out")
+    self_weight: float = Field(1.0, ge=0, le=1e6, description="factor of L_SA; 0 leaves it out")
     self_regions: Literal["both", "lesion"] = Field(
         "both", description="regions of L_SA: lesion and skin, as printed, or as released `lesion`"
     )
@@ -45,7 +47,7 @@ class LayoutGuidance(Section):
         "constant", description="eta over the steps: as printed, or falling as released"
     )
     guide_every: int = Field(
-        2, ge=1, description="guide each n-th step of the guided range; the paper: 1"
+        2, ge=1, le=1000, description="guide each n-th step of the guided range; the paper: 1"
     )
     guide_layers: Literal["all", "to-coarse", "down"] = Field(
         "all",

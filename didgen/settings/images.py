@@ -17,7 +17,7 @@ class Settings(Sampling):
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to synthesize; null: all that the training set has"
     )
-    per_class: int = Field(40, ge=1, description="images a class; the paper: 1000")
+    per_class: int = Field(40, ge=1, le=1_000_000, description="images a class; the paper: 1000")
     prompts: Literal["dermprompt", "prefix", "recombined", "llm"] = Field(
         "dermprompt",
         description="`dermprompt`: captions of the class's training images; `recombined`: new ones "

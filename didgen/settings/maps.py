@@ -12,18 +12,20 @@ from didgen.settings.base import Section, Seeded
 class Settings(Section):
     """Which held-out images are looked at, and at what noise."""
 
-    images: int = Field(48, ge=1, description="held-out images with a mask, drawn by seed")
+    images: int = Field(
+        48, ge=1, le=1_000_000, description="held-out images with a mask, drawn by seed"
+    )
     timestep: int = Field(100, ge=0, lt=1000, description="diffusion timestep of the small noise")
-    panels: int = Field(8, ge=0, description="images drawn as panels for the report")
+    panels: int = Field(8, ge=0, le=10_000, description="images drawn as panels for the report")
     prompt: Literal["prefix", "caption"] = Field(
         "prefix",
         description="`prefix`: the same for all images, says nothing of them; `caption`: each "
         "image's own, which may name the place and size of its lesion",
     )
     truth_panels: int = Field(
-        2, ge=0, description="images drawn of each: best, median and worst annotated mask"
+        2, ge=0, le=1000, description="images drawn of each: best, median and worst annotated mask"
     )
-    batch_size: int = Field(16, ge=1, description="images encoded together")
+    batch_size: int = Field(16, ge=1, le=1024, description="images encoded together")
 
 
 class Config(Settings, Seeded):

@@ -14,7 +14,7 @@ from didgen.settings.sampling import Batches, Sampling, SetPaths
 class Pairs(Batches):
     """How many pairs."""
 
-    count: int = Field(100, ge=1, description="pairs to make; the paper: 2500")
+    count: int = Field(100, ge=1, le=10_000_000, description="pairs to make; the paper: 2500")
 
 
 class DidgenPairs(AnnotationSettings, LayoutGuidance, Sampling, Pairs):

@@ -11,25 +11,38 @@ from didgen.settings.base import Seeded
 class Settings(Seeded):
     """Length and size of the pretraining."""
 
-    images: int = Field(6144, ge=1, description="phantom photographs to learn from")
-    vae_steps: int = Field(4200, ge=1, description="steps of the autoencoder, 16 crops each")
+    images: int = Field(6144, ge=1, le=10_000_000, description="phantom photographs to learn from")
+    vae_steps: int = Field(
+        4200, ge=1, le=10_000_000, description="steps of the autoencoder, 16 crops each"
+    )
     decoder_steps: int = Field(
-        1000, ge=1, description="steps of the decoder alone, with features, 8 crops a worker"
+        1000,
+        ge=1,
+        le=10_000_000,
+        description="steps of the decoder alone, with features, 8 crops a worker",
     )
     text_steps: int = Field(
-        600, ge=1, description="steps of the text encoder, matching 128 captions and images each"
+        600,
+        ge=1,
+        le=10_000_000,
+        description="steps of the text encoder, matching 128 captions and images each",
     )
-    unet_steps: int = Field(8000, ge=1, description="steps of the UNet, 8 images each")
+    unet_steps: int = Field(
+        8000, ge=1, le=10_000_000, description="steps of the UNet, 8 images each"
+    )
     prompts: Literal["attributes", "shuffled", "diagnosis"] = Field(
         "attributes",
         description="what text encoder and UNet read; controls: `shuffled`, the captions of other "
         "images of the class, and `diagnosis`, nothing else",
     )
     minutes_limit: float | None = Field(
-        None, gt=0, description="minutes after which to stop and keep the state; null: none"
+        None,
+        gt=0,
+        le=1_000_000,
+        description="minutes after which to stop and keep the state; null: none",
     )
     workers: int = Field(
-        2, ge=1, description="processes that draw phantoms and share each training step"
+        2, ge=1, le=256, description="processes that draw phantoms and share each training step"
     )
 
 

@@ -30,7 +30,7 @@ class Config(Settings, Seeded):
     captions: Path = Field(description="captions.csv of the caption stage")
     captioner: Path = Field(description="config.json of the caption stage: which model to ask")
     backbone: Path = Field(description="fine-tuned diffusers folder: its tokenizer sets the limit")
-    per_class: int = Field(ge=1, description="prompts a class")
+    per_class: int = Field(ge=1, le=1_000_000, description="prompts a class")
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to write for; null: all that the training set has"
     )

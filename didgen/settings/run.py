@@ -1,12 +1,12 @@
 """The run configuration: one section a stage, cross-checked."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from didgen.settings.arms import DEFAULT_ARMS, parse_arm
 from didgen.settings.augment import Settings as AugmentSettings
-from didgen.settings.base import Seeded
+from didgen.settings.base import Place, Seed, Seeded
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.classify import Settings as ClassifySettings
 from didgen.settings.data import Settings as DataSettings
@@ -29,16 +29,24 @@ class RunConfig(Seeded):
     """Everything that defines a run. A section left out has its defaults."""
 
     run: str = Field(
-        "demo", pattern=r"^[\w.-]+$", description="name of the run: results go to results/<run>/"
+        "demo",
+        # No dot first, as in `..`; 60 letters fit in the 255 bytes of a file system's names.
+        pattern=r"^\w[\w.-]*$",
+        max_length=60,
+        description="name of the run: results go to results/<run>/",
     )
-    mirror: str | None = Field(
+    mirror: Place | None = Field(
         None, description="overrides data.mirror; meant for the command line: --config mirror=DIR"
     )
-    seeds: tuple[int, ...] = Field(
-        (0, 1), min_length=1, description="seeds of the downstream trainings, the same in every arm"
+    seeds: tuple[Seed, ...] = Field(
+        (0, 1),
+        min_length=1,
+        max_length=1000,
+        description="seeds of the downstream trainings, the same in every arm",
     )
-    arms: tuple[str, ...] = Field(
+    arms: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
         DEFAULT_ARMS,
+        max_length=1000,
         description="what networks are trained on, each for every seed: `original`, the controls "
         "`classic`, `duplicates`, `oversampled`, `weighted`, `synthetic`, and the names in `sets`; "
         "with a ratio, as in `synthetic-0.5x`, for a dose-response curve",

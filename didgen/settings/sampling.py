@@ -14,6 +14,7 @@ class Batches(Section):
     batch_size: int = Field(
         8,
         ge=1,
+        le=1024,
         description="images made together; another number may change an image's last bits",
     )
 
@@ -22,7 +23,9 @@ class Sampling(Batches):
     """Steps, guidance and arithmetic of a diffusion model's sampling, and broken images."""
 
     steps: int = Field(50, ge=1, le=1000, description="sampling steps")
-    guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1: none")
+    guidance_scale: float = Field(
+        7.5, ge=1, le=100, description="classifier-free guidance; 1: none"
+    )
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -30,7 +33,10 @@ class Sampling(Batches):
         "on a processor on which a short trial finds it quicker",
     )
     retries: int = Field(
-        2, ge=0, description="times an image that diverges is sampled again, with another seed"
+        2,
+        ge=0,
+        le=100,
+        description="times an image that diverges is sampled again, with another seed",
     )
 
 
@@ -46,5 +52,8 @@ class SetPaths(Section):
         1, ge=1, le=1024, description="on a processor: most processes to sample in, one core each"
     )
     memory_mb: int | None = Field(
-        None, ge=1, description="memory that they may take together; null: what is free"
+        None,
+        ge=1,
+        le=100_000_000,
+        description="memory that they may take together; null: what is free",
     )

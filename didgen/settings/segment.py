@@ -1,13 +1,15 @@
 """Settings of `segment`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from didgen.settings.arms import CLASSIFICATION_ONLY, parse_arm
-from didgen.settings.base import Seeded
+from didgen.settings.base import Place, Seeded
 from didgen.settings.schedule import Schedule
+
+Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Settings(Schedule):
@@ -25,19 +27,24 @@ class Settings(Schedule):
         description="start the encoder from pretrained weights: those of `weights`, or "
         "EfficientNet-Lite0's packaged ImageNet ones; others start from scratch",
     )
-    weights: str | None = Field(
+    weights: Place | None = Field(
         None,
         description="a .safetensors file of the encoder's pretrained weights under timm's names "
         "(of `xbound-former`: pvt_v2_b2's), or `hub`: those that timm publishes, else from "
         "scratch, as metrics.json then says",
     )
-    decoder_channels: tuple[int, int, int, int, int] = Field(
+    decoder_channels: tuple[Channels, Channels, Channels, Channels, Channels] = Field(
         (128, 64, 32, 16, 16),
         description="channels of the decoder of `unet` and `unet++`, coarse to fine",
     )
-    steps: int = Field(80, ge=1, description="optimiser steps at most, equal for every arm")
+    steps: int = Field(
+        80, ge=1, le=10_000_000, description="optimiser steps at most, equal for every arm"
+    )
     patience: int = Field(
-        20, ge=1, description="evaluations without a better one before training stops"
+        20,
+        ge=1,
+        le=10_000_000,
+        description="evaluations without a better one before training stops",
     )
 
     @model_validator(mode="after")

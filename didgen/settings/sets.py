@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from didgen.settings.arms import ArmError, Task, of_task, parse_arm
-from didgen.settings.base import Section
+from didgen.settings.base import Place, Section
 
 OWN = "synthetic"
 
@@ -13,7 +13,7 @@ OWN = "synthetic"
 class SyntheticSet(Section):
     """Where a set lies and what it can teach."""
 
-    metadata: str = Field(
+    metadata: Place = Field(
         description="metadata.csv of the set, with the columns that this run's augmented set has"
     )
     tasks: tuple[Task, ...] = Field(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Seeded
+from didgen.settings.base import Seed, Seeded
 
 
 class Settings(Seeded):
@@ -26,7 +26,9 @@ class Settings(Seeded):
     margin: float = Field(
         0.0, ge=0, lt=1, description="difference that the interval must exceed for `helps`"
     )
-    resamples: int = Field(10_000, ge=100, description="resamples of the interval and the test")
+    resamples: int = Field(
+        10_000, ge=100, le=10_000_000, description="resamples of the interval and the test"
+    )
 
 
 class Config(Settings):
@@ -45,7 +47,7 @@ class Config(Settings):
     segment_arms: tuple[str, ...] | None = Field(
         None, description="arms of segmentation to compare; null: every folder that is there"
     )
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         None, description="seeds to compare; null: every folder that is there"
     )
     out: Path = Field(description="verdict.json to write")

@@ -96,7 +96,11 @@ def _words(kind: dict) -> str:
         return f"list of {_words(kind.get('items', {}))}"
     words = kind.get("type", "any")
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {kind[key]:g}" for key, sign in bounds.items() if key in kind]
+    limits = [f"{sign} {_plain(kind[key])}" for key, sign in bounds.items() if key in kind]
     if "multipleOf" in kind:
         limits.append(f"multiple of {kind['multipleOf']:g}")
     return " ".join([words, ", ".join(limits)]).strip()
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"

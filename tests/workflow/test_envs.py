@@ -63,9 +63,11 @@ def imports(path: Path) -> frozenset[str]:
 
 
 def reachable(stage: str) -> set[str]:
-    """Third-party modules that a stage may import, through all of the package that it reaches."""
+    """Third-party modules that a stage may import, through all of the package that it and the
+    command line reach."""
     seen: set[Path] = set()
-    waiting, foreign = [ROOT / "didgen" / "stages" / f"{stage}.py"], set()
+    waiting = [ROOT / "didgen" / "stages" / f"{stage}.py", ROOT / "didgen" / "cli.py"]
+    foreign: set[str] = set()
     while waiting:
         path = waiting.pop()
         if path in seen:

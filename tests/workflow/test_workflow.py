@@ -71,6 +71,13 @@ def test_every_configuration_builds_every_stage(tmp_path: Path, snakemake, jobs,
             "data", {"size": "large"}, ["data.size", "'large'", "integer"], marks=pytest.mark.slow
         ),
         pytest.param(None, {"sections": {}}, ["sections"], marks=pytest.mark.slow),
+        (None, {"run": ".."}, ["run: found '..'", "pattern"]),
+        pytest.param(None, {"run": "x" * 300}, ["run", "60 characters"], marks=pytest.mark.slow),
+        pytest.param(None, {"seeds": [-1]}, ["seeds.0", "0"], marks=pytest.mark.slow),
+        pytest.param(
+            "classify", {"learning_rate": float("inf")}, ["finite"], marks=pytest.mark.slow
+        ),
+        pytest.param("data", {"archives": "a\0b"}, ["NUL character"], marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_configuration_stops_and_names_the_key(
@@ -85,6 +92,30 @@ def test_a_wrong_configuration_stops_and_names_the_key(
     assert "Traceback" not in done.stdout
     for words in said:
         assert words in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {"wrong.yaml", ".snakemake"}
+
+
+def test_a_section_that_stands_twice_stops_before_one_is_lost(tmp_path: Path, snakemake) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("run: a\nfinetune:\n  steps: 3\nseed: 1\nfinetune:\n  batch_size: 4\n")
+    done = snakemake(tmp_path, "-n", "--configfile", str(path))
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "twice.yaml:5: `finetune` stands there and in line 2" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("run: ä\n".encode("utf-16"), "not UTF-8"), (None, "cannot be read"), (b"- a\n", "a list")],
+)
+def test_a_configuration_in_its_place_that_cannot_be_read(
+    unfinished: Path, snakemake, content: bytes | None, said: str
+) -> None:
+    path = unfinished / "config" / "config.yaml"
+    path.unlink() if content is None else path.write_bytes(content)
+    done = snakemake(unfinished, "-n")
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "config/config.yaml" in done.stdout and said in done.stdout
 
 
 @pytest.mark.slow

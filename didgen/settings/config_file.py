@@ -1,0 +1,92 @@
+"""The configuration file as written, before YAML loses a part of it.
+
+Of PyYAML and the standard library alone, which come with Snakemake.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST = 10_000_000  # bytes
+MOST = 100_000  # values
+
+
+class ConfigFileError(ValueError):
+    """The file cannot be read, or not everything in it would count; the message says where."""
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The configuration in a YAML or JSON file, whose keys all stand once.
+
+    Raises: ConfigFileError.
+    """
+    text = _text(path)
+    try:
+        try:
+            values = json.loads(text)
+            # JSON may be indented by tabs, which YAML does not allow.
+            text = text.replace("\t", " ")
+        except json.JSONDecodeError:
+            values = None
+        _check(yaml.compose(text, Loader=yaml.SafeLoader), path, {})
+        values = yaml.safe_load(text) if values is None else values
+    except RecursionError:
+        raise ConfigFileError(f"{path}: nested too deeply to be a configuration") from None
+    except yaml.YAMLError as error:
+        raise ConfigFileError(
+            f"{path}: neither YAML nor JSON ({error}); indent by spaces, and put texts with "
+            "special characters into quotes"
+        ) from None
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigFileError(f"{path}: found {found}, expected keys such as `run: demo`")
+    return values
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigFileError(f"{path}: too large for a configuration, {LARGEST} bytes at most")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigFileError(
+            f"{path}: not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8, which some "
+            "editors call UTF-8 without BOM"
+        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigFileError(f"{path}: cannot be read ({why})") from None
+
+
+def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:
+    """The number of nodes below and with this one; `sizes` has those of nodes by identity.
+
+    Raises: ConfigFileError where a key stands twice in a section, or references make it endless.
+    """
+    line = 0 if node is None else node.start_mark.line + 1
+    if id(node) in sizes:
+        # Counted anew for each reference to it; 0: the node is being counted, so it holds itself.
+        if not sizes[id(node)]:
+            raise ConfigFileError(f"{path}:{line}: a section that holds itself")
+        return sizes[id(node)]
+    sizes[id(node)], size = 0, 1
+    if isinstance(node, yaml.SequenceNode):
+        size += sum(_check(item, path, sizes) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            here = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    raise ConfigFileError(
+                        f"{path}:{here}: `{key.value}` stands there and in line "
+                        f"{lines[key.value]}, and only one would count; make them one"
+                    )
+                lines[key.value] = here
+            size += _check(value, path, sizes)
+    if size > MOST:
+        raise ConfigFileError(f"{path}:{line}: references make more than {MOST} values of it")
+    sizes[id(node)] = size
+    return size
