@@ -41,6 +41,9 @@ def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:
     """The method's name. Raises: `ValueError` for one that does not exist or makes no such sets."""
     able = [method for method, facts in METHODS.items() if wanted in facts.makes]
     if name not in able:
-        fault = f"makes no {wanted}" if name in METHODS else "is no method"
-        raise ValueError(f"found {name!r}, which {fault}; expected one of {', '.join(able)}")
+        # The name may be anything that stands in a configuration.
+        fault = f"makes no {wanted}" if name in list(METHODS) else "is no method"
+        raise ValueError(
+            f"found {str(name)[:100]!r}, which {fault}; expected one of {', '.join(able)}"
+        )
     return name

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.base import Code, Seeded
@@ -49,9 +49,16 @@ def method_of(section: Any) -> str:
     return check_makes(name or "didgen", "pairs")
 
 
+def _of_a_method(section: Any) -> Any:
+    """Refuse an unfit method as a fault of the section: pydantic passes a discriminator's on."""
+    method_of(section)
+    return section
+
+
 Settings = Annotated[
     Annotated[DidgenPairs, Tag("didgen")] | Annotated[WarpPairs, Tag("warp")],
     Discriminator(method_of),
+    BeforeValidator(_of_a_method),
 ]
 
 
