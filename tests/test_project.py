@@ -52,5 +52,6 @@ def test_nothing_is_installed_as_if_it_were_on_pypi() -> None:
 def test_the_files_that_contributors_are_sent_to_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = {name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name[:-1]}
+    named |= set(re.findall(r"\]\(([\w./-]+)\)", text))
     assert len(named) > 30
     assert not [name for name in named if not (ROOT / name).exists()]
