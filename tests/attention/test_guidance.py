@@ -202,14 +202,15 @@ def test_a_term_of_weight_zero_is_left_out(unet, inputs):
 
 
 def test_half_precision_follows_single_precision(new_unet, inputs):
-    latents, timestep, embeddings = inputs(1)
+    """On the average of images: how bfloat16 rounds, and so a single image, varies by processor."""
+    latents, timestep, embeddings = inputs(8)
     settings = plain(eta=20.0)
-    full = Guide(new_unet(), disks(1), POSITIONS, 10, settings)(latents, timestep, 0, embeddings)
-    half = Guide(new_unet().bfloat16(), disks(1), POSITIONS, 10, settings)
+    full = Guide(new_unet(), disks(8), POSITIONS, 10, settings)(latents, timestep, 0, embeddings)
+    half = Guide(new_unet().bfloat16(), disks(8), POSITIONS, 10, settings)
     moved = half(latents.bfloat16(), timestep, 0, embeddings.bfloat16())
     assert moved.dtype == torch.bfloat16
-    a, b = (full - latents).flatten(), (moved.float() - latents).flatten()
-    assert float(torch.nn.functional.cosine_similarity(a, b, dim=0)) > 0.7
+    a, b = (full - latents).flatten(1), (moved.float() - latents).flatten(1)
+    assert float(torch.nn.functional.cosine_similarity(a, b).mean()) > 0.7
 
 
 def test_schedules_by_hand():
