@@ -20,23 +20,13 @@ def run(config: Config) -> None:
     """
     from didgen.downstream.feature_spaces import Lite0Features
     from didgen.runtime.outputs import check_output, paths_read
-    from didgen.tiny.loop import OutOfTime
     from didgen.tiny.pretraining import Recipe, begun_from, pretrain
+    from didgen.training.loop import OutOfTime
 
     check_output(config.out, "pretrain-tiny", paths_read(config))
     limit = config.minutes_limit
-    recipe = Recipe(
-        images=config.images,
-        vae_steps=config.vae_steps,
-        decoder_steps=config.decoder_steps,
-        text_steps=config.text_steps,
-        unet_steps=config.unet_steps,
-        seed=config.seed,
-        workers=config.workers,
-        start=config.start,
-        prompts=config.prompts,
-        deadline=None if limit is None else time.monotonic() + 60 * limit,
-    )
+    deadline = None if limit is None else time.monotonic() + 60 * limit
+    recipe = Recipe(config, start=config.start, deadline=deadline)
     # The record travels with the weights: how they were made, not where.
     record = config.model_dump(mode="json", exclude={"out", "work", "start"})
     if config.start is not None:

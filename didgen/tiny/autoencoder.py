@@ -1,22 +1,30 @@
-"""First phase of the tiny backbone's pretraining: the autoencoder, on phantom photographs.
+"""First phases of the tiny backbone's pretraining: the autoencoder, then its decoder alone.
+
+Trained on pixel differences, a small decoder paints what a latent leaves open as its mean: thin
+vessels and milia-like cysts blur away. A distance of features of a network trained on photographs
+(as in Johnson et al. 2016 and in Stable Diffusion's own autoencoder) asks for structure instead.
+The encoder stays as it is, so latents that were encoded before keep their meaning.
 
 Shapes: B batch, C channels, H and W pixels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from didgen.runtime.files import write_json, write_png
-from didgen.tiny.loop import Plan, step_generator, train
+from didgen.tiny.phase import Averages, Phase, step_generator, train_phase
+from didgen.training.processes import joined
 
 KL_WEIGHT = 2e-4
 EDGE_WEIGHT = 0.5
 COLOR_WEIGHT = 4.0
+FEATURE_WEIGHT = 1.0
 CROP = 64
 
 
@@ -72,7 +80,7 @@ def train_autoencoder(
     autoencoder: AutoencoderKL,
     images: np.ndarray,
     held_out: np.ndarray,
-    plan: Plan,
+    phase: Phase,
     folder: Path,
     seed: int,
     batch_size: int = 16,
@@ -80,40 +88,95 @@ def train_autoencoder(
     """Train in place; the last fifth of the steps sees whole images, a quarter as many.
 
     Shapes: images and held_out uint8 (N, H, W, 3). Writes state, log, `quality.json` and a sheet
-    of held-out reconstructions, `recon.png`, to `folder`. Raises: as `loop.train`.
+    of held-out reconstructions, `recon.png`, to `folder`. Raises: as `train_phase`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
 
     def loss_of(step: int) -> Tensor:
         generator = step_generator(seed, step)
-        whole = step >= 0.8 * plan.steps
+        whole = step >= 0.8 * phase.steps
         count, size = (batch_size // 4, images.shape[1]) if whole else (batch_size, CROP)
         batch = draw_crops(images, count, size, generator)
         with torch.autocast("cpu", torch.bfloat16):
             return autoencoder_loss(autoencoder, batch, generator)
 
-    def on_save(step: int, average: dict[str, Tensor]) -> None:
-        quality = check_reconstruction(autoencoder, average, held_out, folder / "recon.png")
-        write_json(folder / "quality.json", {"step": step, **quality})
+    def evaluate(step: int, averages: Averages) -> None:
+        check_reconstruction(autoencoder, averages, held_out, folder, step)
 
-    average = train(autoencoder, loss_of, plan, folder, on_save)
-    autoencoder.load_state_dict(average, strict=True)
+    averages = train_phase(autoencoder, loss_of, phase, folder, evaluate=evaluate)
+    autoencoder.load_state_dict(averages, strict=True)
     autoencoder.eval()
+
+
+def feature_distance(features: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Mean squared distance of feature vectors of length 1, summed over layers; in [0, 4 L].
+
+    Each layer's features are (B, C, h, w); a vector is one cell's C values.
+    """
+    return sum(
+        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+        for a, b in zip(features, wanted, strict=True)
+    )
+
+
+def refine_decoder(
+    autoencoder: AutoencoderKL,
+    features: nn.Module,
+    images: np.ndarray,
+    held_out: np.ndarray,
+    phase: Phase,
+    folder: Path,
+    seed: int,
+    batch_size: int = 8,
+) -> None:
+    """Train the decoder in place, the encoder frozen; `batch_size` crops a process and step.
+
+    features: images BCHW in [-1, 1] -> a list of feature maps; its weights are not trained.
+    Shapes: images and held_out uint8 (N, H, W, 3). Writes state, log, `quality.json` and a sheet
+    of held-out reconstructions to `folder`. Raises: as `train_phase`.
+    """
+    autoencoder.requires_grad_(False)
+    decoder = nn.ModuleDict(
+        {"decoder": autoencoder.decoder, "post_quant_conv": autoencoder.post_quant_conv}
+    ).requires_grad_(True)
+    features.requires_grad_(False).eval()
+
+    def evaluate(step: int, averages: Averages) -> None:
+        check_reconstruction(autoencoder, averages, held_out, folder, step)
+
+    with joined(cpu=True) as team:
+
+        def loss_of(step: int) -> Tensor:
+            generator = step_generator(seed, step * team.size + team.rank)
+            batch = draw_crops(images, batch_size, CROP, generator)
+            with torch.autocast("cpu", torch.bfloat16):
+                with torch.no_grad():
+                    posterior = autoencoder.encode(batch).latent_dist
+                    noise = torch.randn(posterior.mean.shape, generator=generator)
+                    latents = posterior.mean + posterior.std * noise
+                    wanted = features(batch)
+                output = autoencoder.decode(latents).sample
+                distance = feature_distance(features(output), wanted)
+            return pixel_loss(output.float() - batch) + FEATURE_WEIGHT * distance
+
+        averages = train_phase(decoder, loss_of, phase, folder, team, evaluate)
+    decoder.load_state_dict(averages, strict=True)
+    autoencoder.requires_grad_(True).eval()
 
 
 @torch.no_grad()
 def check_reconstruction(
-    autoencoder: AutoencoderKL, average: dict[str, Tensor], held_out: np.ndarray, sheet: Path
-) -> dict[str, float]:
-    """Reconstruct held-out images with the averaged weights: MSE on [-1, 1] and a sheet."""
+    autoencoder: AutoencoderKL, averages: Averages, held_out: np.ndarray, folder: Path, step: int
+) -> None:
+    """Reconstruct held-out images with averaged weights: errors on [-1, 1] and a sheet."""
     batch = torch.from_numpy(held_out[:32]).permute(0, 3, 1, 2).float() / 127.5 - 1
     was_training = autoencoder.training
     autoencoder.eval()
-    output = torch.func.functional_call(autoencoder, average, batch).sample
+    output = torch.func.functional_call(autoencoder, averages, batch).sample
     autoencoder.train(was_training)
     shown = torch.cat([batch[:16], output[:16]]).clamp(-1, 1)
-    write_png(sheet, tile(shown, columns=len(shown) // 2))
-    return {"mse": F.mse_loss(output, batch).item(), "l1": F.l1_loss(output, batch).item()}
+    write_png(folder / "recon.png", tile(shown, columns=len(shown) // 2))
+    errors = {"mse": F.mse_loss(output, batch).item(), "l1": F.l1_loss(output, batch).item()}
+    write_json(folder / "quality.json", {"step": step, **errors})
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:

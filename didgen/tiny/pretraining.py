@@ -1,10 +1,16 @@
-"""The tiny backbone's pretraining: autoencoder, decoder, text encoder, UNet, resulting folder."""
+"""The tiny backbone's pretraining: phantoms, autoencoder, text encoder, UNet, resulting folder.
+
+Phantoms are kept in shards, so that drawing more never redraws what is there.
+"""
 
 import copy
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +21,20 @@ from torch import Tensor, nn
 from didgen.backbone.handle import Backbone
 from didgen.backbone.sampling import sample
 from didgen.data.classes import CLASSES
-from didgen.runtime.files import read_json, write_json, write_png, write_text
+from didgen.data.phantoms import cohort, render, spread_centers
+from didgen.runtime.files import (
+    atomic_path,
+    read_json,
+    write_json,
+    write_png,
+    write_text,
+)
 from didgen.runtime.outputs import output_folder
+from didgen.runtime.progress import track
+from didgen.settings.pretrain_tiny import Settings
 from didgen.tiny.architecture import TinyShape, build
-from didgen.tiny.autoencoder import tile, train_autoencoder
-from didgen.tiny.decoder import refine_decoder
-from didgen.tiny.denoiser import (
+from didgen.tiny.autoencoder import refine_decoder, tile, train_autoencoder
+from didgen.tiny.diffusion import (
     PREFIX,
     PromptedLatents,
     caption_latents,
@@ -28,49 +42,42 @@ from didgen.tiny.denoiser import (
     embed_prompts,
     encode_images,
     scaling_factor,
+    train_text_encoder,
 )
-from didgen.tiny.images import (
-    SHARD,
-    Captioner,
-    PhantomSet,
-    draw_phantoms,
-)
-from didgen.tiny.loop import Plan, train
-from didgen.tiny.parallel import rank, run_in_parallel
-from didgen.tiny.text import train_text_encoder
+from didgen.tiny.phase import Averages, Phase, in_parallel, train_phase
+from didgen.training.processes import joined
 
 LOGGER = logging.getLogger(__name__)
 PREVIEW_EVERY = 1000
 PREVIEW_COLUMNS = 6
 PREVIEW_STEPS = 12
 PREVIEW_GUIDANCE = 4.0
+# image uint8 (H, W, 3), mask bool (H, W), diagnosis code -> caption, caption of the mirror image
+Captioner = Callable[[np.ndarray, np.ndarray, str], tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Length and size of a pretraining; `deadline` as in `loop.Plan`.
+    """A pretraining: its settings, and what only tests change.
 
     start: a tiny backbone whose autoencoder is kept and from whose UNet training goes on.
-    prompts: what text encoder and UNet read, see `captions_of`.
+    deadline: as in `Phase`. shard: phantoms drawn together.
     prediction_type: v-prediction, as in Stable Diffusion 2.1: a short training with epsilon leaves
     color casts, because at high noise a small error in the noise is a large one in the image.
     """
 
-    images: int = 6144
-    vae_steps: int = 4200
-    decoder_steps: int = 1000
-    text_steps: int = 600
-    unet_steps: int = 8000
+    settings: Settings
+    start: Path | None = None
+    deadline: float | None = None
     batch_size: int = 8
     text_batch_size: int = 128
-    seed: int = 0
-    workers: int = 2
     prediction_type: str = "v_prediction"
     shape: TinyShape = field(default_factory=TinyShape)
-    shard: int = SHARD
-    deadline: float | None = None
-    start: Path | None = None
-    prompts: str = "attributes"
+    shard: int = 256
+
+    def phase(self, steps: int, **options: Any) -> Phase:
+        """A phase of this many steps, up to the deadline."""
+        return Phase(steps, deadline=self.deadline, **options)
 
 
 def pretrain(
@@ -85,9 +92,11 @@ def pretrain(
 
     `features` are those of `refine_decoder`. `work` keeps phantoms, states, logs, previews and the
     latest export; `record` is saved beside the weights as `config.json`.
-    Raises: OutOfTime, with the state saved, at the deadline; ValueError for a `work` folder of
-    another recipe, or a start of another shape; BackboneError for a start that can't be opened.
+    Raises: OutOfTime, with the state saved, at the deadline; TrainingStopped likewise; ValueError
+    for a `work` folder of another recipe, or a start of another shape; BackboneError for a start
+    that can't be opened.
     """
+    settings = recipe.settings
     backbone = begin(recipe)
     claim(work, recipe)
 
@@ -98,11 +107,12 @@ def pretrain(
             backbone.image_size,
             seed,
             captioner,
-            recipe.workers,
+            settings.workers,
             recipe.shard,
         )
 
-    held_out, phantoms = draw(recipe.shard, recipe.seed + 1), draw(recipe.images, recipe.seed)
+    held_out = draw(recipe.shard, settings.seed + 1)
+    phantoms = draw(settings.images, settings.seed)
     LOGGER.info("%d phantoms are drawn", len(phantoms.images))
     if recipe.start is None:
         LOGGER.info("training the autoencoder")
@@ -110,15 +120,15 @@ def pretrain(
             backbone.vae,
             phantoms.images,
             held_out.images,
-            Plan(recipe.vae_steps, lr=3e-3, ema=0.998, deadline=recipe.deadline),
+            recipe.phase(settings.vae_steps, lr=3e-3, ema=0.998),
             work / "autoencoder",
-            recipe.seed,
+            settings.seed,
         )
         refine(backbone, features, phantoms, held_out, recipe, work)
     data = prompt_latents(backbone, phantoms, recipe, work)
     LOGGER.info("training the UNet")
     given = (backbone, data, held_out, recipe, out, work, record)
-    run_in_parallel(recipe.workers, train_denoiser, *given)
+    in_parallel(settings.workers, train_denoiser, *given)
 
 
 def claim(work: Path, recipe: Recipe) -> None:
@@ -126,7 +136,9 @@ def claim(work: Path, recipe: Recipe) -> None:
 
     Raises: ValueError where the folder holds another recipe's states, or files without a note.
     """
-    wanted = {**asdict(recipe), "deadline": None}
+    settings = recipe.settings.model_dump(include=set(Settings.model_fields))
+    wanted = {**settings, **asdict(recipe), "deadline": None, "minutes_limit": None}
+    del wanted["settings"]
     if recipe.start is not None:
         wanted |= begun_from(recipe.start)
     # As it comes back from the file: tuples are lists there.
@@ -159,7 +171,7 @@ def begin(recipe: Recipe) -> Backbone:
 
     Raises: ValueError for a start of another shape or prediction type.
     """
-    backbone = build(recipe.shape, recipe.seed, recipe.prediction_type)
+    backbone = build(recipe.shape, recipe.settings.seed, recipe.prediction_type)
     if recipe.start is None:
         return backbone
     start = Backbone.load(recipe.start)
@@ -177,18 +189,90 @@ def begin(recipe: Recipe) -> Backbone:
     return replace(backbone, vae=start.vae, unet=start.unet.requires_grad_(True))
 
 
+@dataclass(frozen=True)
+class PhantomSet:
+    """Phantoms in memory.
+
+    Shapes: images uint8 (N, H, W, 3), masks bool (N, H, W), labels (N,) str, captions (N, 2) str:
+    the caption of the image and that of its mirror image.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    captions: np.ndarray
+
+
+def draw_phantoms(
+    folder: Path,
+    count: int,
+    size: int,
+    seed: int,
+    captioner: Captioner,
+    workers: int,
+    shard: int,
+) -> PhantomSet:
+    """At least `count` phantoms, equally many of each class, `size` px, in whole shards."""
+    shards = range(-(-count // shard))
+    paths = [folder / f"placed_{size}_{seed}_{k:03d}.npz" for k in shards]
+    missing = [(path, k) for path, k in zip(paths, shards, strict=True) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        for path, k in track(missing, label="shards of phantoms"):
+            draw_shard(path, k, shard, size, seed, captioner)
+    elif missing:
+        # Forked children of a process with torch's threads can hang.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = [
+                pool.submit(draw_shard, path, k, shard, size, seed, captioner)
+                for path, k in missing
+            ]
+            for job in track(jobs, label="shards of phantoms"):
+                job.result()
+    parts = [np.load(path) for path in paths]
+    names = ("images", "masks", "labels", "captions")
+    return PhantomSet(**{name: np.concatenate([part[name] for part in parts]) for name in names})
+
+
+def draw_shard(
+    path: Path, number: int, count: int, size: int, seed: int, captioner: Captioner
+) -> None:
+    """Draw and describe one shard, a cohort of its own, and write it atomically.
+
+    In every second phantom the lesion lies anywhere.
+    """
+    own_seed = seed * 10_000 + number
+    specs = cohort(count, seed=own_seed)
+    centers = spread_centers(count, own_seed)
+    # In a clinic's photographs lesions lie in the middle; words of place need others too.
+    phantoms = [
+        render(spec, size, center if k % 2 else None)
+        for k, (spec, center) in enumerate(zip(specs, centers, strict=True))
+    ]
+    captions = [captioner(item.image, item.mask, item.label) for item in phantoms]
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            images=np.stack([item.image for item in phantoms]),
+            masks=np.stack([item.mask for item in phantoms]),
+            labels=np.array([item.label for item in phantoms]),
+            captions=np.array(captions),
+        )
+
+
 def prompt_latents(
     backbone: Backbone, phantoms: PhantomSet, recipe: Recipe, work: Path
 ) -> PromptedLatents:
     """Encode the phantoms, train the text encoder in place and embed what the UNet is to read."""
-    mean, std = encode_images(backbone, phantoms.images, work / "latents.pt")
+    settings = recipe.settings
+    mean, std = encode_images(backbone, phantoms.images, work / "latents.safetensors")
     backbone.vae.register_to_config(scaling_factor=scaling_factor(mean, std))
     factor = backbone.vae.config.scaling_factor
     LOGGER.info("scaling factor %.4f; training the text encoder", factor)
-    captions = captions_of(phantoms, recipe.prompts, recipe.seed)
+    captions = captions_of(phantoms, settings.prompts, settings.seed)
     data = caption_latents(backbone, mean, std, captions)
-    plan = Plan(recipe.text_steps, lr=1e-3, ema=0.99, every=50, deadline=recipe.deadline)
-    train_text_encoder(backbone, data, plan, recipe.text_batch_size, work / "text", recipe.seed)
+    phase = recipe.phase(settings.text_steps, lr=1e-3, ema=0.99, every=50)
+    train_text_encoder(backbone, data, phase, recipe.text_batch_size, work / "text", settings.seed)
     return embed_prompts(backbone, data)
 
 
@@ -224,12 +308,13 @@ def refine(
     work: Path,
 ) -> None:
     """Refine the decoder in place, in parallel; its state in `work` is what comes back."""
-    plan = Plan(recipe.decoder_steps, lr=1e-3, ema=0.995, deadline=recipe.deadline)
-    given = (backbone.vae, features, phantoms.images, held_out.images, plan, work / "decoder")
-    run_in_parallel(recipe.workers, refine_decoder, *given, recipe.seed)
-    if recipe.workers > 1:
+    settings = recipe.settings
+    phase = recipe.phase(settings.decoder_steps, lr=1e-3, ema=0.995)
+    given = (backbone.vae, features, phantoms.images, held_out.images, phase, work / "decoder")
+    in_parallel(settings.workers, refine_decoder, *given, settings.seed)
+    if settings.workers > 1:
         # The other processes trained copies: load what they saved, there is no step left to do.
-        refine_decoder(*given, recipe.seed)
+        refine_decoder(*given, settings.seed)
 
 
 def train_denoiser(
@@ -242,30 +327,41 @@ def train_denoiser(
     record: dict[str, Any],
 ) -> None:
     """Train the UNet, with previews and exports every 1000 steps; write `out`."""
-    folder = work / "denoiser"
-    folder.mkdir(parents=True, exist_ok=True)
+    settings = recipe.settings
+    phase = recipe.phase(settings.unet_steps, lr=5e-4, warmup=200, final_lr=0.05, ema=0.9985)
 
-    def loss_of(step: int) -> Tensor:
-        return denoiser_loss(backbone, backbone.unet, data, recipe.batch_size, recipe.seed, step)
+    def evaluate(step: int, averages: Averages) -> None:
+        averaged = with_weights(backbone, averages)
+        export(averaged, work / "export", work, {**record, "unet_steps_done": step})
+        preview(averaged, held_out, work, step)
 
-    def on_save(step: int, average: dict[str, Tensor]) -> None:
-        if step % PREVIEW_EVERY == 0 or step == recipe.unet_steps:
-            averaged = with_weights(backbone, average)
-            export(averaged, work / "export", work, {**record, "unet_steps_done": step})
-            preview(averaged, held_out, work, step)
+    def evaluation_due(step: int) -> bool:
+        due = step % PREVIEW_EVERY == 0 or step == settings.unet_steps
+        return due and not samples_file(work, step).exists()
 
-    plan = Plan(
-        recipe.unet_steps, lr=5e-4, warmup=200, final_lr=0.05, ema=0.9985, deadline=recipe.deadline
-    )
-    average = train(backbone.unet, loss_of, plan, folder, on_save)
-    if rank() == 0:
-        export(with_weights(backbone, average), out, work, record)
+    with joined(cpu=True) as team:
+
+        def loss_of(step: int) -> Tensor:
+            return denoiser_loss(
+                backbone, backbone.unet, data, recipe.batch_size, settings.seed, step, team
+            )
+
+        averages = train_phase(
+            backbone.unet, loss_of, phase, work / "denoiser", team, evaluate, evaluation_due
+        )
+        if team.rank == 0:
+            export(with_weights(backbone, averages), out, work, record)
 
 
-def with_weights(backbone: Backbone, average: dict[str, Tensor]) -> Backbone:
+def samples_file(work: Path, step: int) -> Path:
+    """The sheet of samples drawn after a step."""
+    return work / f"samples_{step:06d}.png"
+
+
+def with_weights(backbone: Backbone, averages: Averages) -> Backbone:
     """A copy of the backbone whose UNet has the averaged weights."""
     unet = copy.deepcopy(backbone.unet)
-    unet.load_state_dict(average)
+    unet.load_state_dict(averages)
     return replace(backbone, unet=unet.eval())
 
 
@@ -288,7 +384,7 @@ def preview(backbone: Backbone, held_out: PhantomSet, work: Path, step: int) -> 
         with torch.no_grad():
             rows.append(backbone.decode(latents))
         lines += [f"{code} {column}: {caption}" for column, caption in enumerate(captions)]
-    write_png(work / f"samples_{step:06d}.png", tile(torch.cat(rows), columns))
+    write_png(samples_file(work, step), tile(torch.cat(rows), columns))
     write_text(work / "samples.txt", "\n".join(lines) + "\n")
 
 

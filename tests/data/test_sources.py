@@ -11,7 +11,7 @@ from didgen.data.sources.isic2018 import isic2018_records
 from didgen.data.sources.own import own_records
 from didgen.data.sources.phantom import phantom_records
 from didgen.data.sources.records import FilePixels, SourceError, ZipPixels
-from didgen.tiny import images
+from didgen.tiny import pretraining
 
 
 def png(path, array):
@@ -235,17 +235,17 @@ def test_a_damaged_member_is_named(tmp_path, method):
 @pytest.mark.parametrize(("seed", "count"), [(0, 256), (0, 480), (42, 480)])
 def test_no_run_draws_phantoms_of_the_pretraining(tmp_path, monkeypatch, seed, count):
     seen = []
-    cohort = images.cohort
+    cohort = pretraining.cohort
 
     def note(*args, **options):
         seen.extend(cohort(*args, **options))
         raise InterruptedError
 
-    monkeypatch.setattr(images, "cohort", note)
+    monkeypatch.setattr(pretraining, "cohort", note)
     for pretraining_seed in (0, seed):
         for shard in range(48):
             with pytest.raises(InterruptedError):
-                images.draw_shard(
+                pretraining.draw_shard(
                     tmp_path / "x", shard, 256, 32, pretraining_seed, lambda *_: ("", "")
                 )
     specs = [record.pixels.spec for record in phantom_records(count, tuple(CLASSES), seed)]

@@ -9,23 +9,30 @@ import torch
 from didgen.backbone.handle import Backbone
 from didgen.backbone.sampling import sample, step_timesteps
 from didgen.data.phantoms import cohort, render, spread_centers
+from didgen.settings.pretrain_tiny import Settings
 from didgen.tiny.architecture import MINIATURE, build
-from didgen.tiny.autoencoder import draw_crops, jitter_colors, tile
-from didgen.tiny.decoder import feature_distance, refine_decoder
-from didgen.tiny.denoiser import (
+from didgen.tiny.autoencoder import (
+    draw_crops,
+    feature_distance,
+    jitter_colors,
+    refine_decoder,
+    tile,
+)
+from didgen.tiny.diffusion import (
     caption_latents,
     encode_images,
     scaling_factor,
     snr_weights,
     stratified_timesteps,
 )
-from didgen.tiny.images import PhantomSet, draw_phantoms
-from didgen.tiny.loop import Plan
+from didgen.tiny.phase import Phase
 from didgen.tiny.pretraining import (
+    PhantomSet,
     Recipe,
     begin,
     captions_of,
     claim,
+    draw_phantoms,
     name_diagnosis,
     pretrain,
     prompt_latents,
@@ -130,7 +137,7 @@ def test_refining_moves_the_decoder_alone(miniature, tmp_path):
     autoencoder = copy.deepcopy(miniature.vae)
     before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
-    refine_decoder(autoencoder, Pyramid(), images, images, Plan(2, lr=1e-2), tmp_path, 0, 2)
+    refine_decoder(autoencoder, Pyramid(), images, images, Phase(2, lr=1e-2), tmp_path, 0, 2)
     moved = {n.split(".")[0] for n, v in autoencoder.state_dict().items() if (v != before[n]).any()}
     assert moved == {"decoder", "post_quant_conv"}
     assert not autoencoder.training
@@ -138,17 +145,16 @@ def test_refining_moves_the_decoder_alone(miniature, tmp_path):
 
 
 SHORT = Recipe(
-    images=7,
-    vae_steps=5,
-    decoder_steps=2,
-    text_steps=2,
-    unet_steps=2,
+    Settings(images=7, vae_steps=5, decoder_steps=2, text_steps=2, unet_steps=2, workers=1),
     batch_size=2,
     text_batch_size=4,
-    workers=1,
     shape=MINIATURE,
     shard=7,
 )
+
+
+def changed(recipe: Recipe, **settings) -> Recipe:
+    return replace(recipe, settings=recipe.settings.model_copy(update=settings))
 
 
 def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
@@ -172,14 +178,16 @@ def test_a_miniature_pretraining_gives_a_folder_that_opens_in_fp32(tmp_path):
     before = backbone.checksum()
     pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
     assert Backbone.load(tmp_path / "out").checksum() == before
-    other = replace(SHORT, prompts="shuffled")
+    other = changed(SHORT, prompts="shuffled")
     with pytest.raises(ValueError, match="prompts attributes instead of shuffled"):
         pretrain(other, caption, Pyramid(), tmp_path / "out", tmp_path / "work", {"seed": 0})
 
 
-@pytest.mark.parametrize("state", ["denoiser/state.pt", "latents.pt", "export/model_index.json"])
+@pytest.mark.parametrize(
+    "state", ["denoiser/step-0000001/state.json", "latents.safetensors", "export/model_index.json"]
+)
 def test_files_of_an_unknown_recipe_are_neither_gone_on_with_nor_replaced(tmp_path, state):
-    (tmp_path / state).parent.mkdir(exist_ok=True)
+    (tmp_path / state).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / state).touch()
     with pytest.raises(ValueError, match=f"found 1 files, such as .*{state}, but no recipe.json"):
         pretrain(SHORT, caption, Pyramid(), tmp_path / "out", tmp_path, {})
@@ -204,9 +212,9 @@ def test_training_goes_on_from_a_folder_and_keeps_its_autoencoder(tmp_path):
     assert any(moved)
     assert not (tmp_path / "work" / "autoencoder").exists()
     # Phases that a start spares are no part of the recipe; others are.
-    claim(tmp_path / "work", replace(recipe, vae_steps=recipe.vae_steps + 1))
+    claim(tmp_path / "work", changed(recipe, vae_steps=9))
     with pytest.raises(ValueError, match="text_steps"):
-        claim(tmp_path / "work", replace(recipe, text_steps=recipe.text_steps + 1))
+        claim(tmp_path / "work", changed(recipe, text_steps=9))
     for part in ("unet", "vae"):
         assert str(start) not in (tmp_path / "out" / part / "config.json").read_text()
     with pytest.raises(ValueError, match="no tiny backbone of 64 px"):
@@ -224,7 +232,7 @@ def test_the_control_reads_nothing_but_the_diagnosis(tmp_path):
 
     def prompts(said: str) -> torch.Tensor:
         (tmp_path / said).mkdir()
-        recipe = replace(SHORT, prompts=said)
+        recipe = changed(SHORT, prompts=said)
         return prompt_latents(build(MINIATURE), phantoms, recipe, tmp_path / said).prompts
 
     control, full = prompts("diagnosis"), prompts("attributes")

@@ -1,24 +1,35 @@
-"""Last phase of the tiny backbone's pretraining: the UNet, its text encoder frozen.
+"""Last phases of the tiny backbone's pretraining: the text encoder, then the UNet over it.
 
-Shapes: N images, B batch, C channels, h and w latent cells, T token positions.
+The text encoder learns which caption belongs to which image, contrastively, as that of Stable
+Diffusion was trained (CLIP, Radford et al. 2021), and stays frozen then. Trained through the UNet
+alone, it hardly passes on words that change little at most noise levels, such as those of place
+and tone.
+
+Shapes: N images, B batch, C channels, h and w latent cells, T token positions, D text width.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from didgen.backbone.handle import Backbone
 from didgen.runtime.files import atomic_path
-from didgen.tiny.loop import step_generator
-from didgen.tiny.parallel import rank, size
+from didgen.tiny.phase import Phase, step_generator, train_phase
+from didgen.training.processes import ALONE, Team
 
 PREFIX = "An image of lesion on skin."
 EMPTY_SHARE = 0.1
 PREFIX_SHARE = 0.1
 SNR_CAP = 5.0
+JOINT_WIDTH = 128
+FIRST_TEMPERATURE = 0.07
+NOISE = 0.3
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def encode_images(backbone: Backbone, images: np.ndarray, cache: Path) -> tuple[
     Shapes: images uint8 (N, H, W, 3).
     """
     if cache.exists():
-        kept = torch.load(cache, weights_only=True)
+        kept = load_file(cache)
         if len(kept["mean"]) == len(images):
             return kept["mean"], kept["std"]
     means, stds = [], []
@@ -54,7 +65,7 @@ def encode_images(backbone: Backbone, images: np.ndarray, cache: Path) -> tuple[
         stds.append(posterior.std.unflatten(0, (-1, 2)).half())
     kept = {"mean": torch.cat(means), "std": torch.cat(stds)}
     with atomic_path(cache) as temporary:
-        torch.save(kept, temporary)
+        save_file(kept, temporary)
     return kept["mean"], kept["std"]
 
 
@@ -89,6 +100,79 @@ def tokenize(backbone: Backbone, prompts: list[str]) -> Tensor:
         max_length=backbone.prompt_limit,
         return_tensors="pt",
     ).input_ids
+
+
+class Matcher(nn.Module):
+    """A text encoder and a small network over latents, both ending in one space."""
+
+    def __init__(self, text_encoder: nn.Module, channels: int, cells: int) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.of_text = nn.Linear(text_encoder.config.hidden_size, JOINT_WIDTH)
+        widths = (channels, 32, 64, 96)
+        layers: list[nn.Module] = []
+        for narrow, wide in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GroupNorm(8, wide)]
+            layers += [nn.SiLU()]
+        # Flattened, not averaged: averages do not know where the lesion lies.
+        layers += [nn.Flatten(), nn.Linear(widths[-1] * (cells // 8) ** 2, JOINT_WIDTH)]
+        self.of_image = nn.Sequential(*layers)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(FIRST_TEMPERATURE)))
+
+    def forward(self, ids: Tensor, latents: Tensor) -> Tensor:
+        """Similarities (B, B) of captions, token ids BT, and latents BChw."""
+        text = self.of_text(after_sentence(self.text_encoder(ids)[0], ids))
+        image = self.of_image(latents)
+        cosines = F.normalize(text.float(), dim=-1) @ F.normalize(image.float(), dim=-1).T
+        return self.log_scale.clamp(max=math.log(100.0)).exp() * cosines
+
+
+def after_sentence(states: Tensor, ids: Tensor) -> Tensor:
+    """Mean of the states BTD from each sentence's end on, BD: the padding learns with the end.
+
+    The UNet attends to all positions, so each of these may carry the sentence's meaning.
+    """
+    end = ids[:, -1:]
+    # The padding is the end token too; the limit leaves room for one.
+    after = (ids == end).unsqueeze(-1).to(states.dtype)
+    return (states * after).sum(1) / after.sum(1)
+
+
+def matching_loss(similarity: Tensor, ids: Tensor) -> Tensor:
+    """Symmetric InfoNCE over similarities (B, B); equal captions are no contrast to each other."""
+    equal = (ids[:, None] == ids[None]).all(-1)
+    own = torch.eye(len(ids), dtype=torch.bool)
+    similarity = similarity.masked_fill(equal & ~own, float("-inf"))
+    target = torch.arange(len(ids))
+    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+
+
+def train_text_encoder(
+    backbone: Backbone,
+    data: CaptionedLatents,
+    phase: Phase,
+    batch_size: int,
+    folder: Path,
+    seed: int,
+) -> None:
+    """Train the text encoder in place, to the averaged weights of its training."""
+    channels, cells = data.mean.shape[2], data.mean.shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        matcher = Matcher(backbone.text_encoder, channels, cells)
+
+    def loss_of(step: int) -> Tensor:
+        generator = step_generator(seed, step)
+        picks = torch.randperm(len(data.mean), generator=generator)[:batch_size]
+        sides = torch.randint(2, (len(picks),), generator=generator)
+        latents, ids = data.mean[picks, sides], data.ids[picks, sides]
+        latents = latents + NOISE * torch.randn(latents.shape, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            similarity = matcher(ids, latents)
+        return matching_loss(similarity, ids)
+
+    matcher.load_state_dict(train_phase(matcher, loss_of, phase, folder))
+    backbone.text_encoder.eval()
 
 
 @dataclass(frozen=True)
@@ -147,10 +231,11 @@ def denoiser_loss(
     batch_size: int,
     seed: int,
     step: int,
+    team: Team = ALONE,
 ) -> Tensor:
     """The weighted squared error of this process's part of a batch, drawn by seed and step."""
-    generator = step_generator(seed, step * size() + rank())
-    batch_size //= size()
+    generator = step_generator(seed, step * team.size + team.rank)
+    batch_size //= team.size
     picks = torch.randint(len(data.mean), (batch_size,), generator=generator)
     sides = torch.randint(2, (batch_size,), generator=generator)
     mean = data.mean[picks, sides]

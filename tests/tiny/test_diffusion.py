@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from didgen.tiny.architecture import MINIATURE, build
-from didgen.tiny.denoiser import caption_latents, embed_prompts
-from didgen.tiny.loop import Plan
-from didgen.tiny.text import after_sentence, matching_loss, train_text_encoder
+from didgen.tiny.diffusion import (
+    after_sentence,
+    caption_latents,
+    embed_prompts,
+    matching_loss,
+    train_text_encoder,
+)
+from didgen.tiny.phase import Phase
 
 END = 9
 
@@ -49,8 +54,8 @@ def test_it_learns_words_of_place(tmp_path):
     def last_states(steps: int = 150) -> torch.Tensor:
         backbone = build(shape)
         data = caption_latents(backbone, mean, torch.full_like(mean, 0.1), captions)
-        plan = Plan(steps, lr=3e-4, warmup=1, ema=0.5)
-        train_text_encoder(backbone, data, plan, 2, tmp_path / str(steps), 0)
+        phase = Phase(steps, lr=3e-4, warmup=1, ema=0.5)
+        train_text_encoder(backbone, data, phase, 2, tmp_path / str(steps), 0)
         return embed_prompts(backbone, data).prompts[0, :, -1].float()
 
     left, right = last_states(steps=0)
