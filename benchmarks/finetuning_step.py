@@ -26,13 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.published import build_published
+from benchmarks.random_weights import random_backbone
 from didgen.attention.losses import region_attention_loss
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.methods.didgen import training
 from didgen.methods.didgen.cache import TrainingCache
-from didgen.methods.didgen.parallel import ALONE
 from didgen.settings.finetune import Settings
 
 POSITIONS, PREFIX = (4, 6), "An image of <lesion> on <skin>."
@@ -43,7 +42,7 @@ VARIANTS = ("plain", "ours", "processors", "uncached", "bfloat16")
 class Kit:
     """What all variants share: one backbone, one optimiser, one set of inputs."""
 
-    run: training.Run
+    run: training.Step
     images: Tensor
     ids: Tensor
 
@@ -55,7 +54,7 @@ def build_kit(architecture: str, batch: int, optimizer: str, checkpointing: bool
     else:
         name = architecture.removesuffix("-half")
         name = "sd21-base" if name == "sd21" else name
-        backbone = build_published(name, half=architecture.endswith("-half"))
+        backbone = random_backbone(name, half=architecture.endswith("-half"))
     add_placeholder_tokens(backbone.tokenizer, backbone.text_encoder)
     settings = Settings(
         steps=10**6, batch_size=batch, learning_rate=1e-6, warmup_steps=0, prefix_only=0.0,
@@ -67,20 +66,10 @@ def build_kit(architecture: str, batch: int, optimizer: str, checkpointing: bool
     else:
         stepper = torch.optim.SGD(parameters, lr=1e-9)
     cache = made_up_cache(backbone, images=max(4, batch))
-    run = training.Run(
-        backbone,
-        backbone.unet,
-        backbone.unet,
-        parameters,
-        stepper,
-        cache,
-        POSITIONS,
-        PREFIX,
-        settings,
-        0,
+    run = training.Step(
+        backbone, backbone.unet, backbone.unet, stepper, cache, POSITIONS, PREFIX, settings, 0,
         "float32",
-        ALONE,
-    )
+    )  # fmt: skip
     side = backbone.image_size
     ids = backbone.tokenizer(
         [PREFIX] * batch, padding="max_length", max_length=77, return_tensors="pt"
@@ -142,7 +131,7 @@ def plain(kit: Kit, attention: bool = False, store: list[Tensor] | None = None) 
             * region_attention_loss(chosen, masks, reading="minmax", normalization="mean").mean()
         )
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(run.parameters, 1.0)
+    torch.nn.utils.clip_grad_norm_(run.unet.parameters(), 1.0)
     run.optimizer.step()
 
 
@@ -160,7 +149,7 @@ def processors(kit: Kit) -> None:
 def ours(kit: Kit, precision: str = "float32") -> None:
     """A step of the stage `finetune`."""
     run = replace(kit.run, precision=precision)
-    training._step(run, 0, time.monotonic())
+    run(0)
 
 
 def uncached(kit: Kit) -> None:

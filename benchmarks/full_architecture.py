@@ -17,8 +17,7 @@ import torch
 
 from benchmarks.finetuning_step import build_kit
 from didgen.attention.layers import attention_layers, select_layers
-from didgen.methods.didgen import training
-from didgen.methods.didgen.watching import memory
+from didgen.runtime.memory import peak_memory
 
 PARAMETERS = 865_910_724
 
@@ -49,18 +48,17 @@ def main() -> None:
         print(f"{kind}-attention {side}x{side}: {len(found)} layers of {heads} heads")
         if not args.half and (len(found), heads) != (5, {20 if kind == "cross" else 10}):
             raise SystemExit("these are not the layers of Stable Diffusion 2.1-base")
-    print(f"{count:,} parameters, {backbone.image_size} px; memory so far {memory():.2f} GB")
+    print(f"{count:,} parameters, {backbone.image_size} px; memory so far {peak_memory():.2f} GB")
     if not args.half and count != PARAMETERS:
         raise SystemExit(f"expected {PARAMETERS:,} parameters")
-    settings = replace(kit.run.settings, precision=args.precision)
-    run = replace(kit.run, settings=settings)
+    run = replace(kit.run, precision=args.precision)
     for step in range(args.steps):
         started = time.perf_counter()
-        done = training._step(run, step, time.monotonic())
+        row = run(step)
         seconds = time.perf_counter() - started
         print(
-            f"step {done.step}: loss {done.loss:.4f} (L_rec {done.loss_rec:.4f}, L_attn "
-            f"{done.loss_attn:.4f}), {seconds:.1f} s, at most {memory():.2f} GB",
+            f"step {step + 1}: loss {row['loss']:.4f} (L_rec {row['loss_rec']:.4f}, L_attn "
+            f"{row['loss_attn']:.4f}), {seconds:.1f} s, at most {peak_memory():.2f} GB",
             flush=True,
         )
 

@@ -106,10 +106,13 @@ class Seeded(Section):
     seed: Seed = Field(0, description="seed of everything that is drawn")
 
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
 class Tracked(Section):
     """A section with a training of its own."""
 
-    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = Field(
+    report_to: Literal["none"] | Tracker = Field(
         "none",
         description="tracker that gets losses and evaluations too; it needs the package of its "
         "name. tensorboard and wandb write beside the training's files, mlflow and trackio where "

@@ -3,17 +3,22 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-# Module: the package that has it, and the extra of pyproject.toml that brings the package.
-PACKAGES = {
+from didgen.settings.base import Tracker
+
+# Module: the package that has it, and the extra of pyproject.toml that brings the package, if any.
+PACKAGES: dict[str, tuple[str, str | None]] = {
     "bitsandbytes": ("bitsandbytes", "finetune"),
     "llama_cpp": ("llama-cpp-python", "llm"),
     "llguidance": ("llguidance", "llm"),
     "open_clip": ("open-clip-torch", "finetune"),
     "peft": ("peft", "finetune"),
+    "mlflow": ("mlflow", None),
     "tensorboard": ("tensorboard", "finetune"),
     "torch_fidelity": ("torch-fidelity", "fidelity"),
+    "trackio": ("trackio", None),
+    "wandb": ("wandb", None),
 }
 
 
@@ -36,8 +41,12 @@ NEEDS = (
     Need("caption", "captioner", lambda value: value == "transformers", "llguidance"),
     Need("finetune", "lora_rank", bool, "peft"),
     Need("finetune", "optimizer", lambda value: value == "adamw8bit", "bitsandbytes"),
-    Need("finetune", "tensorboard", bool, "tensorboard"),
     Need("fidelity", "spaces", lambda value: "inception" in value, "torch_fidelity"),
+    *(
+        Need(section, "report_to", tracker.__eq__, tracker)
+        for section in ("finetune", "classify", "segment")
+        for tracker in get_args(Tracker)
+    ),
 )
 
 
@@ -73,6 +82,8 @@ def _installed(module: str) -> bool:
 
 def _explain(module: str, purpose: str) -> str:
     package, extra = PACKAGES[module]
+    if extra is None:
+        return f"{purpose} needs the package {package}: `pip install {package}`, or another setting"
     return (
         f"{purpose} needs the package {package}, of the extra `{extra}`: in the checkout run "
         f"`pip install -c constraints.txt -e '.[{extra}]'`, or choose another setting"

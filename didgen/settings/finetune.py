@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Code, Place, Section
+from didgen.settings.base import Code, Place, Tracked
 from didgen.settings.train import TrainingPaths
 
 
-class Settings(Section):
+class Settings(Tracked):
     """The one fine-tuning that serves both generation tasks."""
 
     backbone: Place = Field(
@@ -139,9 +139,6 @@ class Settings(Section):
         True,
         description="on a GPU, kernels that repeat bit by bit, so that a resumed training ends as "
         "an undisturbed one; false may be faster",
-    )
-    tensorboard: bool = Field(
-        False, description="write TensorBoard files beside the saved state (package tensorboard)"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

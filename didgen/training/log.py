@@ -1,6 +1,5 @@
 """How a training goes, for people: a line of progress, a CSV that grows, a tracker's charts."""
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +7,13 @@ from typing import Any, Self
 
 from didgen.runtime.memory import peak_memory
 from didgen.runtime.progress import Progress
+from didgen.settings import extras
 from didgen.training.state import Row
 
 LOGGER = logging.getLogger(__name__)
 PROJECT = "didgen"
 # Steps that the losses of a line of progress are the mean of.
 _RECENT = 25
-
-
-class MissingPackage(ValueError):
-    """An option needs a package, or a device, that is not here."""
 
 
 class TrackerError(ValueError):
@@ -29,10 +25,10 @@ class Log:
 
     label: the training's name in lines. folder: for `log.csv` and the files of TensorBoard or
     Weights & Biases; None: no files. every: steps that a row of `log.csv` stands for, losses are
-    their means; None: no `log.csv`. report_to: "none" or a tracker, see `check_tracker`. run: its
-    name there, the same when the training continues.
+    their means; None: no `log.csv`. report_to: "none" or a tracker. run: its name there, the same
+    when the training continues.
 
-    Raises: MissingPackage.
+    Raises: MissingExtra.
     """
 
     def __init__(
@@ -44,7 +40,8 @@ class Log:
         report_to: str = "none",
         run: str | None = None,
     ) -> None:
-        check_tracker(report_to)
+        if report_to != "none":
+            extras.require(report_to, f"report_to: {report_to}")
         self.label, self.folder, self.every = label, folder, every
         self.report_to, self.run = report_to, run
         self._tracker: Any = None
@@ -131,15 +128,6 @@ class Log:
                 "or set report_to: none"
             ) from error
         return tracker
-
-
-def check_tracker(name: str) -> None:
-    """Raises: MissingPackage unless the tracker is "none" or its package is installed."""
-    if name != "none" and importlib.util.find_spec(name) is None:
-        raise MissingPackage(
-            f"report_to: {name} needs the package {name}: `pip install {name}`, or set it to none; "
-            "log.csv and curves.csv have the same numbers"
-        )
 
 
 def _mean_losses(rows: Sequence[Row]) -> Row:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from didgen.runtime.devices import TooFewGpus, lease_gpus
 from didgen.runtime.handover import leaving_errors, raise_first
 
 # The first process may encode a whole data set while the others wait.
@@ -132,6 +133,21 @@ def joined(sharded: bool = False, cpu: bool = False) -> Iterator[Team]:
         yield Team(accelerator, sharded)
     finally:
         accelerator.end_training()
+
+
+def take_gpus(count: int, key: str) -> None:
+    """Take a GPU for each process, for this job alone; nothing on a machine without any.
+
+    Raises: ValueError, naming the setting `key`, where there are fewer.
+    """
+    try:
+        if torch.backends.cuda.is_built():
+            lease_gpus(count)
+    except TooFewGpus as error:
+        raise ValueError(f"{key}: {error}; expected one for each process") from None
+    there = torch.cuda.device_count()
+    if torch.cuda.is_available() and count > there:
+        raise ValueError(f"{key}: found {count}, expected at most {there}, one for each GPU")
 
 
 def spawn(label: str, count: int, function: Callable[..., None], *arguments: Any) -> None:

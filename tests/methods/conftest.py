@@ -24,15 +24,22 @@ def fresh():
 def train(fresh, tmp_path):
     """A function that trains a fresh backbone; a folder of its own unless one is named."""
     from didgen.methods.didgen.training import finetune
+    from didgen.methods.didgen.validation import Validation
+    from didgen.training.log import Log
 
-    def run(state=None, watch=None, backbone=None, seed=0, precision="float32", **changes):
+    def run(
+        state=None, backbone=None, seed=0, precision="float32", measure=None, every=1, **changes
+    ):
         backbone = backbone or fresh()
         state = state or tmp_path / f"state-{len(list(tmp_path.iterdir()))}"
         settings = made_up_settings(**changes)
         cache = made_up_cache(backbone)
+        log = Log("training", state, every=1)
+        validation = measure and Validation(measure, state, settings.steps, every, log)
         curve = finetune(
-            backbone, cache, POSITIONS, PREFIX, settings, seed, precision, state, watch=watch
-        )
+            backbone, cache, POSITIONS, PREFIX, settings, seed, precision, state, log=log,
+            validation=validation,
+        )  # fmt: skip
         return curve, backbone
 
     return run

@@ -2,7 +2,7 @@
 
 import pytest
 
-from didgen.methods.didgen import watching
+from didgen.methods.didgen.validation import Validation
 from didgen.stages import finetune
 
 WATCHED = {"validate_every": 2, "validation_images": 2, "validation_samples": 1, "steps": 2}
@@ -18,7 +18,7 @@ def test_a_look_that_a_kill_prevented_is_made_up_for(mini_run, tmp_path, monkeyp
     val = mini_run.root / "data/val.csv"
     straight = mini_run.finetune_config(tmp_path / "straight", val=val, **WATCHED)
     finetune.run(straight)
-    real = watching.Watch.look
+    real = Validation.run
 
     def dying_look(self, step, unet):
         if step == 2:
@@ -26,7 +26,7 @@ def test_a_look_that_a_kill_prevented_is_made_up_for(mini_run, tmp_path, monkeyp
         real(self, step, unet)
 
     killed = mini_run.finetune_config(tmp_path / "killed", val=val, **WATCHED)
-    monkeypatch.setattr(watching.Watch, "look", dying_look)
+    monkeypatch.setattr(Validation, "run", dying_look)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(killed)
     monkeypatch.undo()

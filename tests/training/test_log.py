@@ -5,7 +5,8 @@ import logging
 import pandas as pd
 import pytest
 
-from didgen.training.log import Log, MissingPackage, TrackerError
+from didgen.settings.extras import MissingExtra
+from didgen.training.log import Log, TrackerError
 
 
 def rows(first: int, last: int) -> list[dict]:
@@ -72,7 +73,7 @@ def test_tensorboard_gets_steps_and_evaluations_and_purges_what_is_repeated(tmp_
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingPackage, match="`pip install wandb`"):
+    with pytest.raises(MissingExtra, match="`pip install wandb`"):
         Log("fit", report_to="wandb")
 
 

@@ -24,7 +24,7 @@ LOGGER = logging.getLogger(__name__)
 # What a saved state does not depend on: it may be continued with other values of these.
 FREE = (
     *("out", "state", "steps", "checkpoint_every", "processes", "sharding", "offline"),
-    *("val", "validate_every", "validation_images", "validation_samples", "tensorboard"),
+    *("val", "validate_every", "validation_images", "validation_samples", "report_to"),
     *("accumulation", "gradient_checkpointing", "channels_last", "compile"),
 )
 

@@ -1,4 +1,4 @@
-"""What is looked at on held-out images during a fine-tuning: always the same noise and prompt.
+"""Validation on held-out images during a fine-tuning: always the same noise and prompt.
 
 They come from the validation split, never from the test images.
 
@@ -6,13 +6,15 @@ Shapes: N images, C latent channels, h and w cells, r attention map side.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from didgen.attention.annotation import otsu
 from didgen.attention.layers import CROSS_SIDE
@@ -25,17 +27,66 @@ from didgen.data.images import read_image, read_mask
 from didgen.data.manifest import read_manifest, resolve
 from didgen.methods.didgen.cache import check_sizes
 from didgen.methods.didgen.objective import attention_loss, reconstruction_loss
-from didgen.methods.didgen.watching import Validate
 from didgen.methods.protocol import derive_seed
 from didgen.metrics.segmentation import iou
-from didgen.runtime.files import write_png
+from didgen.runtime.files import read_json, write_json, write_png
 from didgen.runtime.precision import autocast
 from didgen.settings.finetune import Config
+from didgen.training.log import Log
+from didgen.training.optimization import NonFiniteLoss
+from didgen.training.state import Row
 
 LOGGER = logging.getLogger(__name__)
 # Little, medium and much noise; maps are read at the first.
 TIMESTEPS = (100, 400, 700)
 GUIDANCE_SCALE = 5.0
+# Numbers by name, after so many steps.
+Measure = Callable[[int], Row]
+
+
+class Validation:
+    """Measures before the first step, every so many and after the last; the rows, one each.
+
+    `measure` is called with the UNet in evaluation mode. `folder` gets `validation.json`, and may
+    hold that of the interrupted run that this one continues.
+    """
+
+    def __init__(self, measure: Measure, folder: Path, steps: int, every: int, log: Log) -> None:
+        self._measure, self._file, self._log = measure, folder / "validation.json", log
+        self._due = set(validation_steps(steps, every))
+        self.rows: list[Row] = []
+
+    def begin(self, done: int) -> None:
+        """Take up the rows of the `done` steps that are kept of an interrupted run."""
+        if self._file.is_file():
+            self.rows = [row for row in read_json(self._file) if row["step"] <= done]
+
+    def due(self, done: int) -> bool:
+        """Whether a validation is due after so many steps."""
+        return done in self._due and all(row["step"] != done for row in self.rows)
+
+    def run(self, done: int, unet: nn.Module) -> None:
+        """Validate with the weights that the UNet has now. Raises: NonFiniteLoss."""
+        started = time.monotonic()
+        training = unet.training
+        unet.eval()
+        row = {"step": done, **self._measure(done)}
+        unet.train(training)
+        broken = [name for name, value in row.items() if not math.isfinite(value)]
+        if broken:
+            raise NonFiniteLoss(
+                f"validation after step {done}: found {', '.join(broken)} not finite; the last "
+                "saved state is kept. At step 0 the backbone's own weights are broken: fetch it "
+                "again; later, lower finetune.learning_rate and delete the state to start anew"
+            )
+        self.rows.append(row)
+        write_json(self._file, self.rows)
+        self._log.evaluation(row | {"seconds": round(time.monotonic() - started, 1)})
+
+
+def validation_steps(steps: int, every: int) -> list[int]:
+    """The steps after which to validate: before the first, every so many, and after the last."""
+    return sorted({0, *range(every, steps + 1, every), steps})
 
 
 @dataclass(frozen=True)
@@ -139,7 +190,7 @@ def plan_of(config: Config, precision: str, folder: Path) -> Plan | None:
 
 def prepare_validation(
     plan: Plan, backbone: Backbone, prompt: str, positions: tuple[int, int]
-) -> Validate | None:
+) -> Measure | None:
     """Encode the images once; the function that scores and draws them. None without a mask.
 
     It returns the losses of `look`, "iou_lesion" and "iou_skin" (thresholded map and true mask,
@@ -163,7 +214,7 @@ def prepare_validation(
     soft = resize_mask(torch.from_numpy(masks)[:, None].float(), (plan.resolution,) * 2)
     soft = torch.cat([soft, 1 - soft], dim=1)
 
-    def validate(step: int) -> dict[str, float]:
+    def measure(step: int) -> dict[str, float]:
         found, maps = look(backbone, held_out, soft, plan.resolution, plan.precision)
         large, overlap = _overlaps(maps.cpu(), masks)
         samples = None
@@ -173,7 +224,7 @@ def prepare_validation(
         _draw(plan.folder / PICTURES / f"step-{step:07d}.png", images, masks, large, samples)
         return {**overlap, **found}
 
-    return validate
+    return measure
 
 
 def _overlaps(maps: Tensor, masks: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:

@@ -1,9 +1,4 @@
-"""What is trained and how: optimiser, averaged weights, LoRA, compilation, words for no memory."""
-
-import contextlib
-import logging
-from collections.abc import Iterator
-from typing import Any
+"""What is trained and by what: the UNet or adapters of it, compiled blocks, the optimiser."""
 
 import torch
 from torch import nn
@@ -11,10 +6,8 @@ from torch import nn
 from didgen.settings import extras
 from didgen.settings.finetune import Settings
 
-LOGGER = logging.getLogger(__name__)
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-_FINETUNE_NEEDS_LESS = (
+NEEDS_LESS = (
     "What needs less, the mildest first: finetune.accumulation: 2, 4, ... (the same result in "
     "more, smaller passes), finetune.gradient_checkpointing: true (a third slower), "
     "finetune.precision: bfloat16, finetune.optimizer: adamw8bit (GPU), finetune.lora_rank: 16 "
@@ -22,10 +15,6 @@ _FINETUNE_NEEDS_LESS = (
     "change nothing of it but for lora_rank, precision, optimizer and batch_size, with which "
     "training starts anew"
 )
-
-
-class OutOfMemory(ValueError):
-    """The work does not fit into memory; the message says which settings need less."""
 
 
 def prepare_unet(unet: nn.Module, settings: Settings, seed: int) -> list[nn.Parameter]:
@@ -105,54 +94,3 @@ def build_optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch
     import bitsandbytes
 
     return bitsandbytes.optim.AdamW8bit(parameters, **options)
-
-
-class Average:
-    """An exponential moving average of the trained parameters (EMA)."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.values = [p.detach().clone() for p in parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the parameters after step `step`, counted from 1."""
-        # Early on it follows faster, so that short runs are no average of the start.
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange average and parameters."""
-        for value, parameter in zip(self.values, self.parameters, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(value)
-            value.copy_(kept)
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Have the averaged weights in the model for a while."""
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
-
-
-@contextlib.contextmanager
-def explain_no_memory(needs_less: str = _FINETUNE_NEEDS_LESS) -> Iterator[None]:
-    """Say which settings help when memory runs out, those of the fine-tuning or those given.
-
-    Raises: OutOfMemory.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        told: Any = str(error).lower()
-        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not ran_out and not any(text in told for text in _NO_MEMORY):
-            raise
-        raise OutOfMemory(
-            f"out of memory ({str(error).strip().splitlines()[0] if str(error) else 'MemoryError'})"
-            f". {needs_less}"
-        ) from error

@@ -13,7 +13,7 @@ from didgen.backbone.tokenizer import build_tokenizer
 NAMES = tuple(sorted(path.name for path in ARCHITECTURES.iterdir()))
 
 
-def build_published(name: str = "sd21-base", half: bool = False, seed: int = 0) -> Backbone:
+def random_backbone(name: str = "sd21-base", half: bool = False, seed: int = 0) -> Backbone:
     """A random backbone of a published configuration: "sd15" or "sd21-base".
 
     `half` halves the UNet's channels and heads (a quarter of the weights; the same layers at the
