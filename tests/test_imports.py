@@ -34,7 +34,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FORMULAS = {"torch"}
 METRICS = {"numpy", "scipy", "torch", "sklearn"}
 # Of users; `slurm` is a plugin that snakemake loads, `dev` is for the tests.
-EXTRAS = sorted({extra for _, extra in PACKAGES.values()})
+EXTRAS = sorted({extra for _, extra in PACKAGES.values() if extra})
 
 
 def module_name(path: Path) -> str:
