@@ -30,7 +30,6 @@ from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.captions.attributes import Attributes
 from didgen.captions.condense import condense
-from didgen.captions.layout import attributes_of
 from didgen.captions.measure import Measurement, measure
 from didgen.data.manifest import read_manifest
 from didgen.methods.didgen.sampler import DidgenSynthesizer
@@ -285,7 +284,7 @@ def main() -> None:
     train = read_manifest(given.run / "data/train.csv")
     table = pd.read_csv(given.run / "captions/captions.csv", dtype=str, keep_default_na=False)
     rows = table[table["id"].isin(train["id"]) & (table["diagnosis"] != "")]
-    parents = {row["id"]: attributes_of(row) for row in rows.to_dict("records")}
+    parents = {row["id"]: Attributes.from_row(row) for row in rows.to_dict("records")}
     folders = {"with": given.run / "backbone", "without": given.without}
     moved = []
     for tag, folder in folders.items():

@@ -3,9 +3,17 @@
 `docs/dermprompt.md` defines each value with its threshold and its source.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from didgen.data.classes import CLASSES
 
@@ -61,6 +69,7 @@ Structure = Literal[
     "shiny white lines",
 ]
 
+MOST_FAULTS = 10
 MAX_COLORS = 3
 MAX_VESSELS = 2
 MAX_STRUCTURES = 3
@@ -151,6 +160,42 @@ class Attributes(BaseModel):
         (), description="other dermoscopic structures, the clearest first"
     )
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> Self:
+        """The attributes in a row of captions.csv: lists joined by "; ", "" for what is not known.
+
+        Columns of dermoscopic features may be missing altogether: then nothing is known of these.
+        Raises: ValueError when the row lacks another attribute or has a word outside the
+        vocabulary.
+        """
+        absent = [n for n in cls.model_fields if n not in row and n not in DERMOSCOPIC]
+        if absent:
+            raise ValueError(
+                f"captions.csv lacks the columns {', '.join(absent)}, from which sentences are "
+                "written anew; run the caption stage again"
+            )
+        values: dict[str, object] = {}
+        for name in cls.model_fields:
+            text = row.get(name, "")
+            if name in LISTS:
+                values[name] = tuple(text.split("; ")) if text else ()
+            elif text:
+                values[name] = text
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ValueError(
+                f"captions.csv, image {row.get('id', '')!r}: {explain(error)}; run the caption "
+                "stage again"
+            ) from None
+
+    def to_row(self) -> dict[str, str]:
+        """The columns that `from_row` reads."""
+        return {
+            name: "; ".join(value) if isinstance(value, tuple) else (value or "")
+            for name, value in self.model_dump().items()
+        }
+
     @field_validator("diagnosis")
     @classmethod
     def _known_code(cls, value: str | None) -> str | None:
@@ -165,6 +210,17 @@ class Attributes(BaseModel):
             if len(set(words)) != len(words):
                 raise ValueError(f"{name} names a word twice: {', '.join(words)}")
         return self
+
+
+def explain(error: ValidationError) -> str:
+    """Which attributes do not follow the vocabulary, and why: the first ten faults."""
+    # A hostile answer may have a hundred thousand.
+    faults = [
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return "; ".join(faults[:MOST_FAULTS] + more)
 
 
 def size_word(share: float) -> Size:

@@ -1,6 +1,10 @@
 """Color words in CIELAB: a table of references, clustering, and the individual typology angle."""
 
+import warnings
+
 import numpy as np
+from scipy.cluster.vq import kmeans2, vq
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from didgen.captions.attributes import MAX_COLORS, Color
 
@@ -55,13 +59,6 @@ MAX_SHIFT = 8.0
 # Below this b the white balance is too blue for a typology angle to mean anything.
 MIN_TONE_B = 3.0
 
-_LINEAR = (np.arange(256) / 255.0).astype(np.float32)
-_LINEAR = np.where(_LINEAR <= 0.04045, _LINEAR / 12.92, ((_LINEAR + 0.055) / 1.055) ** 2.4)
-# IEC 61966-2-1 matrix, rows divided by the D65 white point of the 2 degree observer.
-_TO_XYZ = np.array(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-) / np.array([[0.95047], [1.0], [1.08883]])
-
 
 def srgb_to_lab(pixels: np.ndarray) -> np.ndarray:
     """CIELAB (D65) of sRGB pixels. Shapes: (..., 3) uint8 -> (..., 3) float32, L in [0, 100]."""
@@ -69,10 +66,7 @@ def srgb_to_lab(pixels: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"expected uint8 sRGB pixels (..., 3), found {pixels.dtype} of shape {pixels.shape}"
         )
-    xyz = _LINEAR[pixels].astype(np.float32) @ _TO_XYZ.T.astype(np.float32)
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
+    return rgb2lab(pixels / np.float32(255))
 
 
 _REFERENCES_LAB = np.array([lab for _, lab in REFERENCES], dtype=np.float32)
@@ -80,8 +74,6 @@ _REFERENCES_LAB = np.array([lab for _, lab in REFERENCES], dtype=np.float32)
 
 def name_colors(lab: np.ndarray) -> list[Color]:
     """The nearest name by CIEDE2000 for each color. Shape: (N, 3) CIELAB."""
-    from skimage.color import deltaE_ciede2000
-
     distances = deltaE_ciede2000(lab[:, None, :], _REFERENCES_LAB[None])
     return [NAMES[index] for index in distances.argmin(axis=1)]
 
@@ -91,21 +83,18 @@ def cluster(lab: np.ndarray, k: int = CLUSTERS, steps: int = 10) -> tuple[np.nda
 
     Shapes: (N, 3) -> centers (<=k, 3) and their shares (<=k,), which sum to 1, largest first.
     """
-    lab = np.asarray(lab, dtype=np.float32)
     order = np.argsort(lab[:, 0], kind="stable")
-    starts = ((np.arange(k) + 0.5) / k * len(lab)).astype(int)
-    centers = lab[order[starts]]
-    for _ in range(steps):
-        nearest = ((lab[:, None] - centers[None]) ** 2).sum(-1).argmin(1)
-        counts = np.bincount(nearest, minlength=k)
-        sums = np.stack(
-            [np.bincount(nearest, weights=lab[:, axis], minlength=k) for axis in range(3)], axis=1
-        )
-        moved = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
-        if np.abs(moved - centers).max() < 0.1:
-            break
-        centers = moved.astype(np.float32)
-    counts = np.bincount(((lab[:, None] - centers[None]) ** 2).sum(-1).argmin(1), minlength=k)
+    centers = lab[order[((np.arange(k) + 0.5) / k * len(lab)).astype(int)]]
+    with warnings.catch_warnings():
+        # Of a flat region most clusters are empty.
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        for _ in range(steps):
+            moved, _ = kmeans2(lab, centers, iter=1, minit="matrix")
+            if np.abs(moved - centers).max() < 0.1:
+                break
+            centers = moved
+    nearest, _ = vq(lab, centers)
+    counts = np.bincount(nearest, minlength=k)
     kept = [index for index in np.argsort(-counts, kind="stable") if counts[index] > 0]
     return centers[kept], counts[kept] / len(lab)
 

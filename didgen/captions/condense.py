@@ -23,7 +23,7 @@ from didgen.captions.sentence import write_sentence
 
 ReservedWords = Literal["replace", "tag", "refuse"]
 # A text and what is wrong with it -> a better text, or None where none is to be had.
-AskAgain = Callable[[str, str], str | None]
+Rewrite = Callable[[str, str], str | None]
 
 # What stands in for a reserved word, the longer phrases first. Plural endings stay as they are.
 REPLACEMENTS: tuple[tuple[str, str], ...] = (
@@ -86,15 +86,15 @@ class CondenseStatistics:
 def condense(
     source: Attributes | str,
     tokenizer: Any,
-    ask_again: AskAgain | None = None,
-    retries: int = 2,
+    rewrite: Rewrite | None = None,
+    retries: int = 0,
     reserved: ReservedWords = "replace",
     prefix: str = PREFIX,
 ) -> Condensed:
     """One sentence that, with the prefix, has at most as many tokens as the tokenizer takes.
 
     `source`: attributes, of which the sentence is written, or a model's free text. A text that is
-    empty, too long or of several sentences is asked for again up to `retries` times. What then
+    empty, too long or of several sentences goes to `rewrite`, up to `retries` times. What then
     is still too long loses clauses from its end, where the least important ones stand.
     `reserved`: a caption's "lesion" and "skin" are replaced by other words; become the placeholder
     tokens, as in the released code; or are refused.
@@ -105,10 +105,10 @@ def condense(
     while True:
         caption, reworded = reword(clean(text), reserved)
         fault = find_fault(text, caption, tokenizer, prefix)
-        if fault is None or ask_again is None or asked >= retries:
+        if fault is None or rewrite is None or asked >= retries:
             break
         asked += 1
-        better = ask_again(text, fault)
+        better = rewrite(text, fault)
         if better is None:
             break
         text = better
@@ -132,7 +132,7 @@ def find_fault(text: str, caption: str, tokenizer: Any, prefix: str = PREFIX) ->
 
 def clean(text: str) -> str:
     """A model's text without markup, quotes around it, control characters and double spaces."""
-    kept = _MARKUP.sub(lambda found: _tag_word(found[0]), text)
+    kept = _MARKUP.sub(lambda match: _tag_word(match[0]), text)
     kept = "".join(letter if letter.isprintable() else " " for letter in kept)
     return " ".join(kept.split()).strip("\"'` ")
 
@@ -155,15 +155,15 @@ def reword(text: str, reserved: ReservedWords = "replace") -> tuple[str, bool]:
         check_caption(sentence)
         return sentence, False
     rules = REPLACEMENTS if reserved == "replace" else tuple(TAGS.items())
-    told = sentence
+    reworded = sentence
     for pattern, word in rules:
-        told = re.sub(pattern, partial(_as_written, word), told, flags=re.IGNORECASE)
-    return told, told != sentence
+        reworded = re.sub(pattern, partial(_as_written, word), reworded, flags=re.IGNORECASE)
+    return reworded, reworded != sentence
 
 
-def _as_written(word: str, found: re.Match[str]) -> str:
-    """The word with a capital where the found one has it."""
-    return word[0].upper() + word[1:] if found[0][0].isupper() else word
+def _as_written(word: str, match: re.Match[str]) -> str:
+    """The word with a capital where the match has it."""
+    return word[0].upper() + word[1:] if match[0][0].isupper() else word
 
 
 def _sentences(text: str) -> list[str]:
@@ -173,15 +173,15 @@ def _sentences(text: str) -> list[str]:
 
 def condense_statistics(results: Iterable[Condensed], tokenizer: Any) -> CondenseStatistics:
     """The sums over condensed captions."""
-    found = list(results)
-    tokens = [one.tokens for one in found]
+    results = list(results)
+    tokens = [one.tokens for one in results]
     return CondenseStatistics(
-        count=len(found),
+        count=len(results),
         limit=int(tokenizer.model_max_length),
         max_tokens=max(tokens, default=0),
         mean_tokens=sum(tokens) / len(tokens) if tokens else 0.0,
-        asked_again=sum(one.asked_again > 0 for one in found),
-        questions=sum(one.asked_again for one in found),
-        trimmed=sum(one.trimmed for one in found),
-        reworded=sum(one.reworded for one in found),
+        asked_again=sum(one.asked_again > 0 for one in results),
+        questions=sum(one.asked_again for one in results),
+        trimmed=sum(one.trimmed for one in results),
+        reworded=sum(one.reworded for one in results),
     )

@@ -1,6 +1,6 @@
 """GGUF models through llama.cpp: vision models with a projector file, or text models alone.
 
-The answer follows the question's schema by construction. To be run in `SupervisedModel`: llama.cpp
+The response follows the request's schema by construction. To be run in `IsolatedModel`: llama.cpp
 ends the process on many faults of a model file.
 """
 
@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result
 from didgen.captions.grammar import to_gbnf
+from didgen.captions.llm import ChatRequest, ChatResponse, Failure, ModelError, Result
 from didgen.captions.model_files import combined_identity, file_identity, local_file
 from didgen.settings import extras
 
@@ -22,7 +22,7 @@ ChatFormat = Literal["llama-3", "mtmd", "llava-1.5"]
 # A LLaVA on Llama-3-8B-Instruct; the files of one repository belong together.
 MODEL = "xtuner/llava-llama-3-8b-v1_1-gguf/llava-llama-3-8b-v1_1-int4.gguf"
 PROJECTOR = "xtuner/llava-llama-3-8b-v1_1-gguf/llava-llama-3-8b-v1_1-mmproj-f16.gguf"
-# Where libmtmd puts the image; nothing that is asked may hold it.
+# Where libmtmd puts the image; no text of a request may hold it.
 MARKER = "<__media__>"
 # Llama 3's turns, the image before the text. The library's own handlers for Llama 3 leave out the
 # system's turn, or write the roles of another family.
@@ -44,20 +44,21 @@ class GgufModel:
     """A GGUF model, held in this process.
 
     model, mmproj: files, or "owner/repository/file.gguf" on the Hugging Face hub; without `mmproj`
-    it answers questions without images. gpu_layers: -1 puts all on the GPU, if the library was
-    built for one. Raises: `ModelError`.
+    it takes requests without images; without `model` it is `MODEL` with its `PROJECTOR`.
+    gpu_layers: -1 puts all on the GPU, if the library was built for one. Raises: `ModelError`.
     """
 
     def __init__(
         self,
-        model: str = MODEL,
-        mmproj: str | None = PROJECTOR,
-        chat_format: ChatFormat = "llama-3",
-        context: int = 4096,
-        gpu_layers: int = -1,
-        threads: int | None = None,
+        model: str | None,
+        mmproj: str | None,
+        chat_format: ChatFormat,
+        context: int,
+        gpu_layers: int,
+        threads: int | None,
     ) -> None:
         llama_cpp = _library()
+        model, mmproj = _files(model, mmproj)
         path = local_file(model)
         handler = _handler(chat_format, local_file(mmproj)) if mmproj else None
         try:
@@ -83,21 +84,17 @@ class GgufModel:
         self._grammar = lru_cache(maxsize=16)(self._checked_grammar)
 
     @staticmethod
-    def identify(
-        model: str = MODEL,
-        mmproj: str | None = PROJECTOR,
-        chat_format: ChatFormat = "llama-3",
-        **_: Any,
-    ) -> str:
+    def identify(model: str | None, mmproj: str | None, chat_format: ChatFormat, **_: Any) -> str:
         """SHA-256 of the files' contents and the chat format."""
+        model, mmproj = _files(model, mmproj)
         files = [file_identity(local_file(name)) for name in (model, mmproj) if name]
         return combined_identity("llama_cpp", *files, chat_format if mmproj else "own")
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[tuple[int, Result]]:
-        """Each question's index with its result, one after the other."""
-        for index, question in enumerate(questions):
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[int, Result]]:
+        """Each request's index with its result, one after the other."""
+        for index, request in enumerate(requests):
             try:
-                yield index, self._answer(question)
+                yield index, self._complete(request)
             except ModelError:
                 raise
             except (ValueError, RuntimeError) as error:
@@ -107,19 +104,19 @@ class GgufModel:
         """Free the model and its vision part."""
         self._llama.close()
 
-    def _answer(self, question: Question) -> Result:
-        if MARKER in question.system + question.text:
-            raise ValueError(f"the question holds {MARKER}, which stands for an image")
-        if question.image is not None and not self._sees:
-            raise ModelError("a question with an image, but no mmproj file is given")
-        schema = question.schema
+    def _complete(self, request: ChatRequest) -> Result:
+        if MARKER in request.system + request.text:
+            raise ValueError(f"the request holds {MARKER}, which stands for an image")
+        if request.image is not None and not self._sees:
+            raise ModelError("a request with an image, but no mmproj file is given")
+        schema = request.schema
         started = time.monotonic()
         reply = self._llama.create_chat_completion(
-            _messages(question),
+            _messages(request),
             grammar=self._grammar(json.dumps(schema)) if schema is not None else None,
-            temperature=question.temperature,
-            seed=question.seed,
-            max_tokens=question.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
             # A penalty on repeated tokens would work against JSON's own.
             repeat_penalty=1.0,
         )
@@ -127,7 +124,7 @@ class GgufModel:
         choice, usage = reply["choices"][0], reply["usage"]
         if choice["finish_reason"] != "stop":
             return Failure(f"the answer was cut off after {usage['completion_tokens']} tokens")
-        return Answer(
+        return ChatResponse(
             choice["message"]["content"] or "",
             usage["prompt_tokens"],
             usage["completion_tokens"],
@@ -142,9 +139,13 @@ class GgufModel:
             self._llama._model.vocab, text.encode(), b"root"
         )
         if not sampler:
-            raise ModelError("llama.cpp cannot parse the grammar of the question's schema")
+            raise ModelError("llama.cpp cannot parse the grammar of the request's schema")
         llama_cpp.llama_sampler_free(sampler)
         return llama_cpp.LlamaGrammar.from_string(text)
+
+
+def _files(model: str | None, mmproj: str | None) -> tuple[str, str | None]:
+    return (MODEL, PROJECTOR) if model is None else (model, mmproj)
 
 
 def _library() -> Any:
@@ -198,16 +199,16 @@ def _check_template(template: str, path: Path) -> None:
         )
 
 
-def _messages(question: Question) -> list[dict[str, Any]]:
-    content: Any = question.text
-    if question.image is not None:
+def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+    content: Any = request.text
+    if request.image is not None:
         # Own PNG data only: the library would also follow file:// and http:// addresses.
-        data = "data:image/png;base64," + base64.b64encode(question.image.png()).decode()
+        data = "data:image/png;base64," + base64.b64encode(request.image.png()).decode()
         content = [
             {"type": "image_url", "image_url": {"url": data}},
-            {"type": "text", "text": question.text},
+            {"type": "text", "text": request.text},
         ]
     return [
-        {"role": "system", "content": question.system},
+        {"role": "system", "content": request.system},
         {"role": "user", "content": content},
     ]

@@ -1,10 +1,21 @@
-"""The measuring captioner: attributes computed from pixels and mask, without any model."""
+"""The measuring captioner: attributes computed from pixels and mask, without any model.
 
+An image without a mask is segmented first, by color.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 from didgen.captions import artifacts
 from didgen.captions.attributes import (
@@ -15,13 +26,22 @@ from didgen.captions.attributes import (
     skin_tone_word,
 )
 from didgen.captions.color import MIN_TONE_B, color_words, srgb_to_lab, typology_angle
-from didgen.captions.layout import Layout
-from didgen.captions.morphology import grow
-from didgen.captions.outline import border_width, border_word
-from didgen.captions.segment import segment
+from didgen.captions.morphology import binary_closing, binary_opening, grow
+from didgen.captions.outline import Layout, border_width, border_word
+from didgen.data.images import read_image, read_mask
+from didgen.runtime.progress import track
 
 MaskSource = Literal["given", "segmented", "whole image"]
 WORKING_SIDE = 256
+# Segmentation: a component is plausible within these limits; outside them the image has no mask.
+MIN_SHARE, MAX_SHARE = 0.004, 0.85
+MIN_CONTRAST = 4.0  # CIELAB units between the component and its surroundings
+# Otsu's threshold lies too far inside where a dark center stands out.
+THRESHOLD_FACTOR = 0.8
+MAX_VOTE = 15.0
+MAX_FRAME_SHARE = 0.5  # of the image's frame that the component may touch
+# Fewer images than this are done sooner in one process than a pool takes to start.
+POOL_FROM = 100
 
 
 class MeasurementError(ValueError):
@@ -69,8 +89,7 @@ def measure(
     corners = artifacts.dark_corners(lab)
     source: MaskSource = "given"
     if mask is None:
-        thin = artifacts.thin_dark(lab) > artifacts.THIN_CONTRAST
-        mask = segment(lab, corners, thin)
+        mask = segment(lab, corners)
         source = "whole image" if mask is None else "segmented"
     around = _surroundings(lab, corners, mask)
     numbers = dict(around.numbers)
@@ -196,3 +215,139 @@ def _region(
         "border": border_word(width),
         "colors": color_words(region, numbers["lightness"], numbers["b"]),
     }
+
+
+def segment_image(image: np.ndarray) -> np.ndarray | None:
+    """The lesion's mask, or None where nothing is plausible.
+
+    Shapes: uint8 (H, W, 3) -> bool (H, W).
+    """
+    small, _ = _reduce(image, None)
+    lab = srgb_to_lab(small)
+    mask = segment(lab, artifacts.dark_corners(lab))
+    if mask is None:
+        return None
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def segment(lab: np.ndarray, ignore: np.ndarray) -> np.ndarray | None:
+    """The most central plausible component that differs from the surroundings, or None.
+
+    Shapes: lab (H, W, 3) CIELAB, ignore (H, W) bool (dark corners) -> (H, W) bool.
+    A share of Otsu's threshold on the smoothed color distance to the frame's median color.
+    """
+    height, width = ignore.shape
+    side = min(height, width)
+    # Hair and other thin dark lines are painted over.
+    thin = artifacts.thin_dark(lab) > artifacts.THIN_CONTRAST
+    smooth = _smooth_without(lab, thin & ~ignore, 0.016 * side)
+    valid = ~ignore
+    frame = valid & ~_inner(height, width, 0.12)
+    if frame.sum() < 0.01 * frame.size or valid.sum() < 0.2 * valid.size:
+        return None
+    background = np.median(smooth[frame], axis=0)
+    distance = np.linalg.norm(smooth - background, axis=-1)
+    # What is brighter than the surroundings is glare or a bubble more often than a lesion.
+    distance[smooth[..., 0] > background[0] + 8] = 0
+    distance[ignore] = 0
+    found = distance > THRESHOLD_FACTOR * threshold_otsu(distance[valid])
+    radius = max(1, round(0.015 * side))
+    found = binary_opening(found, radius)
+    found = binary_closing(np.pad(found, 2 * radius), 2 * radius)
+    found = found[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    return _pick(ndimage.binary_fill_holes(found), distance, valid)
+
+
+def _smooth_without(lab: np.ndarray, left_out: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of the pixels that are not left out."""
+    weight = np.where(left_out, np.float32(0.02), np.float32(1.0))
+    total = ndimage.gaussian_filter(lab * weight[..., None], (sigma, sigma, 0))
+    return total / ndimage.gaussian_filter(weight, sigma)[..., None]
+
+
+def _inner(height: int, width: int, margin: float) -> np.ndarray:
+    inner = np.zeros((height, width), dtype=bool)
+    top, left = max(1, round(margin * height)), max(1, round(margin * width))
+    inner[top : height - top, left : width - left] = True
+    return inner
+
+
+def _pick(found: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
+    """The plausible component with the largest area weighted by how central it is."""
+    labels, count = ndimage.label(found)
+    height, width = found.shape
+    outer = ~_inner(height, width, 0.0)
+    rows = (np.arange(height) + 0.5) / height - 0.5
+    columns = (np.arange(width) + 0.5) / width - 0.5
+    weight = np.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / (2 * 0.2**2))
+    best, best_score = None, 0.0
+    for index in range(1, count + 1):
+        component = labels == index
+        share = component.mean()
+        if not MIN_SHARE <= share <= MAX_SHARE:
+            continue
+        if (component & outer).sum() > MAX_FRAME_SHARE * outer.sum():
+            continue
+        outside = valid & ~found
+        if not outside.any():
+            continue
+        if distance[component].mean() - distance[outside].mean() < MIN_CONTRAST:
+            continue
+        # Capped: a bright sticker at the edge must not outweigh a faint spot in the middle.
+        score = float((weight * np.minimum(distance, MAX_VOTE))[component].sum())
+        if score > best_score:
+            best, best_score = component, score
+    return best
+
+
+class ImageRow(NamedTuple):
+    """An image of a manifest; the label becomes the diagnosis."""
+
+    id: str
+    image: Path
+    mask: Path | None = None
+    label: str | None = None
+
+
+def measure_files(rows: Sequence[ImageRow], workers: int | None) -> list[dict[str, str]]:
+    """One row per image, in order: id, mask_source and every attribute.
+
+    workers: processes; None: one for each core. Raises: as `measure_file`; `ChildProcessError`
+    when a process is killed.
+    """
+    workers = min(workers or len(os.sched_getaffinity(0)), 1 + len(rows) // POOL_FROM)
+    return list(track(_measured(rows, workers), total=len(rows), label="measured"))
+
+
+def _measured(rows: Sequence[ImageRow], workers: int) -> Iterator[dict[str, str]]:
+    if workers == 1:
+        yield from map(measure_file, rows)
+        return
+    # Spawned: a forked child of a process with threads may lock up.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield from pool.map(measure_file, rows, chunksize=8)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                f"a process that measures images was killed; most often the memory is used up: "
+                f"give the job more, or use fewer than {workers} workers (caption.workers)"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def measure_file(row: ImageRow) -> dict[str, str]:
+    """The measured row of one image: id, mask_source and every attribute.
+
+    Raises: `ImageError`, `MeasurementError` naming the image.
+    """
+    image = read_image(row.image)
+    mask = read_mask(row.mask, image.shape[:2]) if row.mask is not None else None
+    try:
+        measured = measure(image, mask, row.label)
+    except MeasurementError as error:
+        raise MeasurementError(f"{row.image}: {error}") from error
+    return {"id": row.id, "mask_source": measured.mask_source, **measured.attributes.to_row()}

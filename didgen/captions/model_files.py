@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from didgen.captions.captioner import ModelError
+from didgen.captions.llm import ModelError
 from didgen.runtime.files import sha256_file
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

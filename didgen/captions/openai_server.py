@@ -17,11 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urljoin
 
-import requests
 import tenacity
 import urllib3
+from requests import PreparedRequest, RequestException, Response, Session
 
-from didgen.captions.captioner import Answer, Failure, ModelError, Question, Result, one_line
+from didgen.captions.llm import (
+    ChatRequest,
+    ChatResponse,
+    Failure,
+    ModelError,
+    Result,
+    one_line,
+)
 from didgen.captions.model_files import combined_identity
 from didgen.data.web import reason, retry_after, shown
 from didgen.settings.addresses import check_server
@@ -30,7 +37,6 @@ LOGGER = logging.getLogger(__name__)
 # Of a header that it cannot parse it logs the server's own bytes and a traceback.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 AnswerFormat = Literal["json_schema", "json_object", "text"]
-KEY_VARIABLE = "DIDGEN_API_KEY"
 # Too early, too many or too slow, and what a server or a proxy before it says when it is not up.
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 60.0
@@ -42,7 +48,7 @@ GRACE = 1.0
 
 class _Passing(Exception):
     """A fault that may be gone at the next try. `pause`: seconds that the server asks to wait;
-    `reached`: whether the server answered; `late`: whether the question's time is over."""
+    `reached`: whether the server answered; `late`: whether the request's time is over."""
 
     def __init__(
         self, text: str, pause: float = 0.0, reached: bool = True, late: bool = False
@@ -58,7 +64,7 @@ class ServerModel:
     api_key_variable: environment variable with the key, if one is needed; the key goes into the
     requests' header and nowhere else. answer_format: how the server is told the schema:
     `json_schema` (OpenAI, vLLM, llama-server, Ollama), `json_object` with a schema
-    (llama-cpp-python), or `text`: in the question alone. concurrency: requests in flight.
+    (llama-cpp-python), or `text`: in the request alone. concurrency: requests in flight.
     retries: further tries after a passing fault. timeout: seconds for an answer, all tries and
     the waits between them included.
     Raises: `ModelError`.
@@ -68,11 +74,11 @@ class ServerModel:
         self,
         server: str,
         model: str,
-        api_key_variable: str = KEY_VARIABLE,
-        answer_format: AnswerFormat = "json_schema",
-        concurrency: int = 8,
+        api_key_variable: str,
+        answer_format: AnswerFormat,
+        concurrency: int,
+        timeout: float,
         retries: int = 5,
-        timeout: float = 600.0,
         first_wait: float = 1.0,
     ) -> None:
         try:
@@ -83,7 +89,7 @@ class ServerModel:
         self._model, self._format = model, answer_format
         self._concurrency, self._timeout = concurrency, timeout
         self._key_variable, self._key = api_key_variable, _key_in(api_key_variable)
-        self._idle: list[requests.Session] = []
+        self._idle: list[Session] = []
         self._reached = False
         self._late = 0
         self._closed = threading.Event()
@@ -100,19 +106,17 @@ class ServerModel:
         )
 
     @staticmethod
-    def identify(
-        server: str, model: str, answer_format: AnswerFormat = "json_schema", **_: Any
-    ) -> str:
+    def identify(server: str, model: str, answer_format: AnswerFormat, **_: Any) -> str:
         """The address and the model's name: what weights a server holds cannot be known."""
         return combined_identity("openai", shown(server).rstrip("/"), model, answer_format)
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[tuple[int, Result]]:
-        """Each question's index with its result, in the order in which they arrive.
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[int, Result]]:
+        """Each request's index with its result, in the order in which they arrive.
 
         Raises: `ModelError` when the server refuses the key or the model, was never reached, or
-        has let more questions in a row run out of time than are in flight at once.
+        has let more requests in a row run out of time than are in flight at once.
         """
-        numbered = enumerate(questions)
+        numbered = enumerate(requests)
         results: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
         deadlines: dict[int, float] = {}
         try:
@@ -127,7 +131,7 @@ class ServerModel:
                 if not deadlines:
                     return
                 index, result = self._next(results, deadlines)
-                # A result may still come from a question that was given up.
+                # A result may still come from a request that was given up.
                 if deadlines.pop(index, None) is not None:
                     yield index, self._settled(result)
         finally:
@@ -140,18 +144,18 @@ class ServerModel:
         self._closed.set()
 
     def _work(
-        self, index: int, question: Question, deadline: float, results: queue.SimpleQueue
+        self, index: int, request: ChatRequest, deadline: float, results: queue.SimpleQueue
     ) -> None:
-        """Put the question's result, or what it raised, into the queue."""
+        """Put the request's result, or what it raised, into the queue."""
         try:
-            results.put((index, self._try_again(self._send, question, deadline)))
+            results.put((index, self._try_again(self._send, request, deadline)))
         except BaseException as error:
             results.put((index, error))
 
     def _next(
         self, results: queue.SimpleQueue, deadlines: Mapping[int, float]
     ) -> tuple[int, Result | BaseException]:
-        """The next result, or the fault of the first question that should have one by now."""
+        """The next result, or the fault of the first request that should have one by now."""
         first = min(deadlines, key=deadlines.__getitem__)
         try:
             return results.get(timeout=max(0.0, deadlines[first] + GRACE - time.monotonic()))
@@ -162,7 +166,7 @@ class ServerModel:
         return _Passing(f"no whole answer in {self._timeout:g} s", reached=False, late=True)
 
     def _settled(self, result: Result | BaseException) -> Result:
-        """A result as it is given out. Raises: `ModelError`, or what the question has raised."""
+        """A result as it is given out. Raises: `ModelError`, or what the request has raised."""
         if not isinstance(result, _Passing):
             if isinstance(result, BaseException):
                 raise result
@@ -181,12 +185,12 @@ class ServerModel:
             ) from None
         return Failure(f"{shown(self._url)}: {result}")
 
-    def _send(self, question: Question, deadline: float) -> Result:
-        body = self._body(question)
+    def _send(self, request: ChatRequest, deadline: float) -> Result:
+        body = self._body(request)
         started = time.monotonic()
         try:
             status, reply = self._reply(body, deadline)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if time.monotonic() >= deadline:
                 raise self._too_late() from None
             raise _Passing(reason(error), reached=False) from None
@@ -205,7 +209,7 @@ class ServerModel:
             )
         if status != 200:
             return Failure(f"status {status}: {self._words(reply)}")
-        return self._read(reply, question, time.monotonic() - started)
+        return self._read(reply, request, time.monotonic() - started)
 
     def _reply(self, body: dict[str, Any], deadline: float) -> tuple[int, bytes | None]:
         """Status and body of a reply; None for one that is too large.
@@ -245,33 +249,33 @@ class ServerModel:
         finally:
             self._idle.append(session)
 
-    def _target(self, response: requests.Response) -> str:
+    def _target(self, response: Response) -> str:
         """Where a redirection leads."""
         try:
             return self._clean(shown(urljoin(self._url, response.headers["Location"])))
         except ValueError:
             return "what is no address"
 
-    def _body(self, question: Question) -> dict[str, Any]:
-        content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
-        if question.image is not None:
-            data = "data:image/png;base64," + base64.b64encode(question.image.png()).decode()
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [{"type": "text", "text": request.text}]
+        if request.image is not None:
+            data = "data:image/png;base64," + base64.b64encode(request.image.png()).decode()
             content.insert(0, {"type": "image_url", "image_url": {"url": data}})
         body = {
             "model": self._model,
             "messages": [
-                {"role": "system", "content": question.system},
-                {"role": "user", "content": content if question.image else question.text},
+                {"role": "system", "content": request.system},
+                {"role": "user", "content": content if request.image else request.text},
             ],
-            "temperature": question.temperature,
-            "seed": question.seed,
-            "max_tokens": question.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+            "max_tokens": request.max_tokens,
         }
-        if question.schema is not None and self._format != "text":
-            body["response_format"] = _response_format(question.schema, self._format)
+        if request.schema is not None and self._format != "text":
+            body["response_format"] = _response_format(request.schema, self._format)
         return body
 
-    def _read(self, reply: bytes, question: Question, seconds: float) -> Result:
+    def _read(self, reply: bytes, request: ChatRequest, seconds: float) -> Result:
         """The answer in a completion."""
         try:
             completion = json.loads(reply)
@@ -280,15 +284,15 @@ class ServerModel:
             usage = completion.get("usage")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Failure(f"expected a chat completion, found: {self._words(reply)}")
-        asked, given = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+        sent, given = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
         if ending == "length":
-            return Failure(f"the answer was cut off after {given or question.max_tokens} tokens")
+            return Failure(f"the answer was cut off after {given or request.max_tokens} tokens")
         if ending != "stop":
             ended = self._clean(reprlib.repr(ending))
             return Failure(f"the answer ended with {ended}, expected 'stop'")
         if not isinstance(text, str):
             return Failure(f"found {self._clean(reprlib.repr(text))} as answer, expected a text")
-        return Answer(text, asked, given, seconds)
+        return ChatResponse(text, sent, given, seconds)
 
     def _words(self, reply: bytes) -> str:
         """The server's own words on an error."""
@@ -324,7 +328,7 @@ def _tokens(usage: Any, name: str) -> int:
     return count if type(count) is int and 0 <= count < 2**31 else 0
 
 
-class _Session(requests.Session):
+class _Session(Session):
     """Sends to the one address alone, with the key, never with one of the user's .netrc."""
 
     def __init__(self, key: str) -> None:
@@ -332,12 +336,12 @@ class _Session(requests.Session):
         self._key = key
         self.auth = self._with_key
 
-    def _with_key(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _with_key(self, request: PreparedRequest) -> PreparedRequest:
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
+    def get_redirect_target(self, resp: Response) -> None:
         """Follow nothing: the next server would get the images as well."""
 
 
@@ -349,8 +353,8 @@ class _Wait(tenacity.wait.wait_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         fault = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = fault.pause if isinstance(fault, _Passing) else 0.0
-        pause = max(min(asked, LONGEST_WAIT), self._growing(retry_state))
+        wished = fault.pause if isinstance(fault, _Passing) else 0.0
+        pause = max(min(wished, LONGEST_WAIT), self._growing(retry_state))
         LOGGER.debug("try %d: %s; again in %.1f s", retry_state.attempt_number, fault, pause)
         return pause
 

@@ -1,11 +1,18 @@
-"""The outline of a mask: shape, symmetry, and how sharply its border ends in the image."""
+"""What a mask says: size, position, shape, symmetry; and how sharply its border ends."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from didgen.captions.attributes import Border, Shape, Symmetry
+from didgen.captions.attributes import (
+    Attributes,
+    Border,
+    Shape,
+    Symmetry,
+    position_word,
+    size_word,
+)
 
 # Irregular below this solidity, else oval above this ratio of the main axes.
 IRREGULAR_BELOW = 0.945
@@ -31,6 +38,44 @@ class Outline:
     solidity: float
     axis_ratio: float
     asymmetry: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mask's share of the field, its centroid in shares of height and width, its outline."""
+
+    share: float
+    row: float
+    column: float
+    outline: Outline
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "Layout":
+        """Measure a mask, bool (H, W), not empty."""
+        rows, columns = np.nonzero(mask)
+        return cls(
+            share=float(mask.mean()),
+            row=float((rows.mean() + 0.5) / mask.shape[0]),
+            column=float((columns.mean() + 0.5) / mask.shape[1]),
+            outline=measure_outline(mask),
+        )
+
+    def words(self) -> dict[str, str]:
+        """Size, position, shape and symmetry."""
+        return {
+            "size": size_word(self.share),
+            "position": position_word(self.row, self.column),
+            "shape": shape_word(self.outline),
+            "symmetry": symmetry_word(self.outline),
+        }
+
+
+def with_layout(attributes: Attributes, mask: np.ndarray) -> Attributes:
+    """The attributes with the size, position, shape and symmetry of a mask, bool (H, W).
+
+    What an image alone shows (colors, border, tone, hair, artifacts) stays.
+    """
+    return attributes.model_copy(update=Layout.of(mask).words())
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 
 from didgen.captions.attributes import DERMOSCOPIC, Attributes
 from didgen.captions.condense import condense
-from didgen.captions.novelty import MAX_OVERLAP, SeenCaptions
+from didgen.captions.diversity import SeenCaptions
+from didgen.settings.prompts import MAX_OVERLAP
 
 Origin = Literal["recombined", "language model", "training"]
 

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from didgen.settings.base import Code, Section, Seeded
 
+# Near-duplicates: also for prompts that are recombined without a language model.
+MAX_OVERLAP = 0.9
+
 
 class Settings(Section):
     """How a language model is asked for prompts."""
@@ -19,7 +22,10 @@ class Settings(Section):
         description="times a prompt is asked for before one is recombined instead",
     )
     max_overlap: float = Field(
-        0.9, gt=0, le=1, description="share of common words above which prompts are near-duplicates"
+        MAX_OVERLAP,
+        gt=0,
+        le=1,
+        description="share of common words above which prompts are near-duplicates",
     )
 
 

@@ -1,19 +1,46 @@
-"""Write one clinical sentence an image, and the attributes that it says."""
+"""Write one clinical sentence per image, and the attributes that it says."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from transformers import AddedToken
+
+from didgen.backbone.loading import load_tokenizer
+from didgen.backbone.placeholder import PLACEHOLDERS
+from didgen.captions.attributes import Attributes
+from didgen.captions.audit import audit
+from didgen.captions.client import Client, open_client
+from didgen.captions.condense import Condensed, Rewrite, condense, condense_statistics
+from didgen.captions.diversity import diversity
+from didgen.captions.llm import ChatResponse
+from didgen.captions.llm_captions import (
+    InvalidResponse,
+    Parsed,
+    describe,
+    parse_sentence,
+    sentence_request,
+    shorter_request,
+    word,
+)
+from didgen.captions.measure import ImageRow, measure_files
+from didgen.data.manifest import read_manifest, resolve
+from didgen.runtime.files import write_csv, write_json, write_text
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.progress import track
 from didgen.settings.caption import Config
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from didgen.captions.condense import Condensed
-    from didgen.stages.measuring import Job
-
 LOGGER = logging.getLogger(__name__)
+# Failures that statistics.json names; all are in the log.
+NAMED_FAILURES = 20
+
+
+class TooManyFailed(ValueError):
+    """More images failed than the settings allow."""
 
 
 def run(config: Config) -> None:
@@ -24,8 +51,6 @@ def run(config: Config) -> None:
     Raises: `ManifestError`, `ImageError`, `MeasurementError` (naming the image), `BackboneError`,
     `ModelError` or `TooManyFailed`.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     models = (config.backbone, config.model, config.mmproj, config.text_model)
     read = paths_read(config, config.cache, *models)
     # A model's answers may lie in the folder, and must outlive a failure.
@@ -34,19 +59,20 @@ def run(config: Config) -> None:
 
 
 def _caption(config: Config, out: Path) -> None:
-    import pandas as pd
-
-    from didgen.captions.condense import condense_statistics
-    from didgen.runtime.files import write_csv, write_json, write_text
-    from didgen.stages.measuring import jobs, measure_all
-
-    items = [job for name in ("train", "val", "test") for job in jobs(getattr(config, name))]
+    images = [row for path in (config.train, config.val, config.test) for row in image_rows(path)]
     tokenizer = _tokenizer(config.backbone, config.revision)
-    measured = measure_all(items, config.workers)
-    answers = _answers(config, out)
-    rows, figures = _described(config, items, measured, answers)
-    condensed, worded = _sentences(config, rows, tokenizer, answers)
-    figures |= worded
+    measured = measure_files(images, config.workers)
+    answers = config.state or out / "answers"
+    figures: dict[str, Any] = {}
+    if config.captioner == "measure":
+        rows = [{**row, "captioner": "measure", "claims": ""} for row in measured]
+    else:
+        rows, figures = _described(config, images, measured, answers)
+    attributes = [Attributes.from_row(row) for row in rows]
+    if config.sentence == "model":
+        condensed, figures["sentences"] = _worded(config, attributes, tokenizer, answers)
+    else:
+        condensed = [condense(one, tokenizer) for one in attributes]
     table = pd.DataFrame(
         {"id": row["id"], "caption": one.caption, **row}
         for row, one in zip(rows, condensed, strict=True)
@@ -65,91 +91,154 @@ def _caption(config: Config, out: Path) -> None:
     write_csv(out / "captions.csv", table)
 
 
-def read_captions(path: Path, ids: Iterable[str]) -> "pd.Series":
+def image_rows(manifest: Path) -> list[ImageRow]:
+    """The images of a manifest, in its order. Raises: `ManifestError`."""
+    frame = read_manifest(manifest)
+    images, masks = resolve(manifest, frame["image"]), resolve(manifest, frame["mask"])
+    labels = [label or None for label in frame["label"]]
+    return [ImageRow(*row) for row in zip(frame["id"], images, masks, labels, strict=True)]
+
+
+def read_captions(path: Path, ids: Iterable[str]) -> pd.Series:
     """The captions of the given images, indexed by id, in the given order.
 
     Raises: `ValueError` when the file is missing, lacks a column, repeats an id or lacks an image.
     """
-    import pandas as pd
+    return read_caption_rows(path, ids)["caption"]
 
+
+def read_caption_rows(path: Path, ids: Iterable[str]) -> pd.DataFrame:
+    """The rows of captions.csv of the given images, indexed by id, in the given order.
+
+    Raises: as `read_captions`.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; run the caption stage first")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: no table ({error}); run the caption stage again") from None
     if not {"id", "caption"} <= set(table.columns):
         raise ValueError(f"{path}: found columns {list(table.columns)}, expected id and caption")
     if not table["id"].is_unique:
         raise ValueError(f"{path}: an id stands twice; run the caption stage again")
-    captions = table.set_index("id")["caption"]
+    table = table.set_index("id", drop=False)
     wanted = list(ids)
-    absent = [name for name in wanted if name not in captions.index]
+    absent = [name for name in wanted if name not in table.index]
     if absent:
         raise ValueError(
             f"{path}: no caption for {len(absent)} of {len(wanted)} images "
             f"({', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}); run the caption stage "
             "again"
         )
-    return captions[wanted]
+    return table.loc[wanted]
 
 
 def _tokenizer(backbone: str, revision: str | None) -> Any:
     """The backbone's tokenizer with the placeholder tokens, as prompts will meet it."""
-    from transformers import AddedToken
-
-    from didgen.backbone.loading import load_tokenizer
-    from didgen.backbone.placeholder import PLACEHOLDERS
-
     tokenizer = load_tokenizer(backbone, revision)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in PLACEHOLDERS])
     return tokenizer
 
 
-def _answers(config: Config, out: Path) -> Path:
-    """The folder that keeps a model's answers."""
-    if config.cache:
-        return Path(config.cache)
-    return config.state or out / "answers"
-
-
 def _described(
-    config: Config, items: list["Job"], measured: list[dict[str, str]], answers: Path
+    config: Config, images: list[ImageRow], measured: list[dict[str, str]], answers: Path
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """The attributes of each image as they are to be said, who said so, and a model's figures."""
-    if config.captioner == "measure":
-        return [{**row, "captioner": "measure", "claims": ""} for row in measured], {}
-    from didgen.stages.asking import describe_all
-    from didgen.stages.measuring import attribute_columns
+    """The attributes of each image by the model, else the measured ones; and the model's figures.
 
-    found, figures = describe_all(config, items, answers)
+    Raises: `ModelError`; `TooManyFailed` as soon as more than `max_failed` of the images have.
+    """
+    described: dict[int, Parsed[Attributes]] = {}
+    failed: dict[str, str] = {}
+    with open_client(config, answers) as client:
+        results = describe(images, client, config.image_side, config.retries + 1)
+        for one in track(results, total=len(images), label="described"):
+            described[one.index] = one
+            if one.value is None:
+                name = images[one.index].id
+                LOGGER.warning("%s: no description: %s", name, one.failure)
+                failed[name] = one.failure
+                if len(failed) > config.max_failed * len(images):
+                    raise _too_many(failed, len(described), len(images), config.max_failed)
     rows = []
-    for row in measured:
-        one = found[row["id"]]
-        if one.attributes is None:
-            rows.append({**row, "captioner": "measure", "claims": one.raw})
-            continue
-        said = {"id": row["id"], "mask_source": "not used", **attribute_columns(one.attributes)}
-        rows.append({**said, "captioner": config.captioner, "claims": one.raw})
-    return rows, figures
+    for k, row in enumerate(measured):
+        attributes, claims = described[k].value, described[k].raw
+        if attributes is None:
+            rows.append({**row, "captioner": "measure", "claims": claims})
+        else:
+            own = {"id": row["id"], "mask_source": "not used", **attributes.to_row()}
+            rows.append({**own, "captioner": config.captioner, "claims": claims})
+    named = dict(sorted(failed.items())[:NAMED_FAILURES])
+    figures = {"captioner": config.captioner, "failed": len(failed), "failures": named}
+    return rows, figures | client.usage.as_json()
 
 
-def _sentences(
-    config: Config, rows: list[dict[str, str]], tokenizer: Any, answers: Path
-) -> tuple[list["Condensed"], dict[str, Any]]:
-    """One sentence a row that fits tokenizer and prefix, and a model's figures of them."""
-    from didgen.captions.condense import condense
-    from didgen.captions.layout import attributes_of
-
-    attributes = [attributes_of(row) for row in rows]
-    if config.sentence == "vocabulary":
-        return [condense(one, tokenizer) for one in attributes], {}
-    from didgen.stages.asking import word_all
-
-    return word_all(config, attributes, tokenizer, answers)
+def _too_many(failed: dict[str, str], seen: int, total: int, allowed: float) -> TooManyFailed:
+    name, why = next(iter(failed.items()))
+    return TooManyFailed(
+        f"{len(failed)} of the first {seen} of {total} images have no description (the first is "
+        f"{name}: {why}); max_failed allows {allowed:g} of all images. Find the cause and run the "
+        "same command again: answers are kept; or raise max_failed, and failed images get measured "
+        "attributes"
+    )
 
 
-def _audit(config: Config, table: "pd.DataFrame", measured: "pd.DataFrame") -> dict[str, Any]:
+def _worded(
+    config: Config, attributes: list[Attributes], tokenizer: Any, answers: Path
+) -> tuple[list[Condensed], dict[str, Any]]:
+    """One sentence each in the model's words, and figures; one too long is asked for again.
+
+    Where the model gives none, it is made from the vocabulary: the log and the figures count these.
+    Raises: `ModelError`; `ReservedWord` with `reserved_words: refuse`.
+    """
+    texts: dict[int, str] = {}
+    failures: Counter[str] = Counter()
+    condensed = []
+    with open_client(config, answers, text=True) as client:
+        results = word(attributes, client, config.retries + 1)
+        for one in track(results, total=len(attributes), label="sentences"):
+            if one.value is None:
+                failures[one.failure] += 1
+            else:
+                texts[one.index] = one.value
+        for index, known in enumerate(attributes):
+            if index not in texts:
+                condensed.append(condense(known, tokenizer))
+                continue
+            one = condense(
+                texts[index], tokenizer, _rewrite(client, known), config.retries,
+                config.reserved_words,
+            )  # fmt: skip
+            if not one.caption:
+                failures["its sentence has not one word that fits"] += 1
+                one = replace(condense(known, tokenizer), asked_again=one.asked_again)
+            condensed.append(one)
+    reasons = dict(failures.most_common(NAMED_FAILURES))
+    if failures:
+        LOGGER.warning(
+            "%d of %d sentences are made from the vocabulary: %s", failures.total(),
+            len(attributes), "; ".join(f"{why} ({n})" for why, n in reasons.items()),
+        )  # fmt: skip
+    figures = {"from_vocabulary": failures.total(), "failures": reasons}
+    return condensed, figures | client.usage.as_json()
+
+
+def _rewrite(client: Client, attributes: Attributes) -> Rewrite:
+    """Asks for another sentence of the same attributes; None where the model gives none."""
+
+    def rewrite(text: str, fault: str) -> str | None:
+        request = shorter_request(sentence_request(attributes), text, fault)
+        ((_, result),) = client.send([request])
+        try:
+            return parse_sentence(result.text) if isinstance(result, ChatResponse) else None
+        except InvalidResponse:
+            return None
+
+    return rewrite
+
+
+def _audit(config: Config, table: pd.DataFrame, measured: pd.DataFrame) -> dict[str, Any]:
     """How the model's claims agree with the measured attributes; nothing where none claimed."""
-    from didgen.captions.audit import audit
-
     claimed = table[table["captioner"] != "measure"]
     if claimed.empty:
         return {"captioner": config.captioner, "count": 0}
@@ -158,12 +247,9 @@ def _audit(config: Config, table: "pd.DataFrame", measured: "pd.DataFrame") -> d
 
 
 def _statistics(
-    table: "pd.DataFrame", tokens: dict[str, Any], figures: dict[str, Any]
+    table: pd.DataFrame, tokens: dict[str, Any], figures: dict[str, Any]
 ) -> dict[str, Any]:
     """Counts of every attribute's values, of captioners and mask sources; tokens; diversity."""
-    from didgen.captions.attributes import Attributes
-    from didgen.captions.diversity import diversity
-
     values = {
         field: table[field].str.split("; ").explode().replace("", "not stated").value_counts()
         for field in Attributes.model_fields

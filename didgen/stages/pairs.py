@@ -143,10 +143,11 @@ class _Conditions:
 
     def _caption(self, row: int, mask: "np.ndarray") -> str:
         """The sentence of the first training image, its size, place and shape those of the mask."""
-        from didgen.captions.layout import attributes_of, with_layout
+        from didgen.captions.attributes import Attributes
+        from didgen.captions.outline import with_layout
         from didgen.captions.sentence import write_sentence
 
-        attributes = attributes_of(self.attributes[self.ids[row]])
+        attributes = Attributes.from_row(self.attributes[self.ids[row]])
         return write_sentence(with_layout(attributes, mask))
 
 

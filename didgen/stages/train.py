@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from didgen.captions.measure import segment_image
+from didgen.data.images import read_image
 from didgen.data.manifest import read_manifest, resolve
 from didgen.methods.protocol import load_method
+from didgen.runtime.files import write_png
 from didgen.runtime.outputs import check_output, paths_read
 from didgen.runtime.progress import track
 from didgen.settings.base import Code
@@ -70,24 +73,8 @@ def _segmented_masks(
 
 
 def _segment(image: Path, path: Path) -> Path | None:
-    import numpy as np
-    from PIL import Image
-
-    from didgen.captions import artifacts
-    from didgen.captions.color import srgb_to_lab
-    from didgen.captions.measure import WORKING_SIDE
-    from didgen.captions.segment import segment
-    from didgen.data.images import read_image
-    from didgen.runtime.files import write_png
-
-    pixels = Image.fromarray(read_image(image))
-    size = pixels.size
-    pixels.thumbnail((WORKING_SIDE, WORKING_SIDE))
-    lab = srgb_to_lab(np.asarray(pixels))
-    thin = artifacts.thin_dark(lab) > artifacts.THIN_CONTRAST
-    mask = segment(lab, artifacts.dark_corners(lab), thin)
+    mask = segment_image(read_image(image))
     if mask is None:
         return None
-    whole = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
-    write_png(path, np.asarray(whole))
+    write_png(path, mask)
     return path

@@ -1,4 +1,4 @@
-"""A model that does what its questions say, in whichever process it is loaded.
+"""A model that does what its requests say, in whichever process it is loaded.
 
 Copied into a folder of its own by `fragile`, and named there by "fragile_model:FragileModel".
 """
@@ -7,11 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from didgen.captions.captioner import Answer, Failure, ModelError
+from didgen.captions.llm import ChatResponse, Failure, ModelError
 
 
 class FragileModel:
-    """Answers with the question's text; writes each question into `log` before."""
+    """Responds with the request's text; writes each request into `log` before."""
 
     def __init__(self, log, refuse=False, die=False):
         if refuse:
@@ -25,11 +25,11 @@ class FragileModel:
     def identify(**settings):
         return "fragile"
 
-    def answer(self, questions):
-        for index, question in enumerate(questions):
+    def complete(self, requests):
+        for index, request in enumerate(requests):
             with open(self.log, "a") as stream:
-                stream.write(f"{question.text}\n")
-            yield index, self._act(question.text)
+                stream.write(f"{request.text}\n")
+            yield index, self._act(request.text)
 
     def _act(self, text):
         if text.startswith("abort"):
@@ -51,7 +51,7 @@ class FragileModel:
         if text.startswith("fail"):
             return Failure("cut off")
         time.sleep(float(text[4:]) if text.startswith("wait") else 0)
-        return Answer(text.upper(), 3, 2, 0.1)
+        return ChatResponse(text.upper(), 3, 2, 0.1)
 
     def close(self):
         pass

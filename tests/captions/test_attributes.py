@@ -127,3 +127,47 @@ def test_every_value_is_defined_in_the_documentation():
             if name != "diagnosis":
                 for word in leaf.get("enum", [leaf.get("const")]):
                     assert word in text, (name, word)
+
+
+ROW = {
+    "id": "a", "caption": "?", "mask_source": "given", "diagnosis": "MEL", "size": "large",
+    "shape": "irregular", "symmetry": "asymmetric", "border": "sharp",
+    "colors": "dark brown; black", "position": "center", "skin_tone": "light", "hair": "some",
+    "artifacts": "ruler",
+}  # fmt: skip
+
+
+def test_rows_are_read_as_they_are_written():
+    assert Attributes.from_row(ROW).artifacts == ("ruler",)
+    bare = ROW | {"diagnosis": "", "colors": "", "skin_tone": "", "artifacts": "", "size": ""}
+    assert Attributes.from_row(bare) == Attributes(
+        shape="irregular", symmetry="asymmetric", border="sharp", position="center", hair="some"
+    )
+
+
+def test_captions_without_attributes_are_refused():
+    with pytest.raises(ValueError, match="lacks the columns diagnosis, size"):
+        Attributes.from_row({"id": "a", "caption": "A spot."})
+
+
+def test_features_of_checklists_are_read_and_may_be_missing_as_columns():
+    more = {"network": "atypical", "vessels": "dotted; comma", "structures": "", "veil": ""}
+    found = Attributes.from_row(ROW | more)
+    assert (found.network, found.vessels, found.structures) == ("atypical", ("dotted", "comma"), ())
+    assert found.veil is None and found.streaks is None
+    assert Attributes.from_row(ROW).network is None
+
+
+def test_rows_are_written_as_they_are_read():
+    attributes = Attributes.from_row(ROW | {"vessels": "dotted; comma"})
+    written = attributes.to_row()
+    assert written["colors"] == "dark brown; black" and written["veil"] == ""
+    assert Attributes.from_row(written) == attributes
+
+
+def test_a_word_that_no_caption_can_have_is_named_with_its_image():
+    with pytest.raises(
+        ValueError, match=r"image 'a': size: .*'small'.*run the caption stage"
+    ) as error:
+        Attributes.from_row(ROW | {"size": "huge"})
+    assert type(error.value) is ValueError

@@ -103,36 +103,36 @@ def test_a_models_marks_are_removed():
 
 
 def test_a_long_text_is_asked_for_again_and_then_trimmed():
-    told = []
+    faults = []
 
-    def ask_again(text, fault):
-        told.append((text, fault))
+    def rewrite(text, fault):
+        faults.append((text, fault))
         return "A large dark nevus, brown, blurred."
 
     # Prefix 6, start and end 2: ten words of a caption fit into 18.
     long = "A very large nevus, which is dark brown and black, with a blurred border."
-    found = condense(long, Words(18), ask_again)
-    assert told == [(long, "it is too long: 4 tokens over; use at most 10 tokens")]
+    found = condense(long, Words(18), rewrite, retries=2)
+    assert faults == [(long, "it is too long: 4 tokens over; use at most 10 tokens")]
     assert (found.caption, found.asked_again, found.trimmed) == (
         "A large dark nevus, brown, blurred.", 1, False,
     )  # fmt: skip
-    found = condense(long, Words(13), ask_again, retries=2)
+    found = condense(long, Words(13), rewrite, retries=2)
     assert (found.asked_again, found.trimmed) == (2, True)
     assert found.caption == "A large dark nevus, brown."
-    found = condense(long, Words(18), lambda text, fault: None)
+    found = condense(long, Words(18), lambda text, fault: None, retries=2)
     assert (found.asked_again, found.trimmed) == (1, True)
     assert found.caption == "A very large nevus, which is dark brown and black."
 
 
 def test_several_sentences_and_an_empty_text_are_faults():
-    told = []
+    faults = []
 
-    def ask_again(text, fault):
-        told.append(fault)
+    def rewrite(text, fault):
+        faults.append(fault)
         return "A nevus. It is dark." if text == "" else "A nevus."
 
-    assert condense("", Words(30), ask_again).caption == "A nevus."
-    assert told == ["it is empty", "it has 2 sentences; write one"]
+    assert condense("", Words(30), rewrite, retries=2).caption == "A nevus."
+    assert faults == ["it is empty", "it has 2 sentences; write one"]
     joined = condense("A nevus. It is dark.", Words(30))
     assert joined.caption == "A nevus; It is dark." and not joined.trimmed
     assert condense("", Words(30)).caption == ""

@@ -14,13 +14,12 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-from didgen.captions.captioner import Failure, ModelError, Question
 from didgen.captions.gguf_models import GgufModel
-from didgen.captions.image_file import ImageFile
+from didgen.captions.isolated import IsolatedModel
+from didgen.captions.llm import ChatRequest, Failure, ImageFile, ModelError
+from didgen.captions.llm_captions import attributes_request, parse_attributes, parse_sentence
+from didgen.captions.llm_captions import sentence_request as sentence
 from didgen.captions.openai_server import ServerModel
-from didgen.captions.questions import describe_question, read_claims, read_sentence
-from didgen.captions.questions import sentence_question as sentence
-from didgen.captions.supervised import SupervisedModel
 from didgen.runtime.files import write_png
 from tests.captions.tiny_gguf import PARTS_TEMPLATE, TEXT_TEMPLATE, write_llama, write_projector
 
@@ -50,7 +49,7 @@ def settings(files, **changes):
     """Two threads spin on a busy machine, so one."""
     return {
         "model": str(files / "model.gguf"), "mmproj": str(files / "mmproj.gguf"), "threads": 1,
-        "context": 2048, **changes,
+        "context": 2048, "chat_format": "llama-3", "gpu_layers": -1, **changes,
     }  # fmt: skip
 
 
@@ -66,61 +65,61 @@ def image(files, k):
     return ImageFile.of(files / f"{k}.png", 64)
 
 
-def ask(model, *questions):
-    return [result for _, result in model.answer(questions)]
+def ask(model, *requests):
+    return [result for _, result in model.complete(requests)]
 
 
 def test_images_are_described_by_the_schema_and_each_time_alike(model, files):
-    questions = [describe_question(image(files, k)) for k in range(3)]
-    first = ask(model, *questions)
+    requests = [attributes_request(image(files, k)) for k in range(3)]
+    first = ask(model, *requests)
     for answer in first:
-        assert read_claims(answer.text, "NV").diagnosis == "NV"
+        assert parse_attributes(answer.text, "NV").diagnosis == "NV"
         # Written in the one way that the grammar allows, so nothing of it is lost.
         assert json.dumps(json.loads(answer.text)) == answer.text
         assert answer.answer_tokens > 20 and answer.prompt_tokens > 400
     assert len({answer.text for answer in first}) > 1
     # In another process, in another order.
-    with SupervisedModel(TARGET, settings(files)) as other:
-        again = [result.text for _, result in other.answer(questions[::-1])]
+    with IsolatedModel(TARGET, settings(files), 1, 1, 600) as other:
+        again = [result.text for _, result in other.complete(requests[::-1])]
     assert again[::-1] == [answer.text for answer in first]
 
 
 def test_the_image_counts(model, files):
-    """The same question about other pixels, or none, gives other words sooner or later."""
-    image_questions = [Question("s", "what?", CHOICE, image(files, k)) for k in range(3)]
+    """The same request about other pixels, or none, gives other words sooner or later."""
+    image_questions = [ChatRequest("s", "what?", CHOICE, image(files, k)) for k in range(3)]
     texts = {answer.text for answer in ask(model, *image_questions)}
-    no_image = [Question("s", f"what {k}?", CHOICE) for k in range(3)]
+    no_image = [ChatRequest("s", f"what {k}?", CHOICE) for k in range(3)]
     assert len(texts | {answer.text for answer in ask(model, *no_image)}) > 1
 
 
 def test_a_drawn_answer_depends_on_its_seed_alone(model):
-    drawn = [Question("s", "what?", CHOICE, None, 64, 1.5, seed) for seed in range(6)]
+    drawn = [ChatRequest("s", "what?", CHOICE, None, 64, 1.5, seed) for seed in range(6)]
     texts = [answer.text for answer in ask(model, *drawn, *drawn)]
     assert texts[:6] == texts[6:]
     assert len(set(texts)) > 1
 
 
 def test_sentences_are_written_without_an_image(model):
-    attributes = read_claims(ask_claims(), "MEL")
+    attributes = parse_attributes(ask_claims(), "MEL")
     (answer,) = ask(model, sentence(attributes))
-    text = read_sentence(answer.text)
+    text = parse_sentence(answer.text)
     assert 1 <= len(text) <= 300
     assert text.isascii() and text.isprintable()
 
 
 def ask_claims():
-    from didgen.captions.questions import claim_schema
+    from didgen.captions.llm_captions import response_schema
 
-    nodes = claim_schema()["properties"]
+    nodes = response_schema()["properties"]
     claims = {k: [] if node.get("type") == "array" else None for k, node in nodes.items()}
     return json.dumps({**claims, "hair": "none", "size": "small"})
 
 
 def test_memory_stays_bounded(model, files):
-    question = Question("s", "what?", CHOICE, image(files, 0))
-    ask(model, *[question] * 5)
+    request = ChatRequest("s", "what?", CHOICE, image(files, 0))
+    ask(model, *[request] * 5)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len({one.text for one in ask(model, *[question] * 60)}) == 1
+    assert len({one.text for one in ask(model, *[request] * 60)}) == 1
     # 60 images' embeddings, pixels and grammars would be more than 20 MB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000
 
@@ -129,14 +128,14 @@ def test_what_cannot_be_answered_fails_and_the_next_question_is_answered(model, 
     write_png(tmp_path / "small.png", np.zeros((40, 40, 3), dtype=np.uint8))
     gone = ImageFile.of(tmp_path / "small.png", 64)
     gone.path.write_bytes(b"no image")
-    good = Question("s", "what?", CHOICE, image(files, 0))
+    good = ChatRequest("s", "what?", CHOICE, image(files, 0))
     results = ask(
         model,
-        Question("s", "what? " * 2000, CHOICE),
-        Question("s", "<__media__>", CHOICE),
-        describe_question(image(files, 0), max_tokens=5),
-        Question("s", "what?", CHOICE, gone),
-        Question("s", "what?", {"type": "integer"}),
+        ChatRequest("s", "what? " * 2000, CHOICE),
+        ChatRequest("s", "<__media__>", CHOICE),
+        attributes_request(image(files, 0), max_tokens=5),
+        ChatRequest("s", "what?", CHOICE, gone),
+        ChatRequest("s", "what?", {"type": "integer"}),
         good,
     )
     reasons = [one.reason for one in results[:-1]]
@@ -162,10 +161,10 @@ def test_a_projector_that_crashes_llama_cpp_is_an_error_of_the_model(files, tmp_
     write_projector(tmp_path / "broken.gguf", without="mm.0.weight")
     broken = settings(files, mmproj=str(tmp_path / "broken.gguf"))
     with (
-        SupervisedModel(TARGET, broken) as model,
+        IsolatedModel(TARGET, broken, 1, 1, 600) as model,
         pytest.raises(ModelError, match="while loading.*SIG"),
     ):
-        ask(model, Question("s", "what?", CHOICE))
+        ask(model, ChatRequest("s", "what?", CHOICE))
 
 
 def test_a_template_for_text_alone_is_refused_where_the_files_own_is_asked_for(files, tmp_path):
@@ -173,15 +172,15 @@ def test_a_template_for_text_alone_is_refused_where_the_files_own_is_asked_for(f
         GgufModel(**settings(files, chat_format="mtmd"))
     write_llama(tmp_path / "parts.gguf", template=PARTS_TEMPLATE)
     model = GgufModel(**settings(files, model=str(tmp_path / "parts.gguf"), chat_format="mtmd"))
-    assert ask(model, Question("s", "what?", CHOICE, image(files, 0)))[0].text
+    assert ask(model, ChatRequest("s", "what?", CHOICE, image(files, 0)))[0].text
     model.close()
 
 
 def test_a_text_model_words_sentences_and_sees_nothing(files):
     model = GgufModel(**settings(files, mmproj=None))
-    assert ask(model, Question("s", "what?", CHOICE))[0].text
+    assert ask(model, ChatRequest("s", "what?", CHOICE))[0].text
     with pytest.raises(ModelError, match="no mmproj"):
-        ask(model, Question("s", "what?", CHOICE, image(files, 0)))
+        ask(model, ChatRequest("s", "what?", CHOICE, image(files, 0)))
     model.close()
 
 
@@ -243,13 +242,13 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
 
 @pytest.mark.slow
 def test_through_llama_cpp_pythons_own_server(server, files):
-    model = ServerModel(server, "tiny", answer_format="json_object", concurrency=2, timeout=120)
-    questions = [describe_question(image(files, k)) for k in (0, 1, 0)]
-    answers = dict(model.answer(questions))
+    model = ServerModel(server, "tiny", "DIDGEN_API_KEY", "json_object", 2, 120)
+    requests = [attributes_request(image(files, k)) for k in (0, 1, 0)]
+    answers = dict(model.complete(requests))
     assert not any(isinstance(answer, Failure) for answer in answers.values()), answers
     assert answers[0].text == answers[2].text
     for answer in answers.values():
-        assert read_claims(answer.text, None).diagnosis is None
+        assert parse_attributes(answer.text, None).diagnosis is None
         assert answer.prompt_tokens > 400 and answer.answer_tokens > 20
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didgen.captions.grammar import MAX_LENGTH, SchemaError, to_gbnf
-from didgen.captions.questions import claim_schema
+from didgen.captions.llm_captions import response_schema
 
 SCHEMA = {
     "type": "object",
@@ -117,6 +117,6 @@ def values_of(node):
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_claims_can_be_written(data):
-    schema = claim_schema()
+    schema = response_schema()
     claims = {name: data.draw(values_of(node)) for name, node in schema["properties"].items()}
     assert accepts(to_gbnf(schema), json.dumps(claims))

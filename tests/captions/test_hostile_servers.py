@@ -10,13 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from didgen.captions.captioner import ModelError
-from didgen.captions.interview import Interview, word
-from didgen.captions.journal import Journal
+from didgen.captions.client import Client, Journal
+from didgen.captions.llm import ModelError
+from didgen.captions.llm_captions import (
+    InvalidResponse,
+    parse_attributes,
+    response_schema,
+    word,
+)
 from didgen.captions.openai_server import GRACE, LARGEST_REPLY, ServerModel
-from didgen.captions.questions import ClaimError, claim_schema, read_claims
 from tests.captions.made_up import any_attributes
 from tests.captions.raw_server import RawServer, reply_bytes
+from tests.captions.test_openai_server import OPTIONS
 
 REPLIES, STREAMS = 200, 100
 TIMEOUT = 0.4
@@ -35,11 +40,11 @@ deep = st.integers(1, 50_000).map(lambda depth: "[" * depth)
 
 def claims_with(changes):
     """An answer with the keys that are asked for, some of them with odd values."""
-    known = {name: None for name in claim_schema()["properties"]} | {"hair": "none"}
+    known = {name: None for name in response_schema()["properties"]} | {"hair": "none"}
     return json.dumps({**known, **changes})
 
 
-words = st.sampled_from([*claim_schema()["properties"], "sentence"]) | texts
+words = st.sampled_from([*response_schema()["properties"], "sentence"]) | texts
 answers = (
     texts
     | deep
@@ -131,9 +136,9 @@ def server():
 
 def ask(server, journal, attributes):
     """The sentence that the server words, or why there is none."""
-    model = ServerModel(server.address, "m", retries=1, first_wait=0.01, timeout=TIMEOUT)
-    with Interview("m", lambda: model, journal) as interview:
-        (one,) = word([attributes], interview, tries=2)
+    model = ServerModel(server.address, "m", **OPTIONS | {"retries": 1, "timeout": TIMEOUT})
+    with Client("m", lambda: model, journal) as client:
+        (one,) = word([attributes], client, tries=2)
     return one
 
 
@@ -185,6 +190,6 @@ def test_any_bytes_on_the_wire_are_an_answer_or_a_clear_failure(
 @given(text=answers)
 def test_any_answer_is_read_or_refused(text):
     try:
-        read_claims(text, "NV").model_dump_json().encode()
-    except ClaimError as error:
+        parse_attributes(text, "NV").model_dump_json().encode()
+    except InvalidResponse as error:
         assert str(error).isprintable() and len(str(error)) < 3_000

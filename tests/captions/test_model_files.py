@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from didgen.captions.captioner import ModelError
+from didgen.captions.llm import ModelError
 from didgen.captions.model_files import file_identity, folder_identity, local_file, local_folder
 
 FILES = [{"type": "file", "path": "config.json", "size": 2, "oid": "b" * 40}]

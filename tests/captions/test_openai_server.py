@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from didgen.captions.captioner import Answer, Failure, ModelError, Question
-from didgen.captions.image_file import ImageFile
+from didgen.captions.llm import ChatRequest, ChatResponse, Failure, ImageFile, ModelError
 from didgen.captions.openai_server import GRACE, ServerModel
 from didgen.runtime.files import write_png
 from tests.captions.raw_server import RawServer, reply_bytes
@@ -99,15 +98,20 @@ def serve():
         server.server_close()
 
 
+OPTIONS = {
+    "api_key_variable": "DIDGEN_API_KEY", "answer_format": "json_schema", "concurrency": 8,
+    "first_wait": 0.01, "retries": 3, "timeout": 20,
+}  # fmt: skip
+
+
 def client(server, **options):
-    options = {"first_wait": 0.01, "retries": 3, "timeout": 20, **options}
-    return ServerModel(server.address, "tiny", **options)
+    return ServerModel(server.address, "tiny", **OPTIONS | options)
 
 
 def ask(model, *texts, **options):
-    """The results in the order of the questions."""
-    questions = (Question("s", text, **options) for text in texts)
-    return [result for _, result in sorted(model.answer(questions), key=lambda one: one[0])]
+    """The results in the order of the requests."""
+    requests = (ChatRequest("s", text, **options) for text in texts)
+    return [result for _, result in sorted(model.complete(requests), key=lambda one: one[0])]
 
 
 def test_the_request_says_all_that_matters(serve, tmp_path, monkeypatch):
@@ -147,7 +151,7 @@ def test_other_ways_of_telling_the_schema(serve, answer_format, sent):
     assert "Authorization" not in server.headers[0]
 
 
-def test_many_are_in_flight_and_each_answer_finds_its_question(serve):
+def test_many_are_in_flight_and_each_response_finds_its_request(serve):
     def reply(body, earlier):
         time.sleep(0.05)
         return completion(text_of(body).upper())
@@ -159,16 +163,16 @@ def test_many_are_in_flight_and_each_answer_finds_its_question(serve):
     assert 2 <= server.most <= 4
 
 
-def test_questions_are_taken_as_they_are_needed(serve):
+def test_requests_are_taken_as_they_are_needed(serve):
     server = serve(lambda body, earlier: completion())
     taken = []
 
-    def questions():
+    def requests():
         for k in range(50):
             taken.append(k)
-            yield Question("", str(k))
+            yield ChatRequest("", str(k))
 
-    results = client(server, concurrency=3).answer(questions())
+    results = client(server, concurrency=3).complete(requests())
     next(results)
     assert len(taken) <= 6
     results.close()
@@ -178,7 +182,7 @@ def test_questions_are_taken_as_they_are_needed(serve):
 def test_passing_faults_are_tried_again(serve, status):
     server = serve(lambda body, earlier: completion() if earlier == 2 else (status, b"", {}))
     (found,) = ask(client(server), "a")
-    assert isinstance(found, Answer)
+    assert isinstance(found, ChatResponse)
     assert len(server.seen) == 3
 
 
@@ -191,7 +195,7 @@ def test_the_servers_wish_to_wait_is_heard(serve):
     assert 1.0 <= time.monotonic() - started < 15
 
 
-def test_a_lasting_fault_fails_its_question_alone(serve):
+def test_a_lasting_fault_fails_its_request_alone(serve):
     def reply(body, earlier):
         return (500, b"", {}) if text_of(body) == "b" else completion(text_of(body))
 
@@ -229,9 +233,7 @@ def test_what_is_no_whole_answer_fails_at_once(serve, reply, reason):
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "DIDGEN_API_KEY is refused"), (404, "'tiny'")])
-def test_what_no_question_can_mend_ends_it_without_the_key(
-    serve, monkeypatch, caplog, status, told
-):
+def test_what_no_request_can_mend_ends_it_without_the_key(serve, monkeypatch, caplog, status, told):
     monkeypatch.setenv("DIDGEN_API_KEY", "secret-key")
     caplog.set_level("DEBUG")
     server = serve(lambda body, earlier: (status, {"error": "no"}, {}))
@@ -253,18 +255,19 @@ def test_a_server_that_is_not_there_is_an_error_not_a_failure(serve):
     address = server.address
     server.shutdown()
     server.server_close()
-    model = ServerModel(address, "tiny", retries=1, first_wait=0.01, timeout=5)
+    model = ServerModel(address, "tiny", **OPTIONS | {"retries": 1, "timeout": 5})
     with pytest.raises(ModelError, match="start the server"):
         ask(model, "a", "b")
     with pytest.raises(ModelError, match="expected an address"):
-        ServerModel("localhost:8000", "tiny")
+        ServerModel("localhost:8000", "tiny", **OPTIONS)
 
 
 def test_the_identity_tells_servers_and_models_apart():
-    first = ServerModel.identify("http://a/v1", "m")
-    assert first == ServerModel.identify("http://a/v1/", "m", concurrency=3)
-    assert len({first, ServerModel.identify("http://b/v1", "m"),
-                ServerModel.identify("http://a/v1", "n")}) == 3  # fmt: skip
+    first = ServerModel.identify("http://a/v1", "m", "text")
+    assert first == ServerModel.identify("http://a/v1/", "m", "text", concurrency=3)
+    others = [("http://b/v1", "m", "text"), ("http://a/v1", "n", "text"),
+              ("http://a/v1", "m", "json_object")]  # fmt: skip
+    assert len({first, *(ServerModel.identify(*other) for other in others)}) == 4
 
 
 @pytest.mark.parametrize(
@@ -356,6 +359,7 @@ def test_no_redirection_is_followed(serve, status, target, named):
         "9" * 400,
         "-5",
         "nan",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
         "Mon, 01 Jan 2024 00:00:00 +9999999999",
         "Sat, 01 Jan 0001 00:00:00 +2359",
         "Fri, 31 Dec 9999 23:59:59 -2359",
@@ -368,7 +372,7 @@ def test_an_absurd_wish_to_wait_is_bounded(serve, monkeypatch, asked):
     )
     started = time.monotonic()
     (found,) = ask(client(server), "a")
-    assert isinstance(found, Answer)
+    assert isinstance(found, ChatResponse)
     assert time.monotonic() - started < 10
 
 
@@ -445,20 +449,20 @@ def test_a_server_that_falls_silent_ends_it(serve_raw):
     model = client(serve_raw(send), timeout=0.3, concurrency=2)
     found = []
     with pytest.raises(ModelError, match="3 times in a row.*answers are kept"):
-        for _, result in model.answer(Question("s", text) for text in "abcdefghijk"):
+        for _, result in model.complete(ChatRequest("s", text) for text in "abcdefghijk"):
             found.append(result)
-    assert [isinstance(one, Answer) for one in found] == [True, True, False, False]
+    assert [isinstance(one, ChatResponse) for one in found] == [True, True, False, False]
 
 
 TERMINATED = """
 import sys
-from didgen.captions.captioner import Question
+from didgen.captions.llm import ChatRequest
 from didgen.captions.openai_server import ServerModel
 import signal
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-model = ServerModel(sys.argv[1], "m")
-list(model.answer(Question("s", text) for text in "abc"))
+model = ServerModel(sys.argv[1], "m", "DIDGEN_API_KEY", "text", 8, 600)
+list(model.complete(ChatRequest("s", text) for text in "abc"))
 """
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from didgen.captions.attributes import Attributes
 from didgen.captions.color import srgb_to_lab
 from didgen.captions.outline import (
     border_width,
@@ -8,7 +9,9 @@ from didgen.captions.outline import (
     measure_outline,
     shape_word,
     symmetry_word,
+    with_layout,
 )
+from didgen.captions.sentence import write_sentence
 
 
 def star(size: int = 128, points: int = 5) -> np.ndarray:
@@ -88,3 +91,24 @@ def test_no_contrast_is_a_blurred_border(ellipse, draw):
     mask = ellipse(96, 0.5, 0.5, 0.28, 0.28)
     flat = draw(mask, inner=(200, 160, 140), outer=(202, 162, 142))
     assert border_width(srgb_to_lab(flat), mask, np.zeros_like(mask)) == 1.0
+
+
+def disc(row, column, radius, side=96):
+    y, x = np.mgrid[:side, :side] + 0.5
+    return (y - row) ** 2 + (x - column) ** 2 < radius**2
+
+
+def test_the_words_of_the_mask_change_and_the_others_stay():
+    attributes = Attributes(
+        diagnosis="MEL", size="large", shape="irregular", symmetry="asymmetric", border="sharp",
+        colors=("dark brown", "black"), position="center", skin_tone="light", hair="some",
+        artifacts=("ruler",),
+    )  # fmt: skip
+    found = with_layout(attributes, disc(20, 76, 12))
+    assert (found.size, found.position) == ("small", "upper right")
+    assert (found.shape, found.symmetry) == ("round", "symmetric")
+    assert (found.colors, found.border, found.hair) == (("dark brown", "black"), "sharp", "some")
+    assert write_sentence(found) == (
+        "A small symmetric round melanoma, dark brown and black, sharp border, in the upper right, "
+        "on light tone, with some hair and a ruler."
+    )

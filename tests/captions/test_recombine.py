@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from didgen.captions.attributes import Attributes
-from didgen.captions.novelty import word_overlap
+from didgen.captions.diversity import word_overlap
 from didgen.captions.recombine import BLOCKS, LINKS, ClassCaptions, exchange, recombine
 from tests.captions.made_up import Words
 

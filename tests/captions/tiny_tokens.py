@@ -1,12 +1,12 @@
-"""A byte-pair vocabulary of some hundred words, learnt from the questions themselves."""
+"""A byte-pair vocabulary of some hundred words, learnt from the requests themselves."""
 
 from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from didgen.captions.attributes import Attributes
-from didgen.captions.image_file import ImageFile
-from didgen.captions.questions import describe_question, sentence_question
+from didgen.captions.llm import ImageFile
+from didgen.captions.llm_captions import attributes_request, sentence_request
 
 SIZE = 700
 
@@ -17,8 +17,8 @@ def vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
     import json
 
     image = ImageFile(None, "", 0)
-    questions = [describe_question(image), sentence_question(Attributes(size="small"))]
-    texts = [part for one in questions for part in (one.system, one.text)]
+    requests = [attributes_request(image), sentence_request(Attributes(size="small"))]
+    texts = [part for one in requests for part in (one.system, one.text)]
     texts += [json.dumps({"size": "small", "shape": None, "colors": ["tan"]})] * 3
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.captions.questions import claim_schema
+from didgen.captions.llm_captions import response_schema
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
 from didgen.runtime.files import write_png
 from didgen.stages import caption
 from tests.captions.made_up import Words
 
-NODES = claim_schema()["properties"]
+NODES = response_schema()["properties"]
 NOTHING = {k: [] if node.get("type") == "array" else None for k, node in NODES.items()} | {
     "hair": "none"
 }

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from didgen.captions import measure
 from didgen.captions.attributes import Attributes
-from didgen.captions.measure import MeasurementError
+from didgen.captions.measure import ImageRow, MeasurementError, measure_file, measure_files
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
 from didgen.runtime.files import write_png
-from didgen.stages import caption, measuring
+from didgen.stages import caption
 from tests.captions.made_up import Words
 
 
@@ -72,9 +73,9 @@ def test_the_stage_writes_captions_statistics_and_config(config):
 
 
 def test_the_number_of_processes_does_not_change_the_rows(config, monkeypatch):
-    alone = measuring.measure_all(measuring.jobs(config.train), 1)
-    monkeypatch.setattr(measuring, "POOL_FROM", 1)
-    assert measuring.measure_all(measuring.jobs(config.train), 2) == alone
+    alone = measure_files(caption.image_rows(config.train), 1)
+    monkeypatch.setattr(measure, "POOL_FROM", 1)
+    assert measure_files(caption.image_rows(config.train), 2) == alone
 
 
 def test_read_captions_keeps_the_wanted_order(config):
@@ -103,4 +104,4 @@ def test_read_captions_names_what_is_missing(tmp_path):
 def test_an_unusable_image_is_named(tmp_path):
     write_png(tmp_path / "small.png", np.zeros((16, 16, 3), dtype=np.uint8))
     with pytest.raises(MeasurementError, match=r"small\.png.*at least 32x32"):
-        measuring.measure_file(measuring.Job("x", tmp_path / "small.png", None, None))
+        measure_file(ImageRow("x", tmp_path / "small.png"))

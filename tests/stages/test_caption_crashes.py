@@ -57,7 +57,7 @@ def test_llama_cpp_aborting_on_an_image_costs_that_image_alone(configure, gguf_f
     table, statistics, audit = outputs(config)
     assert table["captioner"].tolist() == ["measure" if k == 3 else "llama_cpp" for k in range(9)]
     figures = statistics["model"]
-    assert (figures["failed"], figures["deaths"], figures["asked"]) == (1, 2, 8)
+    assert (figures["failed"], figures["crashes"], figures["sent"]) == (1, 2, 8)
     assert "SIGABRT" in figures["failures"][table["id"][3]]
     assert audit["count"] == 8
     for text in table["claims"].drop(3):
@@ -67,7 +67,7 @@ def test_llama_cpp_aborting_on_an_image_costs_that_image_alone(configure, gguf_f
     caption.run(config)
     assert (config.out / "captions.csv").read_bytes() == first
     figures = outputs(config)[1]["model"]
-    assert (figures["found"], figures["asked"], figures["failed"]) == (8, 0, 1)
+    assert (figures["cached"], figures["sent"], figures["failed"]) == (8, 0, 1)
 
 
 RUNNER = """

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from didgen.captions.captioner import Answer, Failure, ModelError
+from didgen.captions.llm import ChatResponse, Failure, ModelError
 from didgen.settings.caption import Settings as CaptionSettings
-from didgen.stages import asking, caption
+from didgen.stages import caption
 from didgen.stages.caption import read_captions
 from tests.captions.made_up import Words
 from tests.captions.tiny_mllama import write_mllama
@@ -23,7 +23,7 @@ from tests.stages.captioned_phantoms import (  # noqa: F401
 
 
 class Model:
-    """Answers by `reply(question)`; counts the questions, and how often it is opened."""
+    """Answers by `reply(request)`; counts the requests, and how often it is opened."""
 
     def __init__(self, reply):
         self.reply, self.asked, self.opened = reply, [], 0
@@ -37,17 +37,17 @@ class Model:
     def identify(**settings):
         return str(settings.get("model"))
 
-    def answer(self, questions):
-        for index, question in enumerate(questions):
-            self.asked.append(question)
-            yield index, self.reply(question)
+    def complete(self, requests):
+        for index, request in enumerate(requests):
+            self.asked.append(request)
+            yield index, self.reply(request)
 
     def close(self):
         pass
 
 
 def says(**changes):
-    return Answer(json.dumps({**NOTHING, **changes}), 100, 50, 0.5)
+    return ChatResponse(json.dumps({**NOTHING, **changes}), 100, 50, 0.5)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def stand_in(configure, monkeypatch):
 
     def make(reply, **settings):
         model = Model(reply)
-        monkeypatch.setattr("didgen.captions.captioner.load_captioner", lambda name: model)
+        monkeypatch.setattr("didgen.captions.client.load_captioner", lambda name: model)
         return model, configure(captioner="openai", model="m", **settings)
 
     return make
@@ -65,7 +65,7 @@ def stand_in(configure, monkeypatch):
 def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in, caplog):
     caplog.set_level("INFO")
     claims = {"size": "large", "colors": ["red", "red"], "network": "typical"}
-    model, config = stand_in(lambda question: says(**claims))
+    model, config = stand_in(lambda request: says(**claims))
     caption.run(config)
     table, statistics, audit = outputs(config)
     assert set(table["captioner"]) == {"openai"}
@@ -80,7 +80,7 @@ def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in, cap
     agreed = (measured["size"] == "large").mean()
     assert audit["attributes"]["size"]["agreement"] == pytest.approx(agreed)
     figures = statistics["model"]
-    assert (figures["asked"], figures["found"], figures["failed"]) == (9, 0, 0)
+    assert (figures["sent"], figures["cached"], figures["failed"]) == (9, 0, 0)
     assert (figures["prompt_tokens"], figures["answer_tokens"]) == (900, 450)
     assert figures["tokens_per_second"] == pytest.approx(450 / figures["wall"])
     (told,) = [text for text in caplog.messages if "tokens/s" in text]
@@ -88,30 +88,30 @@ def test_captions_say_what_the_model_claims_and_the_audit_compares(stand_in, cap
 
 
 def test_the_model_sees_neither_label_nor_mask(stand_in, manifests):
-    model, config = stand_in(lambda question: says())
+    model, config = stand_in(lambda request: says())
     caption.run(config)
     labels = {name for path in manifests.values() for name in pd.read_csv(path)["label"]}
     assert len(labels) > 2
-    assert len({(question.system, question.text) for question in model.asked}) == 1
-    assert all("images/" in str(question.image.path) for question in model.asked)
+    assert len({(request.system, request.text) for request in model.asked}) == 1
+    assert all("images/" in str(request.image.path) for request in model.asked)
     table, _, _ = outputs(config)
     assert set(table["diagnosis"]) == labels
 
 
 def test_the_second_run_asks_nothing_and_writes_the_same(stand_in):
-    model, config = stand_in(lambda question: says(size="small"))
+    model, config = stand_in(lambda request: says(size="small"))
     caption.run(config)
     first = (config.out / "captions.csv").read_bytes()
     caption.run(config)
     assert (config.out / "captions.csv").read_bytes() == first
     assert (len(model.asked), model.opened) == (9, 1)
-    assert outputs(config)[1]["model"]["found"] == 9
+    assert outputs(config)[1]["model"]["cached"] == 9
 
 
 def failing(*numbers):
     """Replies of which those with these numbers are failures."""
     count = iter(range(100))
-    return lambda question: Failure("it died") if next(count) in numbers else says(size="small")
+    return lambda request: Failure("it died") if next(count) in numbers else says(size="small")
 
 
 def test_failed_images_get_measured_attributes_and_are_counted(stand_in):
@@ -131,22 +131,22 @@ def test_failed_images_get_measured_attributes_and_are_counted(stand_in):
 
 def test_too_many_failures_end_the_stage_early_and_keep_the_answers(stand_in):
     model, config = stand_in(failing(1, 2), max_failed=0.15)
-    with pytest.raises(asking.TooManyFailed, match=r"2 of the first 3 of 9 .*it died.*max_failed"):
+    with pytest.raises(caption.TooManyFailed, match=r"2 of the first 3 of 9 .*it died.*max_failed"):
         caption.run(config)
     assert len(model.asked) == 3
     assert not (config.out / "captions.csv").exists()
-    later, config = stand_in(lambda question: says(), max_failed=0.15)
+    later, config = stand_in(lambda request: says(), max_failed=0.15)
     caption.run(config)
     assert len(later.asked) == 8
 
 
 def test_sentences_in_the_models_words_fit_and_say_no_reserved_word(stand_in):
-    def reply(question):
-        if question.image is not None:
+    def reply(request):
+        if request.image is not None:
             return says(size="large")
-        if "cannot be used" in question.text:
-            return Answer('{"sentence": "A large lesion, red."}')
-        return Answer(json.dumps({"sentence": "word " * 90}))
+        if "cannot be used" in request.text:
+            return ChatResponse('{"sentence": "A large lesion, red."}')
+        return ChatResponse(json.dumps({"sentence": "word " * 90}))
 
     model, config = stand_in(reply, sentence="model")
     caption.run(config)
@@ -155,15 +155,15 @@ def test_sentences_in_the_models_words_fit_and_say_no_reserved_word(stand_in):
     assert statistics["tokens"]["asked_again"] == 9
     assert statistics["tokens"]["reworded"] == 9
     figures = statistics["model"]["sentences"]
-    assert figures["from_vocabulary"] == 0 and figures["asked"] == len(model.asked) - 9
+    assert figures["from_vocabulary"] == 0 and figures["sent"] == len(model.asked) - 9
     # Equal claims about images of one class are put into words once.
-    worded = [question for question in model.asked if question.image is None]
+    worded = [request for request in model.asked if request.image is None]
     assert len(worded) == 2 * table["diagnosis"].nunique()
 
 
 def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog):
-    def reply(question):
-        return says(size="large") if question.image is not None else Failure("cut off")
+    def reply(request):
+        return says(size="large") if request.image is not None else Failure("cut off")
 
     model, config = stand_in(reply, sentence="model")
     caption.run(config)
@@ -172,7 +172,7 @@ def test_where_the_model_gives_no_sentence_the_vocabulary_does(stand_in, caplog)
     figures = outputs(config)[1]["model"]["sentences"]
     assert (figures["from_vocabulary"], figures["failures"]) == (9, {"cut off": 9})
     # A sentence from the vocabulary is not sent back to the model that gave none.
-    assert not [question for question in model.asked if "cannot be used" in question.text]
+    assert not [request for request in model.asked if "cannot be used" in request.text]
 
 
 HOSTILE_ANSWERS = [
@@ -191,9 +191,9 @@ HOSTILE_ANSWERS = [
 def test_hostile_answers_end_no_run_and_no_rerun(stand_in):
     answers = itertools.cycle(HOSTILE_ANSWERS)
 
-    def reply(question):
-        asked_again = "refused" in question.text
-        return says(size="large") if asked_again and question.image else Answer(next(answers))
+    def reply(request):
+        asked_again = "refused" in request.text
+        return says(size="large") if asked_again and request.image else ChatResponse(next(answers))
 
     model, config = stand_in(reply, sentence="model", retries=1)
     caption.run(config)
@@ -210,7 +210,7 @@ def test_hostile_answers_end_no_run_and_no_rerun(stand_in):
 
 def test_hostile_answers_to_all_tries_leave_the_measured_attributes(stand_in):
     answers = itertools.cycle(HOSTILE_ANSWERS)
-    _, config = stand_in(lambda question: Answer(next(answers)), max_failed=1, retries=0)
+    _, config = stand_in(lambda request: ChatResponse(next(answers)), max_failed=1, retries=0)
     caption.run(config)
     table, statistics, _ = outputs(config)
     assert set(table["captioner"]) == {"measure"} and len(table) == 9
@@ -222,7 +222,8 @@ def test_a_sentence_of_which_no_word_fits_becomes_no_caption(stand_in, monkeypat
     monkeypatch.setattr(Words, "count", lambda self, text: len(text.split()) + len(text) // 40)
     worded = json.dumps({"sentence": "a" * 4_000})
     _, config = stand_in(
-        lambda question: says(size="large") if question.image else Answer(worded), sentence="model"
+        lambda request: says(size="large") if request.image else ChatResponse(worded),
+        sentence="model",
     )
     caption.run(config)
     table, statistics, _ = outputs(config)
@@ -259,14 +260,14 @@ def test_a_vision_model_of_transformers_describes_and_words_all_images(configure
     table, statistics, audit = outputs(config)
     assert set(table["captioner"]) == {"transformers"} and audit["count"] == 9
     figures, worded = statistics["model"], statistics["model"]["sentences"]
-    assert (figures["asked"], figures["failed"], figures["deaths"]) == (9, 0, 0)
-    assert worded["from_vocabulary"] == 0 and 0 < worded["asked"] <= 9
+    assert (figures["sent"], figures["failed"], figures["crashes"]) == (9, 0, 0)
+    assert worded["from_vocabulary"] == 0 and 0 < worded["sent"] <= 9
     assert figures["tokens_per_second"] > 0 < worded["tokens_per_second"]
     first = (config.out / "captions.csv").read_bytes()
     caption.run(config)
     assert (config.out / "captions.csv").read_bytes() == first
     figures = outputs(config)[1]["model"]
-    assert (figures["asked"], figures["found"], figures["sentences"]["asked"]) == (0, 9, 0)
+    assert (figures["sent"], figures["cached"], figures["sentences"]["sent"]) == (0, 9, 0)
     assert figures["tokens_per_second"] is None
 
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from didgen.captions.captioner import Answer
+from didgen.captions.llm import ChatResponse
 from didgen.data.manifest import read_manifest
 from didgen.stages import images, prompts
 
@@ -20,10 +20,15 @@ class Imitator:
     def __init__(self, **settings):
         pass
 
-    def answer(self, questions):
-        for k, question in enumerate(questions):
-            example = json.loads(question.text.splitlines()[1])
-            yield k, Answer(json.dumps(example | {"hair": "dense", "artifacts": ["ink", "ruler"]}))
+    def complete(self, requests):
+        for k, request in enumerate(requests):
+            example = json.loads(request.text.splitlines()[1])
+            yield (
+                k,
+                ChatResponse(
+                    json.dumps(example | {"hair": "dense", "artifacts": ["ink", "ruler"]})
+                ),
+            )
 
     def close(self):
         pass
@@ -32,7 +37,7 @@ class Imitator:
 @pytest.fixture
 def config(mini_run, tmp_path, monkeypatch):
     """A run whose captions an OpenAI server is said to have made; the imitator stands for it."""
-    monkeypatch.setattr("didgen.captions.captioner.load_captioner", lambda name: Imitator)
+    monkeypatch.setattr("didgen.captions.client.load_captioner", lambda name: Imitator)
     told = tmp_path / "captioner.json"
     told.write_text(json.dumps({"captioner": "openai", "model": "m", "out": "elsewhere"}))
     return prompts.Config(
@@ -70,7 +75,7 @@ def test_prompts_are_written_and_sampled_from(config, mini_run, tmp_path):
 def test_the_same_seed_writes_the_same_prompts_without_asking(config, monkeypatch):
     prompts.run(config)
     first = (config.out / "prompts.csv").read_bytes()
-    monkeypatch.setattr(Imitator, "answer", None)
+    monkeypatch.setattr(Imitator, "complete", None)
     prompts.run(config)
     assert (config.out / "prompts.csv").read_bytes() == first
 

@@ -6,23 +6,22 @@ import pytest
 from PIL import Image
 
 from didgen.captions.attributes import Attributes
-from didgen.captions.captioner import CAPTIONERS, ModelError, load_attribute, load_captioner
-from didgen.captions.image_file import ImageFile
-from didgen.captions.questions import (
-    ClaimError,
-    ask_again,
-    claim_schema,
-    describe_question,
-    read_claims,
-    read_sentence,
-    sentence_question,
-    shorter_question,
+from didgen.captions.llm import CAPTIONERS, ImageFile, ModelError, load_attribute, load_captioner
+from didgen.captions.llm_captions import (
+    InvalidResponse,
+    attributes_request,
+    parse_attributes,
+    parse_sentence,
+    response_schema,
+    retry_request,
+    sentence_request,
+    shorter_request,
 )
 
 IMAGE = ImageFile(None, "0" * 64, 512)
 NOTHING = {
     name: [] if node.get("type") == "array" else None
-    for name, node in claim_schema()["properties"].items()
+    for name, node in response_schema()["properties"].items()
 } | {"hair": "none"}
 
 
@@ -32,10 +31,10 @@ def claims(**changes):
 
 
 def test_every_attribute_but_the_diagnosis_is_asked_for():
-    schema = claim_schema()
+    schema = response_schema()
     assert set(schema["properties"]) == set(Attributes.model_fields) - {"diagnosis"}
     assert schema["required"] == list(schema["properties"])
-    text = describe_question(IMAGE).text
+    text = attributes_request(IMAGE).text
     for name, node in schema["properties"].items():
         assert f'"{name}"' in text
         for option in node.get("anyOf", [node]):
@@ -44,21 +43,21 @@ def test_every_attribute_but_the_diagnosis_is_asked_for():
 
 
 def test_the_question_says_nothing_of_the_label():
-    question = describe_question(IMAGE)
-    told = (question.system + question.text + json.dumps(question.schema)).lower()
+    request = attributes_request(IMAGE)
+    told = (request.system + request.text + json.dumps(request.schema)).lower()
     for phrase in ("melanoma", "nevus", "carcinoma", "keratosis", "angioma"):
         assert phrase not in told
 
 
 def test_claims_are_read_with_the_label_as_diagnosis():
-    found = read_claims(claims(size="small", colors=["tan", "red"]), "MEL")
+    found = parse_attributes(claims(size="small", colors=["tan", "red"]), "MEL")
     assert found == Attributes(diagnosis="MEL", size="small", colors=("tan", "red"))
-    assert read_claims(claims(), None) == Attributes()
+    assert parse_attributes(claims(), None) == Attributes()
 
 
 def test_text_around_the_object_and_repeats_do_not_matter():
     text = f"Here it is:\n```json\n{claims(colors=['tan', 'tan', 'red', 'tan'])}\n```"
-    assert read_claims(text, None).colors == ("tan", "red")
+    assert parse_attributes(text, None).colors == ("tan", "red")
 
 
 @pytest.mark.parametrize(
@@ -74,16 +73,33 @@ def test_text_around_the_object_and_repeats_do_not_matter():
     ],
 )
 def test_what_departs_from_the_schema_is_named(text, fault):
-    with pytest.raises(ClaimError, match=fault):
-        read_claims(text, None)
+    with pytest.raises(InvalidResponse, match=fault):
+        parse_attributes(text, None)
 
 
-def test_asking_again_is_another_question_about_the_same_image():
-    first = describe_question(IMAGE)
-    again = ask_again(first, "it is no valid JSON")
+def test_a_retry_is_another_request_about_the_same_image():
+    first = attributes_request(IMAGE)
+    again = retry_request(first, "it is no valid JSON")
     assert "it is no valid JSON" in again.text
     assert again.image == first.image
     assert again.digest() != first.digest()
+
+
+def test_responses_of_earlier_versions_are_found_again():
+    """Keys of requests as the journals of 0.1 have them."""
+    small = Attributes(size="small")
+    assert attributes_request(IMAGE).digest() == (
+        "a1b618d3dffb67afb4f925cdf4a508febab9946394ef19beb5fe4b5a90ee8d83"
+    )
+    assert sentence_request(small).digest() == (
+        "fe9ca75be7aa3251ae0b15192533dfbac110f9d66ef28c99f4185c5b65c838c3"
+    )
+    assert retry_request(sentence_request(small), "x").digest() == (
+        "920e277d8eeb4a6080487d6a5f08b31d7a2efd0d64db2d751093b108ee8ff0d7"
+    )
+    assert shorter_request(sentence_request(small), "a", "b").digest() == (
+        "2355555a696b9e91ee11adae5e12b58676d40f193cb24ead668ecff33f527568"
+    )
 
 
 def test_the_digest_knows_contents_not_names(tmp_path):
@@ -91,11 +107,11 @@ def test_the_digest_knows_contents_not_names(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     first, same = (
-        describe_question(ImageFile.of(tmp_path / name, 512)) for name in ("a.png", "b.png")
+        attributes_request(ImageFile.of(tmp_path / name, 512)) for name in ("a.png", "b.png")
     )
-    smaller = describe_question(ImageFile.of(tmp_path / "a.png", 256))
+    smaller = attributes_request(ImageFile.of(tmp_path / "a.png", 256))
     Image.fromarray(255 - pixels).save(tmp_path / "a.png")
-    other = describe_question(ImageFile.of(tmp_path / "a.png", 512))
+    other = attributes_request(ImageFile.of(tmp_path / "a.png", 512))
     assert first.digest() == same.digest()
     assert len({one.digest() for one in (first, smaller, other)}) == 3
 
@@ -114,22 +130,22 @@ def test_images_are_shrunk_never_enlarged_and_lose_their_metadata(tmp_path):
 
 
 def test_sentences_are_asked_for_and_read():
-    question = sentence_question(Attributes(diagnosis="NV", size="large", colors=("black",)))
-    assert "A large melanocytic nevus; black" in question.text
-    assert question.image is None
-    assert "too long" in shorter_question(question, "A b.", "it is too long").text
-    assert read_sentence('{"sentence": "A large nevus."}') == "A large nevus."
+    request = sentence_request(Attributes(diagnosis="NV", size="large", colors=("black",)))
+    assert "A large melanocytic nevus; black" in request.text
+    assert request.image is None
+    assert "too long" in shorter_request(request, "A b.", "it is too long").text
+    assert parse_sentence('{"sentence": "A large nevus."}') == "A large nevus."
     fenced = 'Here it is:\n```json\n{"sentence": "A large nevus."}\n```'
-    assert read_sentence(fenced) == "A large nevus."
+    assert parse_sentence(fenced) == "A large nevus."
     for text in ("A large nevus.", "{}", '{"sentence": 1}', "[]", "{'sentence': 'A b.'}"):
-        with pytest.raises(ClaimError):
-            read_sentence(text)
+        with pytest.raises(InvalidResponse):
+            parse_sentence(text)
 
 
 @pytest.mark.parametrize("sentence", ["", " \n", "...", '"."', "<|eot_id|>", "\u0000\u200b", "; ."])
 def test_a_sentence_without_a_word_is_refused(sentence):
-    with pytest.raises(ClaimError, match="is empty"):
-        read_sentence(json.dumps({"sentence": sentence}))
+    with pytest.raises(InvalidResponse, match="is empty"):
+        parse_sentence(json.dumps({"sentence": sentence}))
 
 
 DEEP = "[" * 100_000
@@ -158,8 +174,8 @@ HOSTILE = {
 def test_hostile_answers_are_refused_in_a_few_printable_words_and_at_once(kind):
     text, fault = HOSTILE[kind]
     started = time.process_time()
-    for read in (read_sentence, lambda text: read_claims(text, "NV")):
-        with pytest.raises(ClaimError, match=fault) as caught:
+    for read in (parse_sentence, lambda text: parse_attributes(text, "NV")):
+        with pytest.raises(InvalidResponse, match=fault) as caught:
             read(text)
         assert str(caught.value).isprintable() and len(str(caught.value)) < 2_000
     assert time.process_time() - started < 2
@@ -175,8 +191,8 @@ def test_hostile_answers_are_refused_in_a_few_printable_words_and_at_once(kind):
     ],
 )
 def test_a_sentence_that_repeats_the_question_is_refused(sentence):
-    with pytest.raises(ClaimError, match="repeats the question"):
-        read_sentence(json.dumps({"sentence": sentence}))
+    with pytest.raises(InvalidResponse, match="repeats the question"):
+        parse_sentence(json.dumps({"sentence": sentence}))
 
 
 @pytest.mark.parametrize("name", ["measure", "gpt"])
@@ -188,4 +204,4 @@ def test_unknown_captioners_are_refused(name):
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_known_captioners_answer_identify_and_close(name):
     kind = load_attribute(CAPTIONERS[name])
-    assert all(callable(getattr(kind, verb)) for verb in ("answer", "close", "identify"))
+    assert all(callable(getattr(kind, verb)) for verb in ("complete", "close", "identify"))

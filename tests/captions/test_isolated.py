@@ -8,24 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from didgen.captions.captioner import Answer, Failure, ModelError, Question
-from didgen.captions.supervised import SupervisedModel
+from didgen.captions.isolated import IsolatedModel
+from didgen.captions.llm import ChatRequest, ChatResponse, Failure, ModelError
 
 TARGET = "fragile_model:FragileModel"
 
 
 @pytest.fixture
 def fragile(tmp_path, monkeypatch):
-    """Make a supervised fragile model; its questions are logged in tmp_path/log."""
+    """Make a supervised fragile model; its requests are logged in tmp_path/log."""
     shutil.copy(Path(__file__).with_name("fragile_model.py"), tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     made = []
 
     def make(settings=None, **options):
-        options = {"timeout": 60, **options}
-        model = SupervisedModel(
-            TARGET, {"log": str(tmp_path / "log"), **(settings or {})}, **options
-        )
+        options = {"batch_size": 1, "retries": 1, "timeout": 60, **options}
+        model = IsolatedModel(TARGET, {"log": str(tmp_path / "log"), **(settings or {})}, **options)
         made.append(model)
         return model
 
@@ -35,15 +33,15 @@ def fragile(tmp_path, monkeypatch):
 
 
 def ask(model, *texts):
-    """The results of questions with these texts, in order."""
-    return [result for _, result in sorted(model.answer(Question("", text) for text in texts))]
+    """The results of requests with these texts, in order."""
+    return [result for _, result in sorted(model.complete(ChatRequest("", text) for text in texts))]
 
 
 def upper(*texts):
-    return [Answer(text.upper(), 3, 2, 0.1) for text in texts]
+    return [ChatResponse(text.upper(), 3, 2, 0.1) for text in texts]
 
 
-def test_a_crash_costs_only_its_own_question(fragile, tmp_path):
+def test_a_crash_costs_only_its_own_request(fragile, tmp_path):
     model = fragile()
     results = ask(model, "a", "abort", "b", "segfault", "c", "exit", "d")
     assert [results[k] for k in (0, 2, 4, 6)] == upper("a", "b", "c", "d")
@@ -51,15 +49,15 @@ def test_a_crash_costs_only_its_own_question(fragile, tmp_path):
     assert "SIGSEGV" in results[3].reason
     assert "exit code 3" in results[5].reason
     # Each was tried once more.
-    assert model.deaths == 6
+    assert model.crashes == 6
     asked = (tmp_path / "log").read_text().split()
     assert [asked.count(text) for text in ("a", "abort", "segfault", "d")] == [1, 2, 2, 1]
 
 
-def test_a_question_that_crashes_once_is_answered_at_the_second_try(fragile):
+def test_a_request_that_crashes_once_is_answered_at_the_second_try(fragile):
     model = fragile()
     assert ask(model, "a", "once", "b") == upper("a", "once", "b")
-    assert model.deaths == 1
+    assert model.crashes == 1
 
 
 def test_a_batch_is_asked_one_by_one_after_a_crash(fragile, tmp_path):
@@ -70,7 +68,7 @@ def test_a_batch_is_asked_one_by_one_after_a_crash(fragile, tmp_path):
     assert (tmp_path / "log").read_text().split() == ["a", "abort", "a", "abort", "b", "c"]
 
 
-def test_a_hanging_question_is_ended_and_failed(fragile):
+def test_a_hanging_request_is_ended_and_failed(fragile):
     model = fragile(timeout=6, retries=0)
     started = time.monotonic()
     results = ask(model, "a", "hang", "b")
@@ -79,13 +77,13 @@ def test_a_hanging_question_is_ended_and_failed(fragile):
     assert time.monotonic() - started < 120
 
 
-def test_what_the_model_raises_is_the_questions_own_failure(fragile):
+def test_what_the_model_raises_is_the_requests_own_failure(fragile):
     model = fragile(batch_size=2)
     results = ask(model, "a", "raise", "fail", "b")
     assert (results[0], results[3]) == tuple(upper("a", "b"))
     assert results[1] == Failure("RuntimeError: out of memory")
     assert results[2] == Failure("cut off")
-    assert model.deaths == 0
+    assert model.crashes == 0
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error(fragile):
@@ -97,12 +95,12 @@ def test_a_model_that_cannot_be_loaded_is_an_error(fragile):
         ask(fragile(), "a", "useless")
 
 
-def test_nothing_is_loaded_before_the_first_question(fragile):
+def test_nothing_is_loaded_before_the_first_request(fragile):
     model = fragile({"die": True})
     assert ask(model) == []
 
 
-def test_it_can_be_loaded_ahead_of_the_first_question(fragile):
+def test_it_can_be_loaded_ahead_of_the_first_request(fragile):
     model = fragile()
     model.start()
     process = model._process.pid
@@ -110,11 +108,11 @@ def test_it_can_be_loaded_ahead_of_the_first_question(fragile):
     assert model._process.pid == process
 
 
-def test_a_batch_has_the_time_of_all_its_questions(fragile):
+def test_a_batch_has_the_time_of_all_its_requests(fragile):
     model = fragile(batch_size=3, timeout=4, retries=0)
     model.start()
     assert ask(model, "wait2", "wait2", "wait2") == upper("wait2", "wait2", "wait2")
-    assert model.deaths == 0
+    assert model.crashes == 0
 
 
 def test_closing_ends_the_process_and_removes_its_log(fragile):
@@ -131,11 +129,11 @@ def test_the_process_ends_when_its_parent_is_killed(fragile, tmp_path):
     code = (
         "import sys\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from didgen.captions.captioner import Question\n"
-        "from didgen.captions.supervised import SupervisedModel\n"
+        "from didgen.captions.llm import ChatRequest\n"
+        "from didgen.captions.isolated import IsolatedModel\n"
         "if __name__ == '__main__':\n"
-        f"    model = SupervisedModel({TARGET!r}, {{'log': {str(tmp_path / 'log')!r}}})\n"
-        "    for _ in model.answer(Question('', text) for text in ('a', 'hang')):\n"
+        f"    model = IsolatedModel({TARGET!r}, {{'log': {str(tmp_path / 'log')!r}}}, 1, 1, 60)\n"
+        "    for _ in model.complete(ChatRequest('', text) for text in ('a', 'hang')):\n"
         "        print(model._process.pid, flush=True)\n"
     )
     (tmp_path / "parent.py").write_text(code)

@@ -17,7 +17,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from didgen.captions.captioner import Failure, ModelError, Question, Result, load_attribute
+from didgen.captions.llm import (
+    ChatRequest,
+    Failure,
+    ModelError,
+    Result,
+    load_attribute,
+    one_line,
+)
 
 LOGGER = logging.getLogger(__name__)
 # A machine may need minutes to read a model of many gigabytes from a slow disk.
@@ -29,13 +36,13 @@ class WorkerDied(Exception):
     """The process ended, or was ended because it gave no answer in time."""
 
 
-class SupervisedModel:
-    """A model that is loaded and asked in another process, which is started again when it dies.
+class IsolatedModel:
+    """A model that is loaded and runs in another process, which is started again when it dies.
 
     target: "module:attribute" of the model's class; settings: its keyword arguments.
-    batch_size: questions given to it at once. A batch in which it dies is asked again one by one.
-    retries: how often a question that ended the process is asked once more before it has failed.
-    timeout: seconds for each question of a batch, after which the process counts as hung and is
+    batch_size: requests given to it at once. A batch in which it dies is sent again one by one.
+    retries: how often a request that ended the process is sent once more before it has failed.
+    timeout: seconds for each request of a batch, after which the process counts as hung and is
     killed.
     """
 
@@ -43,60 +50,60 @@ class SupervisedModel:
         self,
         target: str,
         settings: Mapping[str, Any],
-        batch_size: int = 1,
-        retries: int = 1,
-        timeout: float = 600.0,
+        batch_size: int,
+        retries: int,
+        timeout: float,
     ) -> None:
-        """Nothing is loaded before `start` or the first question."""
+        """Nothing is loaded before `start` or the first request."""
         self._target, self._settings = target, dict(settings)
         self._batch_size, self._retries, self._timeout = batch_size, retries, timeout
         self._process: Any = None
         self._pipe: Any = None
         self._folder = tempfile.TemporaryDirectory(prefix="didgen-model-")
         self._log = Path(self._folder.name) / "stderr"
-        self.deaths = 0
+        self.crashes = 0
 
-    def __enter__(self) -> "SupervisedModel":
+    def __enter__(self) -> "IsolatedModel":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answer(self, questions: Iterable[Question]) -> Iterator[tuple[int, Result]]:
-        """Each question's index with its result, in order.
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[int, Result]]:
+        """Each request's index with its result, in order.
 
         Raises: `ModelError` when the model cannot be loaded.
         """
-        numbered = enumerate(questions)
+        numbered = enumerate(requests)
         while batch := list(itertools.islice(numbered, self._batch_size)):
-            indices, asked = zip(*batch, strict=True)
-            yield from zip(indices, self._answer_batch(list(asked)), strict=True)
+            indices, requested = zip(*batch, strict=True)
+            yield from zip(indices, self._complete_batch(list(requested)), strict=True)
 
-    def _answer_batch(self, batch: list[Question]) -> list[Result]:
+    def _complete_batch(self, batch: list[ChatRequest]) -> list[Result]:
         try:
-            return self._ask(batch)
+            return self._send(batch)
         except WorkerDied as death:
             if len(batch) == 1:
-                return [self._answer_alone(batch[0], death)]
-            LOGGER.warning("%s; its %d questions are asked one by one", death, len(batch))
-        return [self._answer_alone(question, None) for question in batch]
+                return [self._complete_alone(batch[0], death)]
+            LOGGER.warning("%s; its %d requests are sent one by one", death, len(batch))
+        return [self._complete_alone(request, None) for request in batch]
 
-    def _answer_alone(self, question: Question, death: WorkerDied | None) -> Result:
-        """Ask one question as often as it may be asked. `death`: of the first time, if it was."""
+    def _complete_alone(self, request: ChatRequest, death: WorkerDied | None) -> Result:
+        """Send one request as often as allowed. `death`: of the first time, if it was."""
         for _ in range(self._retries + (death is None)):
             try:
-                return self._ask([question])[0]
+                return self._send([request])[0]
             except WorkerDied as again:
                 death = again
         LOGGER.warning("given up after %d tries: %s", self._retries + 1, death)
         return Failure(str(death))
 
-    def _ask(self, batch: list[Question]) -> list[Result]:
+    def _send(self, batch: list[ChatRequest]) -> list[Result]:
         self.start()
         try:
             self._pipe.send(batch)
         except OSError:
-            raise self._buried("ended before it was asked") from None
+            raise self._buried("ended before a request reached it") from None
         results = self._receive(self._timeout * len(batch))
         if isinstance(results, str):
             raise ModelError(results)
@@ -146,7 +153,7 @@ class SupervisedModel:
             how = f"was ended by {signal.Signals(-code).name}"
         elif how == "died":
             how = f"ended with exit code {code}"
-        self.deaths += 1
+        self.crashes += 1
         self.close_process()
         said = self._last_words()
         return WorkerDied(f"the model's process {how}" + (f" ({said})" if said else ""))
@@ -158,10 +165,10 @@ class SupervisedModel:
         # What faulthandler adds is for `DIDGEN_DEBUG`; the model's own words come before.
         text = text.partition("Fatal Python error")[0]
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return " | ".join(lines[-LAST_LINES:])[:400]
+        return one_line(" | ".join(lines[-LAST_LINES:]), 400)
 
     def close_process(self) -> None:
-        """End the process if there is one; the next question starts another."""
+        """End the process if there is one; the next request starts another."""
         if self._process is None:
             return
         self._pipe.close()
@@ -179,7 +186,7 @@ class SupervisedModel:
 
 
 def _serve(pipe: Any, target: str, settings: dict[str, Any], log: str) -> None:
-    """The process: load the model, then answer batch after batch until the pipe is closed."""
+    """The process: load the model, then complete batch after batch until the pipe is closed."""
     _write_to(log)
     _end_with_parent()
     # Ctrl+C reaches the whole group; the parent decides what becomes of this process.
@@ -194,23 +201,23 @@ def _serve(pipe: Any, target: str, settings: dict[str, Any], log: str) -> None:
         while True:
             batch = pipe.recv()
             try:
-                pipe.send(_answers(model, batch))
+                pipe.send(_completed(model, batch))
             except ModelError as error:
                 pipe.send(str(error))
 
 
-def _answers(model: Any, batch: list[Question]) -> list[Result]:
-    """The batch's results; when it cannot be answered as a whole, question by question."""
+def _completed(model: Any, batch: list[ChatRequest]) -> list[Result]:
+    """The batch's results; when it cannot be completed as a whole, request by request."""
     results: list[Result] = [Failure("the model gave no answer")] * len(batch)
     try:
-        for index, result in model.answer(batch):
+        for index, result in model.complete(batch):
             results[index] = result
     except ModelError:
         raise
-    # Whatever a library raises concerns these questions; the next ones may well be answered.
+    # Whatever a library raises concerns these requests; the next ones may well succeed.
     except Exception as error:
         if len(batch) > 1:
-            return [_answers(model, [question])[0] for question in batch]
+            return [_completed(model, [request])[0] for request in batch]
         return [Failure(f"{type(error).__name__}: {error}"[:500])]
     return results
 
