@@ -100,6 +100,7 @@ def write_prompts(
                     attributes, drawn[place][1], "language model", tokenizer, settings.max_overlap,
                     seen, counts,
                 )  # fmt: skip
+    spare: list[NewPrompt] = []
     if missing := prompts.count(None):
         LOGGER.warning(
             "%s: %d of %d prompts are recombined in place of the model's: %d answers were refused, "
@@ -110,9 +111,8 @@ def write_prompts(
         spare, more = recombine(captions, missing, tokenizer, seed, settings.max_overlap, seen)
         counts.fallbacks += missing
         counts.add(more)
-        rest = iter(spare)
-        prompts = [prompt if prompt is not None else next(rest) for prompt in prompts]
-    return prompts, counts
+    rest = iter(spare)
+    return [prompt if prompt is not None else next(rest) for prompt in prompts], counts
 
 
 def _rng(seed: int, label: str, slot: int, attempt: int) -> np.random.Generator:

@@ -141,7 +141,7 @@ class LanguageModel(Protocol):
         """Free what the model holds."""
 
 
-def load_captioner(name: str) -> type:
+def load_captioner(name: str) -> Any:
     """Import a captioner's class. Raises: `ModelError` for an unknown name."""
     if name not in CAPTIONERS:
         raise ModelError(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didgen.data.classes import CLASSES
@@ -106,15 +105,13 @@ class _Conditions:
     def __init__(self, config: Config, train: "pd.DataFrame") -> None:
         from didgen.data.images import read_mask
         from didgen.methods.shapes import fit_shapes
-        from didgen.stages.caption import read_captions
+        from didgen.stages.caption import read_caption_rows
 
         self.config = config
         self.paths = train["mask"].tolist()
         self.ids = train["id"].tolist()
-        self.captions = read_captions(config.captions, self.ids)
-        self.model, self.attributes = None, {}
-        if config.conditions != "training":
-            self.attributes = _attribute_rows(config.captions)
+        self.captions = read_caption_rows(config.captions, self.ids)
+        self.model = None
         if config.conditions == "sampled":
             self.model = fit_shapes(map(read_mask, self.paths))
 
@@ -129,7 +126,7 @@ class _Conditions:
         from didgen.methods.conditions import sample_mask, warp_mask
         from didgen.methods.protocol import derive_seed
 
-        mask, caption = read_mask(self.paths[row]), self.captions[self.ids[row]]
+        mask, caption = read_mask(self.paths[row]), self.captions["caption"][self.ids[row]]
         if self.config.conditions == "training":
             return mask, caption, (row,)
         rng = np.random.default_rng(derive_seed(self.config.seed, "condition", name))
@@ -147,12 +144,5 @@ class _Conditions:
         from didgen.captions.outline import with_layout
         from didgen.captions.sentence import write_sentence
 
-        attributes = Attributes.from_row(self.attributes[self.ids[row]])
+        attributes = Attributes.from_row(self.captions.loc[self.ids[row]])
         return write_sentence(with_layout(attributes, mask))
-
-
-def _attribute_rows(path: Path) -> dict[str, dict[str, str]]:
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return {row["id"]: row for row in table.to_dict("records")}

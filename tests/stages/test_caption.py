@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 from didgen.captions import measure
 from didgen.captions.attributes import Attributes
 from didgen.captions.measure import ImageRow, MeasurementError, measure_file, measure_files
+from didgen.data.images import read_image
 from didgen.data.manifest import COLUMNS, write_manifest
 from didgen.data.phantoms import cohort, render
 from didgen.runtime.files import write_png
@@ -105,3 +108,34 @@ def test_an_unusable_image_is_named(tmp_path):
     write_png(tmp_path / "small.png", np.zeros((16, 16, 3), dtype=np.uint8))
     with pytest.raises(MeasurementError, match=r"small\.png.*at least 32x32"):
         measure_file(ImageRow("x", tmp_path / "small.png"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b'id,caption\na,"A spot', b"id,caption\na,b,c,d\n", b"\x89PNG\r\n"],
+)
+def test_what_is_no_table_of_captions_is_named(tmp_path, content):
+    path = tmp_path / "captions.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="captions.csv: "):
+        caption.read_captions(path, ["a"])
+
+
+def kill(row):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_explained(config, monkeypatch):
+    monkeypatch.setattr(measure, "POOL_FROM", 1)
+    monkeypatch.setattr(measure, "measure_file", kill)
+    with pytest.raises(ChildProcessError, match="was killed.*memory.*fewer than 2 workers"):
+        measure_files(caption.image_rows(config.train), 2)
+
+
+def test_masks_of_images_without_one_are_those_of_the_captions(config):
+    images = [row for row in caption.image_rows(config.train)]
+    image = read_image(images[0].image)
+    mask = measure.segment_image(image)
+    measured = measure.measure(image)
+    assert measured.mask_source == "segmented" and mask.shape == image.shape[:2]
+    assert mask.mean() == pytest.approx(measured.numbers["area_share"])

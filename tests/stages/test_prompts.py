@@ -95,6 +95,10 @@ def test_what_cannot_be_asked_for_is_refused(config, mini_run, tmp_path):
     measured.write_text(json.dumps({"captioner": "measure"}))
     with pytest.raises(ValueError, match="no language model"):
         prompts.run(config.model_copy(update={"captioner": measured}))
+    for content in (b"", b"[]", b"\xff", b"[" * 100_000, b'{"captioner": "gpt"}'):
+        measured.write_bytes(content)
+        with pytest.raises(ValueError, match="measured.json: no settings of the caption stage"):
+            prompts.run(config.model_copy(update={"captioner": measured}))
     with pytest.raises(ValueError, match="no such file"):
         prompts.run(config.model_copy(update={"captioner": tmp_path / "absent.json"}))
     with pytest.raises(ValueError, match=r"classes asks for \['SCC'\]"):
