@@ -79,9 +79,9 @@ def model_of(path: Path) -> CaptionSettings:
         raise ValueError(f"{path}: no such file; expected config.json of the caption stage")
     try:
         saved = json.loads(path.read_bytes())
-        known = {key: saved[key] for key in CaptionSettings.model_fields if key in saved}
-        settings = CaptionSettings(**known)
-    except (ValueError, TypeError, RecursionError):
+        known = CaptionSettings.model_fields.keys() & saved.keys()
+        settings = CaptionSettings(**{key: saved[key] for key in known})
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(
             f"{path}: no settings of the caption stage, or of another version; run that stage again"
         ) from None
