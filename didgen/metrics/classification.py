@@ -1,96 +1,29 @@
-"""Single-label classification metrics; K classes, N images, all values in [0, 1].
-
-Source: definitions as in scikit-learn, against which the tests check them.
-"""
+"""Single-label classification metrics; K classes, N images, all values in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from sklearn import metrics
 
 CALIBRATION_BINS = 15
 AVERAGING = {
-    "micro": "over images: with one label an image precision, recall and F1 all equal the accuracy",
+    "micro": "over images: with one label per image precision, recall and F1 all equal the "
+    "accuracy",
     "macro": "over the classes that occur as truth or as prediction, each alike",
     "weighted": "over the classes by their number of test images: recall equals the accuracy",
     "balanced_accuracy": "mean recall over the classes among the test images (ISIC 2018 Task 3)",
 }
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
-    """Counts (K, K): row = true class, column = predicted class.
-
-    Raises: ValueError for empty or unequal inputs, or indices outside 0..K-1.
-    """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if labels.shape != predictions.shape or labels.ndim != 1 or not len(labels):
-        raise ValueError(
-            f"found {labels.shape} labels and {predictions.shape} predictions, "
-            "expected two equally long, non-empty lists"
-        )
-    both = np.concatenate([labels, predictions])
-    if both.min() < 0 or both.max() >= n_classes:
-        raise ValueError(
-            f"found class indices {both.min()}..{both.max()}, expected 0..{n_classes - 1}"
-        )
-    flat = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
-    return flat.reshape(n_classes, n_classes)
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Element-wise quotient; 0 where the denominator is 0."""
-    above = np.asarray(above, float)
-    return np.divide(above, below, out=np.zeros_like(above), where=np.asarray(below) > 0)
-
-
-def precision_recall_f1(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Each class's precision, recall and F1 (K,), 0 where undefined, and its support."""
-    hits = np.diag(confusion)
-    support, predicted = confusion.sum(1), confusion.sum(0)
-    return {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-        "support": support,
-    }
-
-
-def averages(confusion: np.ndarray) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 averaged three ways.
-
-    micro: over images; with one label an image all three equal the accuracy. macro: over the
-    classes that occur (as truth or as prediction). weighted: over the classes by their support.
-    """
-    per_class = precision_recall_f1(confusion)
-    accuracy = float(np.trace(confusion) / confusion.sum())
-    occurs = (confusion.sum(0) + confusion.sum(1)) > 0
-    weights = per_class["support"] / per_class["support"].sum()
-    names = ("precision", "recall", "f1")
-    return {
-        "micro": dict.fromkeys(names, accuracy),
-        "macro": {name: float(per_class[name][occurs].mean()) for name in names},
-        "weighted": {name: float((per_class[name] * weights).sum()) for name in names},
-    }
-
-
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean recall over the classes that occur among the labels (ISIC 2018 Task 3's metric)."""
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    if not len(labels):
-        raise ValueError("found no labels, expected at least one")
-    return float(np.mean([(predictions[labels == k] == k).mean() for k in np.unique(labels)]))
+    """Mean recall over the classes that occur among the labels (ISIC 2018 Task 3's metric).
 
-
-def auroc(positive: np.ndarray, scores: np.ndarray) -> float | None:
-    """Area under the ROC curve, ties counted half; None when all or no images are positive."""
-    positive = np.asarray(positive, bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not n_positive or not n_negative:
-        return None
-    # Mann-Whitney: the share of (positive, negative) pairs in the right order.
-    ranks = rankdata(scores)[positive].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    Shapes: (N,) each. Raises: ValueError for empty or unequal inputs.
+    """
+    # sklearn's balanced_accuracy_score warns of predicted classes that no image has.
+    present = np.unique(labels)
+    return float(metrics.recall_score(labels, predictions, labels=present, average="macro"))
 
 
 def expected_calibration_error(
@@ -115,17 +48,41 @@ def summarize(
 
     A class without test images, or whose images are all of them, has no AUROC: None, and named in
     `auroc_undefined`; `auroc_macro` averages the others. `averaging` says what each average is.
+    Undefined precision, recall and F1 are 0. Raises: ValueError for empty or unequal inputs, or
+    labels outside 0..K-1.
     """
     labels = np.asarray(labels)
+    if labels.shape != probabilities.shape[:1] or probabilities.shape[1:] != (len(classes),):
+        raise ValueError(
+            f"found {labels.shape} labels and {probabilities.shape} probabilities of "
+            f"{len(classes)} classes, expected (N,) and (N, {len(classes)})"
+        )
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
+        span = f"class indices {labels.min()}..{labels.max()}" if len(labels) else "no images"
+        raise ValueError(f"found {span}, expected at least one image of 0..{len(classes) - 1}")
     predictions = probabilities.argmax(1)
-    confusion = confusion_matrix(labels, predictions, len(classes))
-    per_class = precision_recall_f1(confusion)
-    areas = [auroc(labels == k, probabilities[:, k]) for k in range(len(classes))]
+    every, names = np.arange(len(classes)), ("precision", "recall", "f1")
+    averages = {"micro": dict.fromkeys(names, float((predictions == labels).mean()))}
+    for kind, over in (("macro", np.union1d(labels, predictions)), ("weighted", every)):
+        values = metrics.precision_recall_fscore_support(
+            labels, predictions, labels=over, average=kind, zero_division=0
+        )
+        averages[kind] = dict(zip(names, map(float, values[:3]), strict=True))
+    per_class = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=every, zero_division=0
+    )
+    counts = np.bincount(labels, minlength=len(classes))
+    areas = [
+        float(metrics.roc_auc_score(labels == k, probabilities[:, k]))
+        if 0 < counts[k] < len(labels)
+        else None
+        for k in every
+    ]
     defined = [area for area in areas if area is not None]
     return {
-        "accuracy": float((predictions == labels).mean()),
+        "accuracy": averages["micro"]["recall"],
         "balanced_accuracy": balanced_accuracy(labels, predictions),
-        **averages(confusion),
+        **averages,
         "averaging": AVERAGING,
         "auroc_macro": float(np.mean(defined)) if defined else None,
         "auroc_undefined": [
@@ -134,11 +91,14 @@ def summarize(
         "ece": expected_calibration_error(labels, probabilities),
         "per_class": {
             code: {
-                **{name: float(per_class[name][k]) for name in ("precision", "recall", "f1")},
+                **{name: float(per_class[place][k]) for place, name in enumerate(names)},
                 "auroc": areas[k],
-                "support": int(per_class["support"][k]),
+                "support": int(counts[k]),
             }
             for k, code in enumerate(classes)
         },
-        "confusion": {"classes": list(classes), "rows_true": confusion.tolist()},
+        "confusion": {
+            "classes": list(classes),
+            "rows_true": metrics.confusion_matrix(labels, predictions, labels=every).tolist(),
+        },
     }
