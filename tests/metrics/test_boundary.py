@@ -1,4 +1,4 @@
-"""Border agreement: numbers worked by hand."""
+"""Border agreement: numbers worked by hand, and agreement with MONAI."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from didgen.metrics.boundary import (
     hausdorff95,
     surface,
 )
+from didgen.metrics.segmentation import dice, iou
 
 
 def box(top: int, left: int, height: int, width: int, side: int = 12) -> np.ndarray:
@@ -127,3 +128,21 @@ def test_boundary_iou_agrees_with_repeated_erosion(seed):
         bands.append(mask & ~inner)
     expected = (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum()
     assert boundary_iou(first, second, share) == pytest.approx(expected)
+
+
+@pytest.mark.slow  # importing MONAI takes seconds
+def test_hausdorff_and_overlap_agree_with_monai():
+    import torch
+    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+
+    pairs = [(blobs(seed), blobs(seed + 100)) for seed in range(20)]
+    masks = [torch.from_numpy(np.stack(side))[:, None].float() for side in zip(*pairs, strict=True)]
+    for percentile in (95, 100):
+        expected = compute_hausdorff_distance(
+            *masks, include_background=True, percentile=percentile
+        )
+        own = [hausdorff95(*pair, percentile) for pair in pairs]
+        assert own == pytest.approx(expected[:, 0].tolist(), rel=1e-6)
+    first, second = (np.stack(side) for side in zip(*pairs, strict=True))
+    assert dice(first, second).tolist() == pytest.approx(compute_dice(*masks)[:, 0].tolist())
+    assert iou(first, second).tolist() == pytest.approx(compute_iou(*masks)[:, 0].tolist())
