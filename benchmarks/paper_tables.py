@@ -5,8 +5,8 @@ Run: python -m benchmarks.paper_tables results/isic2018 [results/isic2018-vgg16 
 A run has one classifier, one segmenter and one number of real images. Table 2 sets the classifiers
 of several runs side by side, Table 3 segmenters and numbers of real images. Rows are all arms, the
 controls too; beside the paper's measures stands the difference to the original images in the metric
-that decides, with its interval and the p of that comparison, corrected within its run. What a run
-has not got is a dash.
+that decides, with its interval and the p of that comparison, uncorrected: it is no lead claim. What
+a run has not got is a dash.
 """
 
 import argparse
@@ -59,12 +59,12 @@ def column(run: Path, task: str) -> Column | None:
     decided = read_json(run / "verdict.json")["tasks"].get(task)
     if decided is None:
         return None
-    if "comparisons" not in decided:
+    if "per_seed" not in decided or "comparisons" not in decided:
         raise ValueError(
-            f"{run}/verdict.json: found no `comparisons`, expected the families of comparisons; "
-            "it is of an earlier version: reach the verdict again"
+            f"{run}/verdict.json: found no `comparisons` or `per_seed`; it is of an earlier "
+            "version: reach the verdict again"
         )
-    seeds = [each["seed"] for each in decided["comparisons"]["best control"][0]["per_seed"]]
+    seeds = [each["seed"] for each in decided["per_seed"]]
     reached: dict[str, dict[str, list[float]]] = {}
     for arm in decided["arms"]:
         for seed in seeds:

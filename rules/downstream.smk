@@ -40,7 +40,9 @@ rule train_classifier:
     params:
         code=revision("classify"),
         settings=as_json(
-            config["classify"], synthetic=lambda wildcards: synthetic_data(wildcards) or None
+            config["classify"],
+            classification_metric=config["verdict"]["classification_metric"],
+            synthetic=lambda wildcards: synthetic_data(wildcards) or None,
         ),
         state=f"{RUN}/.state/classify",
         out=lambda wildcards, output: folder(output.metrics),
@@ -86,7 +88,9 @@ rule train_segmenter:
     params:
         code=revision("segment"),
         settings=as_json(
-            config["segment"], synthetic=lambda wildcards: synthetic_data(wildcards) or None
+            config["segment"],
+            segmentation_metric=config["verdict"]["segmentation_metric"],
+            synthetic=lambda wildcards: synthetic_data(wildcards) or None,
         ),
         state=f"{RUN}/.state/segment",
         out=lambda wildcards, output: folder(output.metrics),
@@ -102,6 +106,7 @@ rule train_segmenter:
 rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
+        test=rules.prepare.output.test,
         classify=for_task(
             "classification",
             expand(
@@ -133,6 +138,12 @@ rule verdict:
             category="Verdict",
             labels={"table": "tests of the differences"},
         ),
+        groups=report(
+            f"{RUN}/verdict/groups.csv",
+            caption="../workflow/report/groups.rst",
+            category="Verdict",
+            labels={"table": "groups of test images"},
+        ),
         config=f"{RUN}/verdict/config.json",
     log:
         f"{RUN}/logs/verdict.log",
@@ -140,7 +151,8 @@ rule verdict:
         f"{RUN}/benchmarks/verdict.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 1
+    # Measuring the test images, for groups, is most of the work.
+    threads: 4
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -160,4 +172,5 @@ rule verdict:
         "Comparing the arms"
     shell:
         "python -m didgen verdict --settings {params.settings:q}"
+        " --test {input.test:q} --workers {threads}"
         " --out {output.verdict:q} --tables {params.tables:q} 2>&1 | tee {log:q}"

@@ -65,7 +65,17 @@ def test_the_paper_is_configured_as_printed():
         ({"pairs": {"count": 0}}, "greater than or equal to 1"),
         ({"seeds": [1, 1]}, "different numbers"),
         ({"run": "../x"}, "pattern"),
-        ({"arms": ["original", "synthetic", "prefx"]}, "which `sets` does not name"),
+        ({"arms": ["original", "duplicates", "synthetic", "prefx"]}, "which `sets` does not name"),
+        ({"arms": ["original", "synthetic"]}, r"arms: .*expected \['duplicates', 'original', 'syn"),
+        ({"verdict": {"control": "synthetic"}}, "verdict.control: found 'synthetic'"),
+        ({"verdict": {"control": "weighted"}}, "control: found 'weighted', which balances"),
+        (
+            {
+                "arms": ["original", "duplicates", "synthetic-0.5x"],
+                "verdict": {"treatment": "synthetic-0.5x"},
+            },
+            "as many copies as synthetic images: duplicates-0.5x",
+        ),
         ({"sets": {"prefix": {"metadata": "a.csv"}}}, "which no arm names"),
     ],
 )

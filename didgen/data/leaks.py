@@ -39,9 +39,18 @@ class Leaks:
 
 
 def groups_of(frame: pd.DataFrame) -> np.ndarray:
-    """Number the groups of related images by columns lesion_id, patient_id, cluster. (N,)."""
-    columns = ("lesion_id", "patient_id", "cluster")
-    return related_groups(*(frame[column].tolist() for column in columns))
+    """Number the groups of images of one lesion, patient or cluster of duplicates (N,).
+
+    Directly or through others. Photographs of one patient resemble each other more than those of
+    two, as do those of one lesion. "" is unknown and relates to nothing, as does a column among
+    lesion_id, patient_id and cluster that the table has not.
+    """
+    keys = [
+        frame[column].fillna("").tolist()
+        for column in ("lesion_id", "patient_id", "cluster")
+        if column in frame
+    ]
+    return related_groups(*keys) if keys else np.arange(len(frame))
 
 
 def find_leaks(frame: pd.DataFrame, duplicates: Sequence[Pair], groups: np.ndarray) -> Leaks:

@@ -8,17 +8,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# Which images are drawn is the same for every seed, so that arms differ in nothing else.
 _DRAW = 20_250
 
 
 def compose(
-    arm: Arm, real: "pd.DataFrame", synthetic: "pd.DataFrame | None", by_class: bool
+    arm: Arm, real: "pd.DataFrame", synthetic: "pd.DataFrame | None", by_class: bool, seed: int
 ) -> "pd.DataFrame":
     """What the arm adds to the real images: rows of `synthetic` or of `real`, maybe none.
 
-    A ratio counts real images. Smaller ratios are parts of larger ones and keep the shares of the
-    classes. Duplicates follow the synthetic set in number and, `by_class`, in every class.
+    Every seed draws its own part and order, the same in all arms. A ratio counts real images.
+    Smaller ratios are parts of larger ones and keep the shares of the classes. Duplicates follow
+    the synthetic set in number and, `by_class`, in every class.
     Raises: `ArmError` where a set is missing or too small, or a class has no real image to repeat.
     """
     if not arm.needs_synthetic:
@@ -30,27 +30,27 @@ def compose(
         )
     wanted = len(synthetic) if arm.ratio is None else round(arm.ratio * len(real))
     if arm.kind == "duplicates":
-        return _duplicates(real, _shares(synthetic, wanted, by_class), by_class)
+        return _duplicates(real, _shares(synthetic, wanted, by_class), by_class, seed)
     if wanted > len(synthetic):
         raise ArmError(
             f"arm {arm.name!r}: found {len(synthetic)} synthetic images for {len(real)} real ones, "
             f"expected at least {wanted}; make more or take a ratio of at most "
             f"{len(synthetic) / len(real):.2f}x"
         )
-    return proportionate(synthetic, wanted, by_class)
+    return proportionate(synthetic, wanted, by_class, seed)
 
 
-def proportionate(frame: "pd.DataFrame", wanted: int, by_class: bool) -> "pd.DataFrame":
-    """`wanted` rows, drawn; `by_class` with the shares of the classes kept. Larger draws hold the
-    smaller ones."""
-    return frame.iloc[_nested(frame, by_class)[:wanted]]
+def proportionate(frame: "pd.DataFrame", wanted: int, by_class: bool, seed: int) -> "pd.DataFrame":
+    """`wanted` rows, drawn by seed; `by_class` with the shares of the classes kept. Of one seed,
+    larger draws hold the smaller ones."""
+    return frame.iloc[_nested(frame, by_class, seed)[:wanted]]
 
 
-def _nested(frame: "pd.DataFrame", by_class: bool) -> "np.ndarray":
+def _nested(frame: "pd.DataFrame", by_class: bool, seed: int) -> "np.ndarray":
     """An order of the rows whose every beginning has the classes in nearly the same shares."""
     import numpy as np
 
-    rng = np.random.default_rng(_DRAW)
+    rng = np.random.default_rng([_DRAW, seed])
     order = rng.permutation(len(frame))
     labels = frame["label"].to_numpy()[order] if by_class else np.zeros(len(frame))
     place = np.empty(len(frame))
@@ -73,11 +73,13 @@ def _shares(synthetic: "pd.DataFrame", wanted: int, by_class: bool) -> dict[str,
     return shares.to_dict()
 
 
-def _duplicates(real: "pd.DataFrame", shares: dict[str, int], by_class: bool) -> "pd.DataFrame":
+def _duplicates(
+    real: "pd.DataFrame", shares: dict[str, int], by_class: bool, seed: int
+) -> "pd.DataFrame":
     """Real rows, repeated: each of a class as often as any other of it, give or take one."""
     import numpy as np
 
-    rng = np.random.default_rng(_DRAW)
+    rng = np.random.default_rng([_DRAW, seed])
     rows = []
     for label, count in shares.items():
         own = np.flatnonzero(real["label"] == label) if by_class else np.arange(len(real))

@@ -123,8 +123,9 @@ class ImageSet:
         return torch.from_numpy(self.labels[indices])
 
     def identity(self) -> pd.DataFrame:
-        """Columns id, lesion_id, patient_id; an unknown lesion or patient is its own."""
+        """Columns id, lesion_id, patient_id, cluster; an unknown lesion or patient is its own."""
         frame = self.frame[["id", "lesion_id", "patient_id"]].reset_index(drop=True)
+        frame["cluster"] = self.frame["cluster"].tolist() if "cluster" in self.frame else ""
         frame["lesion_id"] = frame["lesion_id"].where(frame["lesion_id"] != "", frame["id"])
         known = frame["patient_id"] != ""
         frame["patient_id"] = frame["patient_id"].where(known, frame["lesion_id"])

@@ -117,7 +117,8 @@ def train(
 ) -> Outcome:  # fmt: skip
     """Train in place for at most `schedule.steps`; leave the weights of the best evaluation.
 
-    `score(outputs, val)` is higher for better; the validation loss decides between equal scores.
+    `score(outputs, val)` is higher for better; the best evaluation is that of the best score, the
+    lower loss deciding between equal ones, or with `stop_by: loss` the other way round.
     `stronger` augments uint8 batches before what all arms have in common. With `state`, a folder of
     this training's own, it continues what it finds there and saves as it goes. The same seed, data
     and machine give the same weights, interrupted or not.
@@ -157,7 +158,7 @@ def train(
             "learning_rate": history[-1]["lr"],
             "seconds": history[-1]["seconds"],
         }
-        best.note(row, found, model)
+        best.note(row, found, model, by_loss=schedule.stop_by == "loss")
         log.evaluation(row)
         return best.since >= schedule.patience
 
@@ -195,11 +196,12 @@ class _Best:
     curves: list[Row] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def note(self, row: Row, score: tuple[float, float], model: nn.Module) -> None:
+    def note(self, row: Row, score: tuple[float, float], model: nn.Module, by_loss: bool) -> None:
         """Add an evaluation; keep the model's weights if they are the best yet."""
         self.curves.append(row)
         self.since += 1
-        if score > self.score or not self.weights:
+        order = -1 if by_loss else 1
+        if score[::order] > self.score[::order] or not self.weights:
             self.step, self.score, self.since = int(row["step"]), score, 0
             self.weights = copy.deepcopy(model.state_dict())
 

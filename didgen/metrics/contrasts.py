@@ -9,6 +9,7 @@ and 2014 (Stat Med 33:330, readers nested within modalities), arms with variance
 Legend: K arms, S trainings (seeds) of each, L lesions (independent groups of test images).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -179,6 +180,32 @@ def contrast(tallies: Sequence[Tally], weights: Sequence[float], clusters: np.nd
 def difference(treatment: Tally, control: Tally, clusters: np.ndarray) -> Estimate:
     """Treatment minus control, seeds unpaired."""
     return contrast([treatment, control], [1, -1], clusters)
+
+
+def false_alarms(
+    tally: Tally, clusters: np.ndarray, splits: int, confidence: float, seed: int
+) -> int:
+    """How many of `splits` random halvings of one arm's seeds differ by the test (an A/A check).
+
+    Both halves are the same arm, so that every alarm is false. Raises: ValueError for fewer than
+    four seeds, or more splits than there are.
+    """
+    n_seeds = len(tally.per_seed)
+    half = n_seeds // 2
+    # The first seed always in the first half where both are equal: the others are the same pairs.
+    every = [chosen for chosen in itertools.combinations(range(2 * half), half) if chosen[0] == 0]
+    if half < 2 or splits > len(every):
+        raise ValueError(
+            f"found {n_seeds} seeds and {splits} splits, expected at least four seeds, and at most "
+            f"{len(every)} splits of {2 * half}"
+        )
+    alarms = 0
+    for place in np.random.default_rng([seed, 12]).permutation(len(every))[:splits]:
+        first = np.array(every[place])
+        second = np.setdiff1d(np.arange(2 * half), first)
+        found = difference(tally.of_seeds(first), tally.of_seeds(second), clusters)
+        alarms += found.p() < 1 - confidence
+    return int(alarms)
 
 
 def sensitivity(

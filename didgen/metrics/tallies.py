@@ -35,10 +35,6 @@ class Tally:
         """The metric of each seed (S,)."""
         return ratio_mean(self.numerators.sum(1), self.denominators.sum(1))
 
-    def of_images(self, chosen: np.ndarray) -> "Tally":
-        """The tally of some test images alone; `chosen` bool (N,)."""
-        return Tally(self.numerators[:, chosen], self.denominators[:, chosen])
-
     def of_seeds(self, chosen: np.ndarray) -> "Tally":
         """The tally of some seeds alone; `chosen` indices."""
         return Tally(self.numerators[chosen], self.denominators[chosen])

@@ -272,13 +272,21 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
 
 def interval_chart(
     key: str, title: str, middle: float, low: float, high: float, x_label: str, against: str,
-    arm: str = "synthetic",
+    arm: str = "synthetic", delta: float = 0.0,
 ) -> Chart:  # fmt: skip
-    """A difference with its confidence interval, against the line of no difference."""
-    reach = max(abs(low), abs(high), abs(middle), 1e-6) * 1.25
+    """A difference with its confidence interval, against the line of no difference.
+
+    `delta`: differences within +-delta, not worth having, are shaded.
+    """
+    reach = max(abs(low), abs(high), abs(middle), 1.2 * delta, 1e-6) * 1.25
     bottom = TOP + 58
     across = Scale(-reach, reach, 28, WIDTH - 28)
-    body = _x_axis(across, x_label, bottom, TOP + 22, linear_ticks(-reach, reach, 5))
+    body = Markup("")
+    if delta:
+        body += Markup('<rect class="even" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
+            across(-delta), TOP + 22, across(delta) - across(-delta), bottom - TOP - 22
+        )
+    body += _x_axis(across, x_label, bottom, TOP + 22, linear_ticks(-reach, reach, 5))
     body += Markup(
         '<line class="zero" x1="{x}" x2="{x}" y1="{a}" y2="{b}"/>'
         '<text class="end side" x="{l}" y="{t}">\N{LEFTWARDS ARROW} {against} better</text>'
@@ -296,4 +304,5 @@ def interval_chart(
         f"Difference {middle:+.4f}, interval from {low:+.4f} to {high:+.4f}. "
         f"The interval {'contains' if low <= 0 <= high else 'does not contain'} zero"
     )
-    return Chart(_svg(key, title, description, body, bottom + BOTTOM), title)
+    note = f"Shaded: differences up to {delta:g}, which are not worth having." if delta else ""
+    return Chart(_svg(key, title, description, body, bottom + BOTTOM), title, (), note)

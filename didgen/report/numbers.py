@@ -71,9 +71,9 @@ def megabytes(count: int) -> str:
     return f"{count} bytes"
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 seed", "3 seeds"."""
-    return f"{whole(count)} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """A count with its noun: "1 seed", "3 seeds"; `several` where an s does not do."""
+    return f"{whole(count)} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -77,3 +77,24 @@ def of_task(
         for name, arm in found.items()
         if arm.kind not in kinds and task in (sets or {}).get(arm.set_name or "", (task,))
     ]
+
+
+def check_control(control: str, treatment: str, tasks: Sequence[Task]) -> None:
+    """Raises: ValueError unless the control fits the treatment: no synthetic images, for every
+    task, and of copies as many as the treatment has images."""
+    own = parse_arm(control)
+    if own.kind == "synthetic":
+        raise ValueError(
+            f"verdict.control: found {control!r}, expected an arm without synthetic images"
+        )
+    if own.kind == "duplicates" and own.ratio != parse_arm(treatment).ratio:
+        ending = treatment.partition("-")[1:]
+        raise ValueError(
+            f"verdict.control: found {control!r} for the treatment {treatment!r}, expected as many "
+            f"copies as synthetic images: {'duplicates' + ''.join(ending)}"
+        )
+    if own.kind in CLASSIFICATION_ONLY and "segmentation" in tasks:
+        raise ValueError(
+            f"verdict.control: found {control!r}, which balances classes; masks have none. "
+            "Choose another control or one task in data.tasks"
+        )

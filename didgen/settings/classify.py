@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from didgen.settings.arms import parse_arm
 from didgen.settings.base import Place, Seeded
+from didgen.settings.metrics import ClassificationMetric
 from didgen.settings.schedule import Schedule
 
 
@@ -25,7 +26,7 @@ class Settings(Schedule):
     )
 
 
-class Config(Settings, Seeded):
+class Config(Settings, Seeded, ClassificationMetric):
     """Settings and paths of the stage."""
 
     train: Path = Field(description="manifest of the real training images")

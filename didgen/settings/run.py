@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from didgen.settings.arms import DEFAULT_ARMS, parse_arm
+from didgen.settings.arms import DEFAULT_ARMS, check_control, parse_arm
 from didgen.settings.augment import Settings as AugmentSettings
 from didgen.settings.base import Place, Seed, Seeded
 from didgen.settings.caption import Settings as CaptionSettings
@@ -39,10 +39,12 @@ class RunConfig(Seeded):
         None, description="overrides data.mirror; meant for the command line: --config mirror=DIR"
     )
     seeds: tuple[Seed, ...] = Field(
-        (0, 1),
+        (0, 1, 2, 3, 4),
         min_length=1,
         max_length=1000,
-        description="seeds of the downstream trainings, the same in every arm",
+        description="seeds of the downstream trainings, the same in every arm; each draws its own "
+        "order, and its own part of sets that are larger than the arm. With one the verdict is "
+        "always `inconclusive`",
     )
     arms: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
         DEFAULT_ARMS,
@@ -124,12 +126,13 @@ class RunConfig(Seeded):
         names = [parse_arm(arm).name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"arms: found {names}, expected different names")
-        wanted = {"original", self.verdict.treatment}
+        wanted = {"original", self.verdict.treatment, self.verdict.control}
         if not wanted <= set(names):
             raise ValueError(
                 f"arms: found {names}, expected {sorted(wanted)} among them: the verdict compares "
-                "verdict.treatment with the controls, and what is kept needs a network of "
+                "verdict.treatment with verdict.control, and what is kept needs a network of "
                 "`original`"
             )
         check_sets(names, self.sets, self.verdict.treatment, self.data.tasks)
+        check_control(self.verdict.control, self.verdict.treatment, self.data.tasks)
         return self

@@ -38,6 +38,11 @@ class Schedule(Tracked):
         le=10_000_000,
         description="evaluations without a better one before training stops",
     )
+    stop_by: Literal["metric", "loss"] = Field(
+        "metric",
+        description="what makes an evaluation on validation the best: the metric that decides (of "
+        "equal ones the lower loss), or the loss, which says more where validation is small",
+    )
     sampling: Literal["uniform", "balanced"] = Field(
         "uniform",
         description="draw images alike, or every class equally often, in all arms (the arm "
@@ -47,8 +52,8 @@ class Schedule(Tracked):
         None,
         ge=1,
         le=10_000_000,
-        description="real training images used, the same in all arms and seeds; null: all. The "
-        "paper's S_1k: 1000",
+        description="real training images used, the same in all arms and others for every seed; "
+        "null: all. The paper's S_1k: 1000",
     )
     image_size: int | None = Field(
         None,

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from didgen.settings.arms import CLASSIFICATION_ONLY, parse_arm
 from didgen.settings.base import Place, Seeded
+from didgen.settings.metrics import SegmentationMetric
 from didgen.settings.schedule import Schedule
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -57,7 +58,7 @@ class Settings(Schedule):
         return self
 
 
-class Config(Settings, Seeded):
+class Config(Settings, Seeded, SegmentationMetric):
     """Settings and paths of the stage."""
 
     train: Path = Field(description="manifest of the real training images")

@@ -1,33 +1,49 @@
 """Settings of `verdict`."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from didgen.settings.base import Seed, Seeded
+from didgen.settings.metrics import ClassificationMetric, SegmentationMetric
 
 
-class Settings(Seeded):
+class Settings(Seeded, ClassificationMetric, SegmentationMetric):
     """What is compared and how sure is sure, stated before anything is measured."""
 
     treatment: str = Field(
         "synthetic", description="the arm whose verdict leads; other synthetic arms follow it"
     )
-    classification_metric: Literal["balanced accuracy", "macro F1", "accuracy"] = Field(
-        "balanced accuracy", description="what decides on classification"
-    )
-    segmentation_metric: Literal["Dice", "IoU"] = Field(
-        "Dice", description="what decides on segmentation, averaged over images"
+    control: str = Field(
+        "duplicates",
+        description="the arm without synthetic images that `treatment` is compared with, chosen "
+        "before anything is measured. `duplicates`: as many more images and steps, nothing new",
     )
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="level of the interval; alpha of the test is 1 minus it"
+        0.95, gt=0.5, lt=1, description="level of the intervals; alpha of the test is 1 minus it"
     )
     margin: float = Field(
-        0.0, ge=0, lt=1, description="difference that the interval must exceed for `helps`"
+        0.0,
+        ge=0,
+        lt=1,
+        description="difference that must be exceeded for `helps`, and downwards for `hurts`, in "
+        "units of the metric",
+    )
+    classification_delta: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="differences in the classification metric up to this, either way, are not "
+        "worth having: `equivalent`",
+    )
+    segmentation_delta: float = Field(
+        0.01, gt=0, lt=1, description="the same for the segmentation metric"
     )
     resamples: int = Field(
-        10_000, ge=100, le=10_000_000, description="resamples of the interval and the test"
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="resamples of the randomisation test, which decides nothing",
     )
 
 
@@ -50,5 +66,15 @@ class Config(Settings):
     seeds: tuple[Seed, ...] | None = Field(
         None, description="seeds to compare; null: every folder that is there"
     )
+    test: Path | None = Field(
+        None,
+        description="manifest of the test images, whose tone, size, hair and marks are measured "
+        "for groups; null: no groups but diagnoses",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="processes that measure test images; null: one per core"
+    )
     out: Path = Field(description="verdict.json to write")
-    tables: Path = Field(description="folder to write: arms.csv, comparisons.csv, tests.csv")
+    tables: Path = Field(
+        description="folder to write: arms.csv, comparisons.csv, tests.csv, groups.csv"
+    )

@@ -4,17 +4,20 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+import numpy as np
+import pandas as pd
+
+from didgen.data.leaks import groups_of
+from didgen.runtime.files import read_json
 
 LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
-# What all trainings must share, or a difference between arms may come from it. The parts of the
-# last two are told apart.
+# What all trainings must share, or a difference between arms may come from it; of the last two,
+# each part by itself.
 ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
+IDENTITY = ("id", "lesion_id", "patient_id", "cluster", "label")
 
 
 class VerdictError(ValueError):
@@ -26,7 +29,7 @@ class ArmResults:
     """One arm: its result table and its metrics for each seed, seeds in rising order."""
 
     name: str
-    tables: dict[int, "pd.DataFrame"]
+    tables: dict[int, pd.DataFrame]
     metrics: dict[int, dict[str, Any]]
 
     @property
@@ -51,9 +54,16 @@ class ArmResults:
         return str(self._first.get("synthetic_set") or (self.name if self.n_synthetic else ""))
 
     @property
+    def draws(self) -> tuple[str, ...]:
+        """Of what each seed takes a part of its own: "synthetic", "real", both or neither."""
+        available = self._first.get("n_available", {})
+        used = {"synthetic": self.n_synthetic, "real": self.n_real}
+        return tuple(kind for kind, n in used.items() if 0 < n < available.get(kind, n))
+
+    @property
     def val_score(self) -> float:
-        """Mean over seeds of the best score on the validation images."""
-        scores = [float(found["training"]["best_score"]) for found in self.metrics.values()]
+        """Mean over seeds of the score of the best evaluation on the validation images."""
+        scores = [float(own["training"]["best_score"]) for own in self.metrics.values()]
         return sum(scores) / len(scores)
 
     @property
@@ -70,102 +80,113 @@ def read_arms(
     arms: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
 ) -> Arms:
-    """The table `name` and metrics.json of arms and seeds below `folder`, rows in the same order.
+    """The results of arms and seeds below `folder`, matched.
 
-    Folders of other arms and seeds than those named, left by an earlier run, are passed over.
     Raises: `VerdictError` when a named arm, a synthetic one or a control is absent, or when arms
     have other seeds, other test images, or networks that were built or trained in another way.
     """
-    found: Arms = {}
+    results = read_tables(folder, name, arms, seeds)
+    absent = sorted(set(arms or ()) - set(results))
+    if absent:
+        raise VerdictError(
+            f"{folder}: found arms {list(results)}, expected also {absent} with a {name} below "
+            "<arm>/seed<number>; train them first"
+        )
+    treated = [arm for arm, own in results.items() if own.n_synthetic]
+    if not treated or len(treated) == len(results):
+        raise VerdictError(
+            f"{folder}: found arms {list(results)}, of which {treated} have synthetic images; "
+            f"expected one with and at least one without, each with a {name} below "
+            "<arm>/seed<number>; train them first"
+        )
+    _check_matched(folder, name, results)
+    _check_alike(folder, results)
+    return results
+
+
+def read_tables(
+    folder: Path,
+    name: str,
+    arms: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> Arms:
+    """The table `name` and metrics.json of arms and seeds below `folder`, rows in the same order.
+
+    Folders of other arms and seeds than those named, left by an earlier run, are passed over.
+    """
+    results: Arms = {}
     for path in sorted(folder.glob(f"*/seed*/{name}")):
         arm, match = path.parent.parent.name, re.fullmatch(r"seed(\d+)", path.parent.name)
         if match is None or (arms is not None and arm not in arms):
             continue
         seed = int(match[1])
         if seeds is None or seed in seeds:
-            own = found.setdefault(arm, ArmResults(arm, {}, {}))
+            own = results.setdefault(arm, ArmResults(arm, {}, {}))
             own.tables[seed], own.metrics[seed] = _table(path), _metrics(path)
-    # File names sort seed10 before seed2; seeds of two arms must meet in the same place.
-    found = {
+    # File names sort seed10 before seed2.
+    return {
         arm: ArmResults(arm, dict(sorted(own.tables.items())), dict(sorted(own.metrics.items())))
-        for arm, own in sorted(found.items(), key=lambda item: (item[0] != "original", item[0]))
+        for arm, own in sorted(results.items(), key=lambda item: (item[0] != "original", item[0]))
     }
-    absent = sorted(set(arms or ()) - set(found))
-    if absent:
-        raise VerdictError(
-            f"{folder}: found arms {list(found)}, expected also {absent} with a {name} below "
-            "<arm>/seed<number>; train them first"
-        )
-    treated = [arm for arm, own in found.items() if own.n_synthetic]
-    if not treated or len(treated) == len(found):
-        raise VerdictError(
-            f"{folder}: found arms {list(found)}, of which {treated} have synthetic images; "
-            f"expected one with and at least one without, each with a {name} below "
-            "<arm>/seed<number>; train them first"
-        )
-    _check_matched(folder, name, found)
-    _check_alike(folder, found)
-    return found
 
 
-def clusters_of(arms: Arms) -> "np.ndarray":
+def first_table(arms: Arms) -> pd.DataFrame:
+    """The table of the first arm and seed: who the test images are is the same in all."""
+    return next(iter(next(iter(arms.values())).tables.values()))
+
+
+def clusters_of(arms: Arms) -> np.ndarray:
     """What counts as independent among the test images, as numbers (N,)."""
-    from didgen.stages.independent import units_of
-
-    return units_of(next(iter(next(iter(arms.values())).tables.values())))
+    return groups_of(first_table(arms))
 
 
-def _table(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    words = ("id", "lesion_id", "patient_id", "label", "prediction")
+def _table(path: Path) -> pd.DataFrame:
+    words = (*IDENTITY, "prediction")
     table = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
     return table.sort_values("id", ignore_index=True)
 
 
 def _metrics(table: Path) -> dict[str, Any]:
-    from didgen.runtime.files import read_json
-
     path = table.with_name("metrics.json")
     if not path.is_file():
         raise VerdictError(f"{path}: no such file, expected it beside {table.name}; train anew")
-    found = read_json(path)
-    absent = [key for key in NEEDED if key not in found]
-    if absent or "best_score" not in found["training"]:
+    metrics = read_json(path)
+    absent = [key for key in NEEDED if key not in metrics]
+    if absent or "best_score" not in metrics["training"]:
         raise VerdictError(
             f"{path}: found no {', '.join(absent) or 'best_score under training'}, expected what "
             "the classify and segment stages write; train anew"
         )
-    return found
+    return metrics
 
 
-def _check_matched(folder: Path, name: str, found: Arms) -> None:
-    seeds = {arm: list(own.tables) for arm, own in found.items()}
+def _check_matched(folder: Path, name: str, results: Arms) -> None:
+    seeds = {arm: list(own.tables) for arm, own in results.items()}
     if len({tuple(each) for each in seeds.values()}) > 1:
         raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
-    leader = next(iter(found.values()))
-    first = next(iter(leader.tables.values()))
-    for arm, own in found.items():
+    first = first_table(results)
+    same = [column for column in IDENTITY if column in first]
+    for arm, own in results.items():
         for seed, table in own.tables.items():
-            same = [c for c in ("id", "lesion_id", "patient_id", "label") if c in first]
             if table["id"].duplicated().any() or not table[same].equals(first[same]):
                 raise VerdictError(
-                    f"{folder}/{arm}/seed{seed}/{name}: other test images than in {leader.name}, "
-                    "expected the same ids, lesions, patients and labels; train the arms again"
+                    f"{folder}/{arm}/seed{seed}/{name}: other test images than in "
+                    f"{next(iter(results))}, expected the same ids, lesions, patients and labels; "
+                    "train the arms again"
                 )
 
 
-def _check_alike(folder: Path, found: Arms) -> None:
+def _check_alike(folder: Path, results: Arms) -> None:
     """Refuse trainings that differ in more than arm and seed, such as in weights out of reach."""
-    trainings = {f"{a}/seed{s}": m for a, own in found.items() for s, m in own.metrics.items()}
+    trainings = {f"{a}/seed{s}": m for a, own in results.items() for s, m in own.metrics.items()}
     leader = next(iter(trainings))
     expected = _conditions(trainings[leader])
     odd = {}
     for name, metrics in trainings.items():
-        told = _conditions(metrics)
-        differing = [k for k in {**expected, **told} if told.get(k) != expected.get(k)]
+        own = _conditions(metrics)
+        differing = [k for k in {**expected, **own} if own.get(k) != expected.get(k)]
         if differing:
-            odd[name] = {key: told.get(key) for key in differing}
+            odd[name] = {key: own.get(key) for key in differing}
     if odd:
         first = next(iter(odd))
         words = "; ".join(
@@ -184,11 +205,11 @@ def _check_alike(folder: Path, found: Arms) -> None:
 
 def _conditions(metrics: dict[str, Any]) -> dict[str, Any]:
     """What a training must share with all others, by name."""
-    found = {}
+    conditions = {}
     for key in ALIKE:
         value = metrics.get(key)
         if isinstance(value, dict):
-            found |= {f"{key}.{part}": own for part, own in value.items()}
+            conditions |= {f"{key}.{part}": own for part, own in value.items()}
         else:
-            found[key] = value
-    return found
+            conditions[key] = value
+    return conditions

@@ -47,7 +47,12 @@ def _train(
     from didgen.downstream.classifiers import build_classifier
     from didgen.downstream.datasets import build, class_codes, keep_in_memory
     from didgen.downstream.training import predict, seeded, train
-    from didgen.metrics.classification import balanced_accuracy, summarize
+    from didgen.metrics.classification import (
+        DECIDING,
+        expected_calibration_error,
+        summarize,
+        temperature,
+    )
     from didgen.runtime.precision import default_device
     from didgen.stages.judging import grid_of, training_log, write_results
 
@@ -64,7 +69,7 @@ def _train(
     keep_in_memory(list(sets.values()), config.memory_gb)
 
     def score(outputs: "np.ndarray", data: "ImageSet") -> float:
-        return balanced_accuracy(data.labels, outputs.argmax(1))
+        return DECIDING[config.classification_metric](data.labels, outputs.argmax(1))
 
     kind = parse_arm(config.arm).kind
     balanced = {"sampling": "balanced"} if kind == "oversampled" else {}
@@ -76,12 +81,17 @@ def _train(
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = _softmax(logits)
     test = summarize(sets["test"].labels, probabilities, classes)
+    held_out = predict(built.model, sets["val"], default_device(), outcome.precision)
+    test["temperature"] = temperature(held_out.astype(float), sets["val"].labels)
+    test["ece_after_temperature"] = expected_calibration_error(
+        sets["test"].labels, _softmax(logits / test["temperature"])
+    )
     LOGGER.info("test: balanced accuracy %.3f", test["balanced_accuracy"])
     details = {
         "classes": classes,
         **counts,
         "images_seen_at": grid_of(sets["test"]),
-        "val_score": "balanced accuracy",
+        "val_score": config.classification_metric,
         "test": test,
     }
     table = _predictions(sets["test"], probabilities, classes)

@@ -73,11 +73,11 @@ def _in_space(
     space: "FeatureSpace", real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config
 ) -> dict[str, Any]:
     """Every measure of one set in one space, with N, interval and the floor of real images."""
+    from didgen.data.leaks import groups_of
     from didgen.metrics.half_samples import half_sample_intervals, matched_with_floor
-    from didgen.stages.independent import units_of
 
     features = [_features(space, frame["image"].tolist()) for frame in (real, synthetic)]
-    clusters = units_of(real)
+    clusters = groups_of(real)
     measures, refused = _measures(space, *features, clusters, config)
     limits = config.confidence, config.repeats, config.seed
     values = half_sample_intervals(measures, *features, clusters, *limits)
@@ -176,9 +176,9 @@ def _features(space: "FeatureSpace", paths: list[Path]) -> "np.ndarray":
 
 def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> dict[str, Any]:
     """Mean MS-SSIM and perceptual distance of pairs within and across the sets."""
+    from didgen.data.leaks import groups_of
     from didgen.metrics.pair_means import NoPairs, draw_pairs, pair_mean_interval
     from didgen.stages.fidelity_sets import pair_values
-    from didgen.stages.independent import units_of
 
     kinds = {
         "synthetic": (synthetic, None),
@@ -195,7 +195,7 @@ def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> d
     for kind, (first, second) in kinds.items():
         labels = [None if f is None else f["label"].to_numpy(str) for f in (first, second)]
         other = first if second is None else second
-        units = units_of(first), units_of(other)
+        units = groups_of(first), groups_of(other)
         try:
             pairs = draw_pairs(*labels, config.pairs, config.seed, units[0])
         except NoPairs as error:

@@ -25,8 +25,8 @@ def load_sets(config: "Config") -> Loaded:
     against real images that have a mask. Raises: ValueError when no set has two images on each
     side.
     """
+    from didgen.data.leaks import groups_of
     from didgen.data.manifest import read_manifest, resolve
-    from didgen.stages.independent import units_of
 
     frames = {}
     for name, path in (("real", getattr(config, config.reference)), ("made", config.synthetic)):
@@ -52,7 +52,7 @@ def load_sets(config: "Config") -> Loaded:
         limited = [_limited(part, config.max_images, config.seed) for part in (ours, theirs)]
         if name == "pairs":
             limited = [part.assign(label="") for part in limited]
-        lesions = len(set(units_of(limited[0])))
+        lesions = len(set(groups_of(limited[0])))
         if min(lesions, len(limited[1])) < 4:
             LOGGER.warning(
                 "%s left out: found %d real lesions and %d synthetic images, expected at least 4 "

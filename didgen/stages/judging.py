@@ -68,8 +68,9 @@ def load_arm(
         {"val": frames["val"], "test": frames["test"]},
         made if arm.kind == "synthetic" else None,
     )
-    frames["real"] = _limited(frames["real"], config.real_images, need)
-    added = compose(arm, frames["real"], made, by_class=need == "label")
+    n_real = len(frames["real"])
+    frames["real"] = _limited(frames["real"], config, need)
+    added = compose(arm, frames["real"], made, need == "label", config.seed)
     frames["train"] = pd.concat([frames["real"], added], ignore_index=True).fillna(
         {"patient_id": "", "lesion_id": ""}
     )
@@ -78,6 +79,7 @@ def load_arm(
         "n_real": len(frames["real"]),
         "n_synthetic": len(added) if arm.kind == "synthetic" else 0,
         "n_duplicates": len(added) if arm.kind == "duplicates" else 0,
+        "n_available": {"real": n_real, "synthetic": 0 if made is None else len(made)},
         "n_val": len(frames["val"]),
         "n_test": len(frames["test"]),
         f"n_without_{need}": {"train" if k == "real" else k: n for k, n in without.items()},
@@ -91,10 +93,11 @@ def load_arm(
 
 
 def _limited(
-    real: "pd.DataFrame", wanted: int | None, need: Literal["label", "mask"]
+    real: "pd.DataFrame", config: JudgeConfig, need: Literal["label", "mask"]
 ) -> "pd.DataFrame":
     from didgen.downstream.arms import proportionate
 
+    wanted = config.real_images
     if wanted is None:
         return real
     if wanted > len(real):
@@ -102,7 +105,7 @@ def _limited(
             f"real_images: found {wanted}, expected at most {len(real)}, the training images that "
             f"have a {need}; lower it or set it to null"
         )
-    return proportionate(real, wanted, by_class=need == "label")
+    return proportionate(real, wanted, need == "label", config.seed)
 
 
 class StatefulConfig(Protocol):

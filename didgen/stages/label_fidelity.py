@@ -46,10 +46,10 @@ def _report(config: Config, out: Path, frames: dict[str, "pd.DataFrame"]) -> lis
     import pandas as pd
 
     from didgen.runtime.files import write_csv, write_json
-    from didgen.stages.independent import units_of
+    from didgen.data.leaks import groups_of
 
     # Numbered over all images: a fold alone may miss the one that relates two others.
-    lesions = {REAL: units_of(frames["real"]), SYNTHETIC: units_of(frames["made"])}
+    lesions = {REAL: groups_of(frames["real"]), SYNTHETIC: groups_of(frames["made"])}
     classes, folds = _folds(frames["real"], config)
     parts, states, model, count = [], [], {}, int(folds.max()) + 1
     for fold in range(count):
@@ -118,9 +118,9 @@ def _of_classes(
 
 def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
     """The images of classes with two lesions or more: one is learnt from and another judged."""
-    from didgen.stages.independent import units_of
+    from didgen.data.leaks import groups_of
 
-    labels, groups = real["label"], units_of(real)
+    labels, groups = real["label"], groups_of(real)
     alone = {label for label in set(labels) if len(set(groups[labels == label])) < 2}
     if alone:
         LOGGER.warning(
@@ -136,9 +136,9 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
     from sklearn.model_selection import StratifiedGroupKFold
 
     from didgen.downstream.datasets import class_codes
-    from didgen.stages.independent import units_of
+    from didgen.data.leaks import groups_of
 
-    groups = units_of(real)
+    groups = groups_of(real)
     labels = real["label"].to_numpy(str)
     lesions = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels)}
     rarest = min(lesions, key=lesions.get)

@@ -66,8 +66,10 @@ def _train(
     LOGGER.info("%s, weights: %s", built.name, built.weights)
     keep_in_memory(list(sets.values()), config.memory_gb)
 
+    metrics = ("Dice", "IoU")
+
     def score(outputs: "np.ndarray", data: "ImageSet") -> float:
-        return float(overlaps(outputs, data)[0].mean())
+        return float(overlaps(outputs, data)[metrics.index(config.segmentation_metric)].mean())
 
     outcome = train(
         built.model, sets["train"], sets["val"], built.loss or segmentation_loss, score, config,
@@ -75,13 +77,14 @@ def _train(
         state=state, log=log,
     )  # fmt: skip
     outputs = predict(built.model, sets["test"], default_device(), outcome.precision)
+    held_out = predict(built.model, sets["val"], default_device(), outcome.precision)
     test, table = _scores(outputs, sets["test"])
     LOGGER.info("test: Dice %.3f, IoU %.3f", test["dice"], test["iou"])
     details = {
         **counts,
         "images_seen_at": grid_of(sets["test"]),
         "masks_compared_at": grid_of(sets["test"]),
-        "val_score": "Dice",
+        "val_score": config.segmentation_metric,
         "test": test,
     }
     card = SegmenterCard(
@@ -91,7 +94,7 @@ def _train(
         arm=config.arm,
         seed=config.seed,
         n_train=counts["n_train"],
-        val_dice=outcome.best_score,
+        val_dice=float(overlaps(held_out, sets["val"])[0].mean()),
         model=config.model,
         standardized=built.standardized,
     )

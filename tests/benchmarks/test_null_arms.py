@@ -44,11 +44,11 @@ def result(copies: str, informative: str) -> dict:
 
 
 def test_one_false_alarm_in_twenty_is_allowed_and_two_are_not():
-    quiet = [result("no evidence", "helps")] * 19
-    once = null_arms.summary([*quiet, result("helps", "no evidence")])
+    quiet = [result("inconclusive", "helps")] * 19
+    once = null_arms.summary([*quiet, result("helps", "inconclusive")])
     assert "null arm copies: 19 of 20 not called helpful (asked: at least 19): met" in once
     assert "null arm relabelled: 20 of 20 not called helpful" in once
     assert "informative arm: found to help in 19 of 20" in once
-    assert "copies: 1 helps, 19 no evidence, 0 hurts" in once
+    assert "copies: 1 helps, 0 equivalent, 19 inconclusive, 0 hurts" in once
     twice = null_arms.summary([*quiet[1:], *[result("helps", "helps")] * 2])
     assert "null arm copies: 18 of 20 not called helpful (asked: at least 19): NOT met" in twice

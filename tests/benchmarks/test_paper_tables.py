@@ -32,7 +32,8 @@ def make_run(root: Path, name: str, model: str, n_real: int, arms: dict[str, flo
     found = [compared(arm, 0.05, 0.0001) for arm in arms if arm != "original"]
     task = {
         "arms": dict.fromkeys(arms), "metric": "Dice", "confidence": 0.95,
-        "comparisons": {"best control": found[:1], "original": found},
+        "comparisons": {"control": found[:1], "original": found},
+        "per_seed": [{"seed": seed} for seed in SEEDS],
     }  # fmt: skip
     write_json(run / "verdict.json", {"tasks": {"classification": task, "segmentation": task}})
     return run
@@ -105,5 +106,5 @@ def test_a_run_without_a_verdict_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"found no verdict.json in \['.*none'\]"):
         columns_of([tmp_path / "none"], "classification")
     write_json(tmp_path / "old" / "verdict.json", {"tasks": {"classification": {"arms": {}}}})
-    with pytest.raises(ValueError, match="old/verdict.json: found no `comparisons`"):
+    with pytest.raises(ValueError, match="old/verdict.json: found no `comparisons` or"):
         columns_of([tmp_path / "old"], "classification")

@@ -45,11 +45,11 @@ def test_a_set_without_masks_has_no_segmenter():
 
 @pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted"])
 def test_arms_of_real_images_add_nothing(name):
-    assert len(compose(parse_arm(name), REAL, MADE, True)) == 0
+    assert len(compose(parse_arm(name), REAL, MADE, True, 0)) == 0
 
 
 def test_duplicates_match_the_synthetic_set_in_every_class():
-    added = compose(parse_arm("duplicates"), REAL, MADE, True)
+    added = compose(parse_arm("duplicates"), REAL, MADE, True, 0)
     assert added["label"].value_counts().to_dict() == {"MEL": 30, "NV": 10}
     assert set(added["id"]) <= set(REAL["id"])
     # 30 of 6: each five times; 10 of 14: none twice.
@@ -58,36 +58,47 @@ def test_duplicates_match_the_synthetic_set_in_every_class():
 
 
 def test_duplicates_without_classes_match_the_number_alone():
-    added = compose(parse_arm("duplicates"), REAL, MADE, False)
+    added = compose(parse_arm("duplicates"), REAL, MADE, False, 0)
     assert len(added) == 40 and set(added["id"].value_counts()) == {2}
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "duplicates"])
 def test_a_ratio_counts_real_images_and_keeps_the_shares(kind):
     for ratio, n in ((0.25, 5), (0.5, 10), (2, 40)):
-        added = compose(parse_arm(f"{kind}-{ratio}x"), REAL, MADE, True)
+        added = compose(parse_arm(f"{kind}-{ratio}x"), REAL, MADE, True, 0)
         assert len(added) == n
         assert abs((added["label"] == "MEL").sum() - 0.75 * n) <= 1
 
 
 def test_smaller_ratios_are_parts_of_larger_ones():
-    small, large = (set(compose(parse_arm(f"s-{r}x"), REAL, MADE, True)["id"]) for r in (0.5, 1.5))
-    assert small < large <= set(MADE["id"])
-    assert (
-        len(set(proportionate(REAL, 7, True)["id"]) - set(proportionate(REAL, 9, True)["id"])) < 2
+    small, large = (
+        set(compose(parse_arm(f"s-{ratio}x"), REAL, MADE, True, 0)["id"]) for ratio in (0.5, 1.5)
     )
+    assert small < large <= set(MADE["id"])
+    few, more = (set(proportionate(REAL, count, True, 0)["id"]) for count in (7, 9))
+    assert len(few - more) < 2
 
 
 def test_a_ratio_that_the_set_cannot_fill_is_refused():
     with pytest.raises(
         ArmError, match=r"found 40 synthetic images for 20 real ones.*at most 2.00x"
     ):
-        compose(parse_arm("synthetic-4x"), REAL, MADE, True)
+        compose(parse_arm("synthetic-4x"), REAL, MADE, True, 0)
 
 
 def test_missing_sets_and_classes_are_refused():
     for name in ("duplicates", "ours"):
         with pytest.raises(ArmError, match="--synthetic metadata.csv"):
-            compose(parse_arm(name), REAL, None, True)
+            compose(parse_arm(name), REAL, None, True, 0)
     with pytest.raises(ArmError, match="3 images of DF, of which there is no real"):
-        compose(parse_arm("duplicates"), REAL, rows("s", DF=3), True)
+        compose(parse_arm("duplicates"), REAL, rows("s", DF=3), True, 0)
+
+
+@pytest.mark.parametrize("name", ["synthetic-0.5x", "duplicates-0.5x"])
+def test_every_seed_draws_its_own_part(name):
+    """The claim is then about the set, not about one draw from it."""
+    drawn = [set(compose(parse_arm(name), REAL, MADE, True, seed)["id"]) for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(map(frozenset, drawn))) == 3
+    real = [set(proportionate(REAL, 7, True, seed)["id"]) for seed in (0, 1)]
+    assert real[0] != real[1]

@@ -101,6 +101,22 @@ def test_early_stopping_restores_the_best_weights(labelled):
     assert not np.array_equal(seen[1], seen[-1])
 
 
+@pytest.mark.parametrize(("stop_by", "best_step"), [("metric", 5), ("loss", 10)])
+def test_the_best_evaluation_is_that_of_the_metric_or_of_the_loss(labelled, stop_by, best_step):
+    scores, losses = iter([0.9, 0.5, 0.5]), iter([0.7, 0.4, 0.6])
+
+    def scripted_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        grad = outputs.requires_grad
+        return classification_loss(outputs, labels) if grad else torch.tensor(next(losses))
+
+    plan = schedule(steps=15, eval_every=5, stop_by=stop_by)
+    outcome = train(
+        small_classifier(), labelled, labelled, scripted_loss, lambda *_: next(scores), plan, 0, CPU
+    )
+    assert outcome.best_step == best_step
+    assert outcome.best_score == (0.9 if stop_by == "metric" else 0.5)
+
+
 def test_the_budget_ends_with_an_evaluation(labelled):
     _, outcome = fit(labelled, steps=25)
     assert [row["step"] for row in outcome.curves] == [10, 20, 25]

@@ -5,7 +5,13 @@ import warnings
 import numpy as np
 import pytest
 
-from didgen.metrics.classification import balanced_accuracy, expected_calibration_error, summarize
+from didgen.metrics.classification import (
+    DECIDING,
+    balanced_accuracy,
+    expected_calibration_error,
+    summarize,
+    temperature,
+)
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTIONS = np.array([0, 0, 1, 1, 1, 2])
@@ -107,3 +113,21 @@ def test_calibration_error_agrees_with_a_loop_over_bins(random_case):
                 expected += inside.mean() * gap
         found = expected_calibration_error(labels, probabilities, bins)
         assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_deciding_metrics_are_over_the_classes_of_the_labels():
+    labels, predictions = np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1])
+    # Class 0: recall 2/3, F1 4/5; class 1: both 1; class 2 is no label.
+    expected = {"balanced accuracy": 5 / 6, "macro F1": 9 / 10, "accuracy": 3 / 4}
+    assert {k: f(labels, predictions) for k, f in DECIDING.items()} == pytest.approx(expected)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (rng.random((len(logits), 1)) > chances.cumsum(1)).sum(1)
+    assert temperature(5 * logits, labels) == pytest.approx(5, rel=0.05)
+    assert temperature(logits / 4, labels) == pytest.approx(1 / 4, rel=0.05)
+    # All right: never surer than the bound.
+    assert temperature(logits, logits.argmax(1)) == pytest.approx(1 / 20, rel=1e-3)

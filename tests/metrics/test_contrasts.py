@@ -11,6 +11,7 @@ from didgen.metrics.contrasts import (
     contrast,
     difference,
     estimate,
+    false_alarms,
     randomisation_p,
     sensitivity,
 )
@@ -193,6 +194,20 @@ def test_randomisation_by_hand():
     assert randomisation_p(*arms, np.arange(3), 20_000, 0) == pytest.approx(0.25, abs=0.015)
     same = mean_tally([0.5] * 9)
     assert randomisation_p(same, same, np.arange(9), 100, 0) == 1
+
+
+def test_halves_of_one_arm_seldom_differ():
+    """Ten seeds, 100 of the 126 halvings; the seeds of another arm in their place do differ."""
+    rng = np.random.default_rng(0)
+    lesions = rng.normal(0.8, 0.1, 200)
+    seeds = lesions + rng.normal(0, 0.02, (10, 1)) + rng.normal(0, 0.05, (10, 200))
+    assert false_alarms(mean_tally(seeds), np.arange(200), 100, 0.95, 0) <= 5
+    apart = false_alarms(mean_tally(seeds), np.arange(200), 126, 0.05, 0)
+    assert apart > 100  # nearly every halving differs at a level of 95 %
+    with pytest.raises(ValueError, match="found 10 seeds and 127 splits.*at most 126 splits"):
+        false_alarms(mean_tally(seeds), np.arange(200), 127, 0.95, 0)
+    with pytest.raises(ValueError, match="at least four seeds"):
+        false_alarms(mean_tally(seeds[:3]), np.arange(200), 1, 0.95, 0)
 
 
 # Simulations. Their bounds are 3.3 standard errors of a share of TRIALS, 0.1 % beyond in both

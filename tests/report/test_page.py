@@ -197,7 +197,8 @@ def test_numbers_are_those_of_the_files(finished_run: Path, html: Reader) -> Non
     [
         ("helps", "Classification: synthetic images help."),
         ("hurts", "Classification: synthetic images hurt."),
-        ("no evidence", "Classification: no evidence that synthetic images help or hurt."),
+        ("equivalent", "Classification: synthetic images make no difference worth having."),
+        ("inconclusive", "Classification: not enough data to tell."),
     ],
 )
 def test_every_verdict_is_told_in_the_same_form(
@@ -289,7 +290,7 @@ def test_maps_say_what_they_were_asked_with(own_run: Path, html: Reader) -> None
     ("name", "content", "words"),
     [
         ("verdict.json", "{", "JSON"),
-        ("verdict.json", '{"tasks": {}}', "one object a task"),
+        ("verdict.json", '{"tasks": {}}', "one object per task"),
         ("maps/maps.json", '{"images": [{"lesion_iou": NaN}]}', "NaN"),
         ("classify/original/seed0/metrics.json", "[]", "a JSON object"),
         ("classify/original/seed0/metrics.json", "{}", "'test'"),

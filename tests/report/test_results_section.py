@@ -19,8 +19,8 @@ def edit(run: Path, folder: str, **measures: object) -> None:
 
 def difference(arm: str, found: float, p: float, answer: str) -> dict:
     return {
-        "arm": arm, "control": "original", "difference": found, "n_corrected_for": 2,
-        "interval": [found - 0.02, found + 0.02], "p": p, "p_uncorrected": p / 2,
+        "arm": arm, "control": "original", "difference": found, "n_corrected_for": 1,
+        "interval": [found - 0.02, found + 0.02], "p": p, "p_uncorrected": p,
         "verdict": answer,
     }  # fmt: skip
 
@@ -39,7 +39,7 @@ def many_arms(own_run: Path) -> Path:
     told["tasks"]["classification"]["comparisons"] = {
         "original": [
             difference("synthetic", 0.05, 0.0002, "helps"),
-            difference("duplicates", -0.01, 0.4, "no evidence"),
+            difference("duplicates", -0.01, 0.4, "inconclusive"),
         ]
     }
     path.write_text(json.dumps(told))
@@ -77,7 +77,7 @@ def test_arms_in_rows_stand_beside_their_difference_to_the_original_images(many_
     found = table(many_arms, 0)
     assert [row.heading for row in found.rows] == ["original", "duplicates", "synthetic"]
     assert found.columns[:2] == (
-        "balanced accuracy, difference to original [95 %]", "p, Holm for 2",
+        "balanced accuracy, difference to original [95 %]", "p, uncorrected",
     )  # fmt: skip
     assert {"precision, weighted", "recall, weighted", "F1, weighted"} <= set(found.columns)
     cells = {row.heading: [cell.text for cell in row.cells[:2]] for row in found.rows}
@@ -93,3 +93,24 @@ def test_the_note_says_what_averages_are_over(own_run):
     edit(own_run, "segment", averaging="per image, then mean", empty_masks="agree")
     assert table(own_run, 0).note.endswith("micro: over images; macro: over classes")
     assert table(own_run, 1).note.endswith("Averages: per image, then mean; agree")
+
+
+def test_more_than_two_arms_stand_in_rows(own_run):
+    import shutil
+
+    shutil.copytree(own_run / "classify" / "original", own_run / "classify" / "duplicates")
+    for seed in range(3):
+        path = own_run / "classify" / "duplicates" / f"seed{seed}" / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"arm": "duplicates"}))
+    told = json.loads((own_run / "verdict" / "config.json").read_text())
+    settings = own_run / "verdict" / "config.json"
+    settings.write_text(json.dumps(told | {"classify_arms": None}))
+    entry = results.section(own_run, Settings()).content["tasks"][0]
+    assert [row.heading for row in entry["tables"][0].rows] == [
+        "original",
+        "duplicates",
+        "synthetic",
+    ]
+    assert "balanced accuracy" in entry["tables"][0].columns
+    # Of each class: classes in rows, arms in columns, no differences.
+    assert entry["tables"][1].columns == ("original", "duplicates", "synthetic")

@@ -62,8 +62,11 @@ def test_from_images_to_a_verdict(data, tmp_path):
     assert found["training"]["steps"] == 2
     assert (found["settings"]["steps"], found["settings"]["model"]) == (2, "efficientnet_lite0")
     assert not {"arm", "seed", "train", "out", "synthetic"} & set(found["settings"])
+    # Fitted on validation, for the test images.
+    assert 1 / 20 <= found["test"]["temperature"] <= 20
+    assert 0 <= found["test"]["ece_after_temperature"] <= 1
     table = pd.read_csv(results / "classify" / "original" / "seed0" / "predictions.csv")
-    columns = ["id", "lesion_id", "patient_id", "label", "prediction", "p_MEL", "p_NV"]
+    columns = ["id", "lesion_id", "patient_id", "cluster", "label", "prediction", "p_MEL", "p_NV"]
     assert list(table.columns) == columns
     assert table[["p_MEL", "p_NV"]].sum(axis=1).to_numpy() == pytest.approx(np.ones(5), abs=1e-5)
 
@@ -82,10 +85,12 @@ def test_from_images_to_a_verdict(data, tmp_path):
             segment=results / "segment",
             out=results / "verdict.json",
             tables=results / "verdict",
+            control="original",
+            test=data["test"],
         )  # fmt: skip
     )
     tasks = read_json(results / "verdict.json")["tasks"]
-    assert {task["verdict"] for task in tasks.values()} == {"no evidence"}
+    assert {task["verdict"] for task in tasks.values()} == {"inconclusive"}
     assert "one seed cannot tell" in tasks["segmentation"]["sentence"]
 
 

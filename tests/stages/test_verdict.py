@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from didgen.runtime.files import read_json, write_csv, write_json
+from didgen.data.manifest import COLUMNS, write_manifest
+from didgen.data.phantoms import cohort, render
+from didgen.runtime.files import read_json, write_csv, write_json, write_png
 from didgen.stages.arm_results import VerdictError, read_arms
 from didgen.stages.verdict import Config, run
 
@@ -36,7 +39,9 @@ def put(
     place = folder / arm / f"seed{seed}"
     write_csv(place / ("scores.csv" if "dice" in table else "predictions.csv"), table)
     made = (20 if arm.endswith("-0.5x") else 40) if arm.startswith(("synthetic", "prefix")) else 0
-    told = {"n_train": 40 + made, "n_real": 40, "n_synthetic": made}
+    copies = {"duplicates": 40, "duplicates-0.5x": 20}.get(arm, 0)
+    told = {"n_train": 40 + made + copies, "n_real": 40, "n_synthetic": made}
+    told["n_duplicates"] = copies
     told["synthetic_set"] = arm.split("-")[0] if made else None
     told |= {"model": MODEL, "settings": {"steps": 100, "image_size": None}, "n_val": 9}
     write_json(place / "metrics.json", told | {"training": {"best_score": val}} | more)
@@ -47,15 +52,19 @@ LABELS = ["MEL"] * 12 + ["NV"] * 4
 BASE = [True] * 6 + [False] * 6 + [True] * 4
 
 
+GAIN = np.tile([0.01, -0.01], 10)
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """Classification: 12 MEL and 4 NV, 6 MEL gained. Segmentation: no difference on average."""
     dice = np.linspace(0.6, 0.9, 20)
     for seed in (0, 1):
-        put(tmp_path / "classify", "original", seed, predictions(BASE, LABELS))
-        put(tmp_path / "classify", "synthetic", seed, predictions([True] * 16, LABELS))
-        put(tmp_path / "segment", "original", seed, scores(dice))
-        put(tmp_path / "segment", "synthetic", seed, scores(dice + np.tile([0.01, -0.01], 10)))
+        for arm, right, gain in (
+            ("original", BASE, 0), ("duplicates", BASE, 0), ("synthetic", [True] * 16, GAIN),
+        ):  # fmt: skip
+            put(tmp_path / "classify", arm, seed, predictions(right, LABELS))
+            put(tmp_path / "segment", arm, seed, scores(dice + gain))
     return tmp_path
 
 
@@ -70,7 +79,7 @@ def judge(folder: Path, **changes) -> dict:
 
 def test_known_numbers(results):
     found = judge(results, resamples=10_000)
-    assert found["run"] == "test"
+    assert (found["run"], found["edition"]) == ("test", 2)
     task = found["tasks"]["classification"]
     assert task["metric"] == "balanced accuracy"
     # Original: (6/12 + 4/4) / 2 = .75; synthetic: 1.
@@ -79,48 +88,100 @@ def test_known_numbers(results):
     assert (told["n_real"], told["n_synthetic"], told["val_score"]) == (40, 0, 0.5)
     assert task["arms"]["synthetic"]["mean"] == 1
     assert task["difference"] == pytest.approx(0.25)
-    assert task["interval"][0] > 0.1
-    # 6 gained: 2 of 64 sign patterns are as large; Holm doubles it. McNemar: 2 * (1/2)^6.
-    assert task["p_uncorrected"] == pytest.approx(2 / 64, abs=0.006)
+    # Seeds agree, so only the 16 lesions vary: 12 MEL gain .5 / 24 less or more than the mean.
+    error = np.sqrt(16 / 15 * 12 * (0.5 / 24) ** 2)
+    reach = stats.t.ppf(0.975, 15) * error
+    assert task["interval"] == pytest.approx([0.25 - reach, 0.25 + reach])
+    assert task["p_uncorrected"] == pytest.approx(2 * stats.t.sf(0.25 / error, 15))
     assert task["p"] == pytest.approx(2 * task["p_uncorrected"])
-    assert next(iter(task["other_tests"].values())) == pytest.approx(2 / 64)
+    assert task["variance"] == pytest.approx(
+        {"of_seeds": 0, "of_lesions": error**2, "degrees_of_freedom": 15}
+    )
+    # 6 gained: 2 of 64 sign patterns are as large. McNemar: 2 * (1/2)^6.
+    assert task["sensitivity"]["randomisation over lesions"] == pytest.approx(2 / 64, abs=0.006)
+    assert task["other_tests"] == pytest.approx({"McNemar exact on the seeds' ensemble": 2 / 64})
     assert task["effect"] == {"name": "Cohen's g of the ensemble", "value": 0.5}
-    decided = task["comparisons"]["best control"][0]
-    assert [each["difference"] for each in decided["per_seed"]] == pytest.approx([0.25, 0.25])
-    assert [each["p"] for each in decided["per_seed"]] == pytest.approx([2 / 64, 2 / 64])
+    assert [each["difference"] for each in task["per_seed"]] == pytest.approx([0.25, 0.25])
+    assert [each["p"] for each in task["per_seed"]] == pytest.approx([2 / 64, 2 / 64])
     assert (task["n_test"], task["n_clusters"], task["n_seeds"]) == (16, 16, 2)
-    # The interval alone would say yes; the corrected test does not agree.
-    assert task["verdict"] == "no evidence"
-    assert task["sentence"].startswith("no evidence: balanced accuracy +0.250 [")
-    assert "over original, p = 0.0" in task["sentence"]
-    assert "n = 2 seeds, 16 test images (the interval alone would say yes" in task["sentence"]
+    assert task["verdict"] == "helps"
+    assert task["sentence"].startswith("helps: balanced accuracy +0.250 [")
+    assert "over duplicates, p = 0.00" in task["sentence"]
+    assert "n = 2 seeds, 16 test images of 16 lesions; better than every" in task["sentence"]
 
 
-def test_an_effect_that_cancels_is_no_evidence(results):
+def test_an_effect_that_cancels_is_equivalent_where_the_interval_is_narrow(results):
     task = judge(results)["tasks"]["segmentation"]
     assert task["difference"] == pytest.approx(0, abs=1e-9)
-    assert task["interval"][0] < 0 < task["interval"][1]
-    assert task["p"] == 1
-    assert task["verdict"] == "no evidence"
+    assert task["p"] == pytest.approx(1)
+    error = 0.01 * np.sqrt(1 / 19)
+    reach = stats.t.ppf(0.95, 19) * error
+    assert task["equivalence"]["interval"] == pytest.approx([-reach, reach])
+    assert (task["equivalence"]["delta"], task["verdict"]) == (0.01, "equivalent")
+    assert task["sentence"].endswith("the 90 % interval lies within \N{PLUS-MINUS SIGN}0.01")
+    strict = judge(results, segmentation_delta=0.003)["tasks"]["segmentation"]
+    assert strict["verdict"] == "inconclusive"
 
 
-def test_one_task_alone_needs_no_correction_and_may_help(results):
+def test_an_inconclusive_verdict_says_what_could_have_been_found(results):
+    """With 80 % power, and what half of it would need."""
+    rng = np.random.default_rng(0)
+    dice = np.linspace(0.6, 0.8, 20)
+    for arm in ("original", "duplicates", "synthetic"):
+        for seed in range(3):
+            shift = rng.normal(0, 0.02) + rng.normal(0, 0.03, 20)
+            put(results / "other", arm, seed, scores(dice + shift))
+    task = judge(results, classify=None, segment=results / "other")["tasks"]["segmentation"]
+    reach = task["reach"]
+    assert task["verdict"] == "inconclusive" and reach["power"] == 0.8
+    low, high = task["interval"]
+    assert (high - low) / 2 < reach["effect"] < 2 * (high - low)
+    assert reach["seeds"] > 3 and (reach["images"] is None or reach["images"] > 20)
+    assert f"80% power for {reach['effect']:.3f}, for half of it" in task["sentence"]
+    assert f"{reach['seeds']} seeds" in task["sentence"]
+
+
+def test_a_margin_must_be_exceeded_either_way(results):
+    low = judge(results, segment=None)["tasks"]["classification"]["interval"][0]
+    for margin, answer in ((low - 0.01, "helps"), (low + 0.01, "inconclusive")):
+        task = judge(results, segment=None, margin=margin)["tasks"]["classification"]
+        assert task["verdict"] == answer
+        for seed in (0, 1):
+            put(results / "worse", "original", seed, predictions(BASE, LABELS))
+            put(results / "worse", "duplicates", seed, predictions([True] * 16, LABELS))
+            put(results / "worse", "synthetic", seed, predictions(BASE, LABELS))
+        task = judge(results, segment=None, classify=results / "worse", margin=margin)["tasks"]
+        expected = "hurts" if answer == "helps" else answer
+        assert task["classification"]["verdict"] == expected
+
+
+def test_one_task_alone_needs_no_correction(results):
     task = judge(results, segment=None)["tasks"]["classification"]
-    assert task["p"] == task["p_uncorrected"]
-    assert task["verdict"] == "helps"
+    assert task["p"] == task["p_uncorrected"] and task["n_corrected_for"] == 1
+
+
+def test_one_seed_decides_nothing(results):
+    task = judge(results, seeds=(0,))["tasks"]["classification"]
+    assert task["verdict"] == "inconclusive" and task["reach"] is None
+    assert "one seed cannot tell" in task["sentence"]
 
 
 def test_tables_and_settings_are_written(results):
     judge(results)
     arms = pd.read_csv(results / "verdict" / "arms.csv")
     assert list(arms.columns)[:5] == ["task", "metric", "arm", "seed", "value"]
-    assert len(arms) == 8
+    assert len(arms) == 2 * 3 * 2
     assert sorted(arms["seed"].unique()) == [0, 1]
-    tests = pd.read_csv(results / "verdict" / "tests.csv")
-    # Two p-values and the secondary ones, in each of three families that here are the same.
-    assert len(tests) == 3 * (4 + 5)
     comparisons = pd.read_csv(results / "verdict" / "comparisons.csv")
-    assert len(comparisons) == 2 * 3
+    # Per task: to the control, two to original, two to every control; and NLL and Brier score.
+    assert len(comparisons) == 2 * 5 + 2
+    claims = comparisons.groupby("task")["claim"].value_counts()
+    # The lead claim stands among those to every control too.
+    assert claims["classification", "lead"] == claims["segmentation", "lead"] == 2
+    tests = pd.read_csv(results / "verdict" / "tests.csv")
+    # The deciding one, three for sensitivity, and one or two others.
+    assert len(tests) == 5 * (4 + 1) + 5 * (4 + 2) + 2
+    assert len(pd.read_csv(results / "verdict" / "groups.csv")) == 0
     assert read_json(results / "verdict" / "config.json")["run"] == "test"
 
 
@@ -146,8 +207,8 @@ def test_rows_in_another_order_are_matched_by_id(results):
 def test_missing_arms_and_seeds_are_named(results, tmp_path):
     with pytest.raises(VerdictError, match="found arms"):
         read_arms(tmp_path / "nowhere", "scores.csv")
-    with pytest.raises(VerdictError, match=r"expected also \['duplicates'\]"):
-        judge(results, classify_arms=("original", "duplicates", "synthetic"))
+    with pytest.raises(VerdictError, match=r"expected also \['classic'\]"):
+        judge(results, classify_arms=("original", "classic", "synthetic"))
     with pytest.raises(VerdictError, match="treatment: found 'original'"):
         judge(results, treatment="original")
     (results / "segment" / "original" / "seed1" / "scores.csv").unlink()
@@ -176,7 +237,7 @@ def test_arms_that_were_trained_in_another_way_are_refused(results, more, words)
     if words is None:
         judge(results)
         return
-    with pytest.raises(VerdictError, match=f"1 of 4 trainings differ.*synthetic/seed1 .*{words}"):
+    with pytest.raises(VerdictError, match=f"1 of 6 trainings differ.*synthetic/seed1 .*{words}"):
         judge(results)
 
 
@@ -198,36 +259,57 @@ def test_results_without_metrics_are_refused(results):
         judge(results)
 
 
-def test_the_best_control_is_chosen_on_validation_images(results):
-    """The control that happens to be best on the test images is not the one to beat."""
+def test_the_control_is_the_one_that_was_named(results):
+    """Neither validation nor test scores choose it; the hardest of all is told beside it."""
     strong = predictions([True] * 11 + [False] + [True] * 4, LABELS)
     for seed in (0, 1):
-        put(results / "classify", "oversampled", seed, strong, val=0.4)
-    assert judge(results)["tasks"]["classification"]["best_control"] == "original"
-    for seed in (0, 1):
-        put(results / "classify", "oversampled", seed, strong, val=0.6)
+        put(results / "classify", "oversampled", seed, strong, val=0.9)
     task = judge(results)["tasks"]["classification"]
-    assert task["best_control"] == "oversampled"
-    assert task["difference"] == pytest.approx(1 / 24)
-    assert "over the best control (oversampled)" in task["sentence"]
-    families = task["comparisons"]
-    told = {k: [(each["arm"], each["control"]) for each in v] for k, v in families.items()}
-    assert told == {
-        "best control": [("synthetic", "oversampled")],
-        "original": [("synthetic", "original"), ("oversampled", "original")],
-        "every control": [("synthetic", "original"), ("synthetic", "oversampled")],
+    assert (task["control"], task["verdict"]) == ("duplicates", "helps")
+    hardest = task["beats_every_control"]
+    assert (hardest["verdict"], hardest["control"]) == (False, "oversampled")
+    assert hardest["p"] > 0.05 and hardest["low"] < 0
+    assert "not shown to beat every control (oversampled: p = 0." in task["sentence"]
+    told = {
+        family: [(each["arm"], each["control"], each["claim"]) for each in rows]
+        for family, rows in task["comparisons"].items()
     }
+    second = "secondary"
+    assert told == {
+        "control": [("synthetic", "duplicates", "lead")],
+        "original": [("synthetic", "original", second), ("duplicates", "original", second),
+                     ("oversampled", "original", second)],
+        "every control": [("synthetic", "original", second), ("synthetic", "duplicates", "lead"),
+                          ("synthetic", "oversampled", second)],
+    }  # fmt: skip
+    other = judge(results, control="oversampled", segment=None)["tasks"]["classification"]
+    assert other["difference"] == pytest.approx(1 / 24)
 
 
-def test_more_synthetic_arms_ask_for_a_stricter_correction(results):
+def test_a_control_that_does_not_fit_is_refused(results):
+    with pytest.raises(VerdictError, match="control: found 'classic', expected one of the arms w"):
+        judge(results, control="classic")
+    with pytest.raises(VerdictError, match="control: found 'synthetic'"):
+        judge(results, control="synthetic")
+    for seed in (0, 1):
+        put(results / "classify", "synthetic-0.5x", seed, predictions(BASE, LABELS))
+        put(results / "classify", "duplicates-0.5x", seed, predictions(BASE, LABELS))
+    with pytest.raises(VerdictError, match="found 40 copies in 'duplicates', expected 20"):
+        judge(results, treatment="synthetic-0.5x", segment=None)
+    halves = {"treatment": "synthetic-0.5x", "control": "duplicates-0.5x", "segment": None}
+    assert judge(results, **halves)["tasks"]["classification"]["difference"] == 0
+
+
+def test_further_synthetic_arms_are_secondary_and_correct_nothing(results):
     alone = judge(results, segment=None)["tasks"]["classification"]
     for seed in (0, 1):
         for arm in ("synthetic-0.5x", "prefix"):
             put(results / "classify", arm, seed, predictions([True] * 16, LABELS))
     task = judge(results, segment=None)["tasks"]["classification"]
-    assert task["p_uncorrected"] == alone["p_uncorrected"]
-    assert task["p"] == pytest.approx(3 * alone["p"])
-    assert (alone["verdict"], task["verdict"]) == ("helps", "no evidence")
+    assert task["p"] == alone["p"]
+    assert [row["claim"] for row in task["comparisons"]["control"]] == [
+        "lead", "secondary", "secondary",
+    ]  # fmt: skip
     assert task["arms"]["synthetic-0.5x"]["n_synthetic"] == 20
     assert [task["arms"][a]["synthetic_set"] for a in ("prefix", "synthetic-0.5x")] == [
         "prefix",
@@ -237,14 +319,105 @@ def test_more_synthetic_arms_ask_for_a_stricter_correction(results):
     assert lead["treatment"] == "prefix"
 
 
+def test_calibration_is_compared_by_hand(results):
+    """Surer and right is better: every image has a probability of .9, of its class or not."""
+    task = judge(results)["tasks"]["classification"]
+    nll, brier = task["calibration"]
+    assert (nll["metric"], brier["metric"]) == ("NLL", "Brier score")
+    wrong = 6 / 16
+    expected = -(1 - wrong) * np.log(0.9) - wrong * np.log(0.1)
+    assert nll["means"] == pytest.approx([-np.log(0.9), expected])
+    assert brier["means"] == pytest.approx([0.02, 0.02 * (1 - wrong) + 1.62 * wrong])
+    assert brier["difference"] < 0 and brier["verdict"] == "helps"
+    assert {nll["claim"], brier["claim"]} == {"secondary"}
+
+
+def test_the_slope_over_doses_is_per_doubling(results):
+    """Half the dose gains half as much; copies gain nothing."""
+    dice = np.linspace(0.6, 0.8, 20)
+    for seed in (0, 1):
+        put(results / "dose", "original", seed, scores(dice))
+        for arm, gain in (("synthetic-0.5x", 0.02), ("synthetic", 0.04)):
+            put(results / "dose", arm, seed, scores(dice + gain))
+        for arm in ("duplicates-0.5x", "duplicates"):
+            put(results / "dose", arm, seed, scores(dice))
+    task = judge(results, classify=None, segment=results / "dose")["tasks"]["segmentation"]
+    ours, copies = task["doses"]
+    assert (ours["set"], copies["set"]) == ("synthetic", "duplicates")
+    assert ours["doses"] == {"synthetic": 1, "synthetic-0.5x": 0.5}
+    assert ours["slope"] == pytest.approx(0.02) and copies["slope"] == pytest.approx(0)
+    assert ours["over_duplicates"]["slope"] == pytest.approx(0.02)
+    assert ours["interval"] == pytest.approx([0.02, 0.02])
+
+
+def test_groups_have_thirty_images_and_simultaneous_intervals(tmp_path):
+    labels = ["MEL"] * 40 + ["NV"] * 40 + ["MEL"] * 5
+    table = predictions([True] * 85, labels)
+    worse = predictions([k % 2 == 0 and k < 40 or k >= 40 for k in range(85)], labels)
+    for seed in (0, 1):
+        for arm in ("original", "duplicates"):
+            put(tmp_path / "classify", arm, seed, table)
+        put(tmp_path / "classify", "synthetic", seed, worse)
+    found = judge(tmp_path, segment=None)["tasks"]["classification"]["groups"]
+    melanoma, nevus = found["rows"]
+    assert (melanoma["group"], melanoma["n"], melanoma["verdict"]) == ("MEL", 45, "harmed")
+    # Recall of the class: 20 of 45 are missed.
+    assert melanoma["difference"] == pytest.approx(-20 / 45)
+    assert (nevus["difference"], nevus["verdict"]) == (0, "")
+    assert found["worst"] == melanoma and found["confidence"] == pytest.approx(0.975)
+    share = 20 / 45
+    error = np.sqrt(share * (1 - share) / 44)
+    reach = stats.t.ppf(1 - 0.05 / 4, 44) * error
+    assert melanoma["interval"] == pytest.approx([-share - reach, -share + reach])
+    table = pd.read_csv(tmp_path / "verdict" / "groups.csv")
+    assert table["verdict"].fillna("").tolist() == ["harmed", ""]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A manifest of 80 small phantoms, and their ids."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    rows = []
+    for spec in cohort(80, ("MEL", "NV"), seed=0):
+        drawn = render(spec, 64)
+        write_png(folder / f"{spec.id}.png", drawn.image)
+        write_png(folder / f"{spec.id}_mask.png", drawn.mask)
+        files = {"image": f"{spec.id}.png", "mask": f"{spec.id}_mask.png"}
+        rows.append(dict.fromkeys(COLUMNS, "") | files | {"id": spec.id, "label": spec.label,
+                    "split": "test", "width": 64, "height": 64})  # fmt: skip
+    write_manifest(pd.DataFrame(rows), folder / "test.csv")
+    return folder / "test.csv", [row["id"] for row in rows]
+
+
+def test_groups_of_the_test_images_are_measured(results, phantoms):
+    """Tone, size, hair and marks come from the images that the arms were tested on."""
+    manifest, ids = phantoms
+    for seed in (0, 1):
+        for arm in ("original", "duplicates", "synthetic"):
+            dice = np.full(len(ids), 0.8) - 0.1 * (arm == "synthetic")
+            put(results / "seen", arm, seed, scores(dice).assign(id=ids))
+    task = judge(results, classify=None, segment=results / "seen", test=manifest, workers=1)[
+        "tasks"
+    ]["segmentation"]
+    rows = {(row["kind"], row["group"]): row for row in task["groups"]["rows"]}
+    assert ("diagnosis", "MEL") in rows
+    assert {kind for kind, _ in rows} >= {"diagnosis", "skin tone", "lesion size"}
+    sizes = [row["n"] for (kind, _), row in rows.items() if kind == "skin tone"]
+    assert min(sizes) >= 30
+    assert {row["verdict"] for row in rows.values()} == {"harmed"}
+    assert all(row["n"] < 30 for row in task["groups"]["too_small"])
+    with pytest.raises(VerdictError, match="found no row for 20 of 20 test images"):
+        judge(results, classify=None, test=manifest)
+
+
 def test_each_task_has_its_own_arms(results):
     for seed in (0, 1):
         put(results / "classify", "weighted", seed, predictions(BASE, LABELS))
         put(results / "segment", "retired", seed, scores(np.linspace(0.6, 0.9, 20)))
-    both = ("original", "synthetic")
+    both = ("original", "duplicates", "synthetic")
     found = judge(results, classify_arms=(*both, "weighted"), segment_arms=both)["tasks"]
-    assert list(found["classification"]["arms"]) == ["original", "synthetic", "weighted"]
-    assert list(found["segmentation"]["arms"]) == ["original", "synthetic"]
+    assert set(found["classification"]["arms"]) == {*both, "weighted"}
+    assert set(found["segmentation"]["arms"]) == set(both)
 
 
 def test_other_metrics_may_decide(results):
@@ -258,14 +431,14 @@ def test_other_metrics_may_decide(results):
 
 
 def test_patients_are_the_unit_of_chance(results):
-    for arm in ("original", "synthetic"):
+    for arm in ("original", "duplicates", "synthetic"):
         for seed in (0, 1):
             path = results / "classify" / arm / f"seed{seed}" / "predictions.csv"
             table = pd.read_csv(path)
             write_csv(path, table.assign(patient_id=["p1"] * 6 + ["p2"] * 6 + ["p3"] * 4))
     task = judge(results, segment=None)["tasks"]["classification"]
     assert task["n_clusters"] == 3
-    assert task["verdict"] == "no evidence"
+    assert task["verdict"] == "inconclusive"
 
 
 def test_arms_and_seeds_of_an_earlier_run_are_passed_over(tmp_path):

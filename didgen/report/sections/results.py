@@ -8,7 +8,7 @@ from didgen.data.classes import CLASSES
 from didgen.report.numbers import digits, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import Trial, broken, json_file, trials
-from didgen.report.sections.comparisons import over_original
+from didgen.report.sections.verdict import over_original
 from didgen.report.tables import Table, arms_table, confusion_table, measures_table
 
 TASKS = (("classification", "classify"), ("segmentation", "segment"))
@@ -138,7 +138,7 @@ def _decision(decided: dict[str, Any]) -> str:
     told = "p < 0.001" if p < 0.001 else f"p = {digits(p)}"
     return (
         f"{decided['metric']}, {decided.get('treatment', 'synthetic')} against "
-        f"{decided.get('best_control', 'original')}: "
+        f"{decided.get('control', 'original')}: "
         f"{level} interval of the difference {low} to {high}, {told}"
     )
 
