@@ -45,8 +45,8 @@ def _report(config: Config, out: Path, frames: dict[str, "pd.DataFrame"]) -> lis
     """Write the results; returns the folders of the trainings' states."""
     import pandas as pd
 
-    from didgen.runtime.files import write_csv, write_json
     from didgen.data.leaks import groups_of
+    from didgen.runtime.files import write_csv, write_json
 
     # Numbered over all images: a fold alone may miss the one that relates two others.
     lesions = {REAL: groups_of(frames["real"]), SYNTHETIC: groups_of(frames["made"])}
@@ -135,8 +135,8 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
-    from didgen.downstream.datasets import class_codes
     from didgen.data.leaks import groups_of
+    from didgen.downstream.datasets import class_codes
 
     groups = groups_of(real)
     labels = real["label"].to_numpy(str)

@@ -24,6 +24,7 @@ from didgen.metrics.significance import (
 )
 from didgen.metrics.tallies import Tally, f1_tally, mean_tally, recall_tally
 from didgen.runtime.files import write_csv, write_json
+from didgen.runtime.outputs import check_output_file, output_folder, paths_read
 from didgen.settings.verdict import Config
 from didgen.stages.arm_results import Arms, VerdictError, clusters_of, first_table, read_arms
 from didgen.stages.measuring import jobs, measure_all
@@ -112,25 +113,17 @@ def run(config: Config) -> None:
     Raises: `VerdictError` when an arm is missing, or arms were tested on different images or
     trained in different ways.
     """
-<<<<<<< HEAD
-    from didgen.runtime.files import write_csv, write_json
-    from didgen.runtime.outputs import check_output_file, output_folder, paths_read
-
-    check_output_file(config.out, {"run", "tasks"})
+    check_output_file(config.out, {"run", "edition", "tasks"})
     with output_folder(config.tables, "verdict", paths_read(config)) as tables:
         entries = _entries(config)
         for name, table in _tables(entries).items():
             write_csv(tables / name, table)
         write_json(tables / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out, {"run": config.run, "tasks": entries})
+    write_json(config.out, {"run": config.run, "edition": EDITION, "tasks": entries})
 
 
 def _entries(config: Config) -> dict[str, dict[str, Any]]:
     """What is said of each task."""
-    from didgen.stages.comparing import compare
-
-=======
->>>>>>> 17cd622 (Verdict: one control named beforehand, four answers, what could have been found; groups, calibration and doses beside it)
     tasks = _tasks(config)
     compare = functools.cache(
         lambda name, arm, control: _compare(tasks[name], arm, control, config)
@@ -151,11 +144,6 @@ def _entries(config: Config) -> dict[str, dict[str, Any]]:
                 (arm, control) for arm in _lead_first(task, config) for control in task.controls
             ],
         }
-<<<<<<< HEAD
-        entries[name] = _entry(task, told, config)
-        LOGGER.info("%s: %s", name, entries[name]["sentence"])
-    return entries
-=======
         rows = {
             family: [
                 _row(task.rule, compare(name, *pair), leads[name], corrected[name], len(leads))
@@ -173,11 +161,7 @@ def _entries(config: Config) -> dict[str, dict[str, Any]]:
         entry["sentence"] = _sentence(entry)
         entries[name] = entry
         LOGGER.info("%s: %s", name, entry["sentence"])
-    for name, table in _tables(entries).items():
-        write_csv(config.tables / name, table)
-    write_json(config.tables / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out, {"run": config.run, "edition": EDITION, "tasks": entries})
->>>>>>> 17cd622 (Verdict: one control named beforehand, four answers, what could have been found; groups, calibration and doses beside it)
+    return entries
 
 
 def _tasks(config: Config) -> dict[str, Task]:

@@ -47,7 +47,7 @@ with open("received.jsonl", "a", encoding="utf-8") as lines:
 print(f"stub of {name}: {' '.join(flags)}", file=sys.stderr)
 if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
-    for file in ("arms.csv", "tests.csv", "config.json"):
+    for file in ("arms.csv", "tests.csv", "groups.csv", "config.json"):
         (config.tables / file).write_text("{}")
 elif name in ("fetch", "prefetch"):
     config.out.write_text("{}")
