@@ -56,10 +56,11 @@ def test_every_configuration_builds_every_stage(tmp_path: Path, snakemake, jobs,
     config = yaml.safe_load((CONFIG / name).read_text())
     assert set(counts) == STAGES | ({"fetch"} if "isic" in name else set())
     assert counts["image_shard"] == counts["pair_shard"] == config.get("shards", 1)
-    arms = RunConfig.model_validate(config).arms
-    assert counts["train_classifier"] == len(arms) * len(config["seeds"])
+    whole = RunConfig.model_validate(config)
+    arms = whole.arms
+    assert counts["train_classifier"] == len(arms) * len(whole.seeds)
     masked = of_task(arms, "segmentation")
-    assert counts["train_segmenter"] == len(masked) * len(config["seeds"])
+    assert counts["train_segmenter"] == len(masked) * len(whole.seeds)
 
 
 @pytest.mark.parametrize(
