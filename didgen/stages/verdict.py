@@ -113,13 +113,13 @@ def run(config: Config) -> None:
     Raises: `VerdictError` when an arm is missing, or arms were tested on different images or
     trained in different ways.
     """
-    check_output_file(config.out, {"run", "edition", "tasks"})
+    check_output_file(config.out, {"run", "tasks"})
     with output_folder(config.tables, "verdict", paths_read(config)) as tables:
         entries = _entries(config)
         for name, table in _tables(entries).items():
             write_csv(tables / name, table)
         write_json(tables / "config.json", json.loads(config.model_dump_json()))
-    write_json(config.out, {"run": config.run, "edition": EDITION, "tasks": entries})
+    write_json(config.out, {"run": config.run, "tasks": entries})
 
 
 def _entries(config: Config) -> dict[str, dict[str, Any]]:
@@ -322,6 +322,7 @@ def _entry(
         share = n_test / len(np.unique(task.clusters))
         lead["reach"]["images"] = images and math.ceil(images * share)
     return {
+        "edition": EDITION,
         "metric": task.metric,
         "arms": {arm: _arm(task, arm) for arm in task.arms},
         "treatment": lead["arm"],
