@@ -40,6 +40,7 @@ TOOLS = {
     "pretrain-tiny": "Pretrain the tiny backbone on phantoms (its result comes with DiDGen).",
     "schema": "Write the JSON schema and config/README.md from the settings, or check them.",
 }
+RUN = "run"
 # Where the settings of a stage are declared, if not under its name.
 SECTIONS = {"prepare": "data"}
 EXIT_BAD_INPUT = 2
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"didgen {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
-    if name not in STAGES | TOOLS:
+    if name not in {RUN} | STAGES.keys() | TOOLS.keys():
         _parser().error(f"no stage named {name!r}; stages are {', '.join(STAGES | TOOLS)}")
     # SLURM ends jobs with SIGTERM, which the shell around a stage has it ignore; as an exit it
     # runs every clean-up on its way out. Before the stage's imports, which may take seconds.
@@ -69,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _start_logging(name)
     try:
+        if name == RUN:
+            from didgen.launcher import launch
+
+            launch(rest)
         kind = settings_of(name, rest)
         config = read_config(kind, _stage_parser(name, kind), rest)
         extras.check({SECTIONS.get(name, name): dict(config)})
@@ -126,12 +131,12 @@ def _settings(text: str | None) -> dict:
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, STAGES | TOOLS))
-    lines = ["stages, in the order data walks:"]
+    lines = [f"  {RUN:{width}}  Run the whole workflow, or a target of it: `didgen run --help`."]
+    lines += ["", "stages, in the order data walks:"]
     lines += [f"  {name:{width}}  {text}" for name, text in STAGES.items()]
     lines += ["", "apart from the workflow:"]
     lines += [f"  {name:{width}}  {text}" for name, text in TOOLS.items()]
-    lines += ["", "`python -m didgen STAGE --help` lists a stage's flags. The whole workflow:",
-              "`snakemake --cores all` (see README.md)."]  # fmt: skip
+    lines += ["", "`didgen STAGE --help` lists a stage's flags."]
     return argparse.ArgumentParser(
         prog="didgen",
         usage="python -m didgen STAGE [--settings JSON] [flags]",

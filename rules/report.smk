@@ -42,5 +42,8 @@ rule report:
         " --out {output.page:q} 2>&1 | tee {log:q}"
 
 
+OUTCOME = workflow.source_path("../workflow/outcome.py")
+
+
 onsuccess:
-    shell("{sys.executable:q} {workflow.basedir:q}/outcome.py {RUN:q}")
+    shell("{sys.executable:q} {OUTCOME:q} {RUN:q}")

@@ -1,6 +1,7 @@
 """What all rules share: the run's folder, its settings, its device, its interpreter."""
 
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,19 @@ from snakemake.io import WILDCARD_REGEX
 from snakemake.utils import validate
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-REPOSITORY = Path(workflow.basedir).parent
+BASE = workflow.current_basedir
+# None where this file comes from the network, for a workflow that uses this one as a module.
+HOME = Path(BASE.get_path_or_uri(secret_free=True)).parent if BASE.is_local else None
+# In a checkout the package lies beside the rules; elsewhere it is installed beside snakemake.
+CHECKOUT = HOME is not None and (HOME / "didgen" / "__init__.py").is_file()
+CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+if CHECKOUT:
+    sys.path.insert(0, str(HOME))
+elif importlib.util.find_spec("didgen") is None:
+    raise WorkflowError(
+        f"The package didgen is missing beside snakemake, whose interpreter is {sys.executable};"
+        " install it there with pip, or use the workflow from a checkout"
+    )
 
 
 def check_config():
@@ -23,7 +36,13 @@ def check_config():
     The pydantic models know which values go together, and name the key; where the launcher has no
     pydantic, the schema made from them still catches unknown keys, types and ranges.
     """
-    sys.path.insert(0, str(REPOSITORY))
+    from didgen.settings.configfile import check_configfile
+
+    try:
+        for path in workflow.configfiles:
+            check_configfile(path)
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
     try:
         from didgen.cli import explain
         from didgen.settings.run import RunConfig
@@ -49,8 +68,7 @@ def check_extras():
     """
     from didgen.settings import extras
 
-    own_environments = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    if own_environments or not workflow.is_main_process:
+    if CONDA or not workflow.is_main_process:
         return
     try:
         extras.check(config)
@@ -60,9 +78,9 @@ def check_extras():
 
 def check_paths():
     """Stop where a path cannot be written down for Snakemake, or for Python."""
-    if set("{}:") & set(str(REPOSITORY)):
+    if HOME and set("{}:") & set(str(HOME)):
         raise WorkflowError(
-            f"The workflow lies in {REPOSITORY}; Snakemake would fill in braces in the paths of its"
+            f"The workflow lies in {HOME}; Snakemake would fill in braces in the paths of its"
             " environments, and PYTHONPATH would end at a colon: move it to a folder without"
         )
     data = config["data"]
@@ -201,20 +219,40 @@ def synthetic_data(wildcards):
     return rules.augment.output.metadata if own is None else own["metadata"]
 
 
+def package_folder():
+    """Where jobs look for the package, if their interpreter may not have it.
+
+    An environment must not see the packages that lie beside an installed one: a folder of our own
+    has a link to it alone.
+    """
+    if CHECKOUT:
+        return HOME
+    if not CONDA:
+        return None
+    link = Path(".snakemake/package/didgen").absolute()
+    if workflow.is_main_process:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path(importlib.util.find_spec("didgen").origin).parent)
+    return link.parent
+
+
 def command_prefix():
-    """Let every command find this checkout's package, and the interpreter snakemake runs in.
+    """Let every command find the package, and the interpreter that snakemake runs in.
 
     Under conda the activated environment brings its own interpreter; PYTHONPATH is set after
     activation because conda drops it. SLURM sends SIGTERM to all processes of a job: shell and
     `tee` ignore it and wait for the stage, which has a handler of its own, to save.
     """
     prefix = "set -euo pipefail; trap '' TERM; "
-    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    if not CONDA:
         prefix += f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
     # All jobs of a run, resumed ones too, compute in the arithmetic that the first one chose.
     prefix += f"export DIDGEN_PRECISION_FILE={shlex.quote(RUN)}/.state/precision.json; "
-    prefix += f"export PYTHONPATH={shlex.quote(str(REPOSITORY))}; "
-    # The interpreter's folder may have braces, which Snakemake would fill in.
+    place = package_folder()
+    if place:
+        prefix += f"export PYTHONPATH={shlex.quote(str(place))}; "
+    # Paths may have braces, which Snakemake would fill in.
     return prefix.replace("{", "{{").replace("}", "}}")
 
 

@@ -25,7 +25,7 @@ LEVELS = (
     ("backbone", "attention", "metrics", "training"),
     ("captions", "methods", "downstream", "audits", "report", "tiny"),
     ("stages",),
-    ("cli", "api", "revision", "__main__"),
+    ("cli", "launcher", "api", "revision", "__main__"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TOP = len(LEVELS) - 1
@@ -204,8 +204,16 @@ def test_every_declared_dependency_is_imported(extra: str | None) -> None:
 def test_every_dependency_of_developers_is_used() -> None:
     places = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *MODULES]
     used = {name for path in places for name in outside(path) | named(path)}
-    # Run by `make lint` and `make test`, by git, or by pytest itself.
-    tools = {"mypy", "pre-commit", "ruff", "snakefmt", "pytest-timeout", "pytest-xdist"}
+    # Run by `make lint` and `make test`, by git, by pytest itself, or by pip to build a wheel.
+    tools = {
+        "hatchling",
+        "mypy",
+        "pre-commit",
+        "ruff",
+        "snakefmt",
+        "pytest-timeout",
+        "pytest-xdist",
+    }
     unused = {
         package
         for package, names in declared("dev").items()

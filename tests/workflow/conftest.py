@@ -14,8 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess
 
 
-def _run(command: list[str], directory: Path, timeout: float = 300) -> Done:
+def _run(
+    command: list[str], directory: Path, timeout: float = 300, packages: Path | None = None
+) -> Done:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if packages:
+        environment["PYTHONPATH"] = str(packages)
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=directory,
@@ -36,7 +40,8 @@ def _snakemake(directory: Path, *flags: str, timeout: float = 300) -> Done:
 
 @pytest.fixture(scope="session")
 def module() -> Callable[..., Done]:
-    """Run a module of this interpreter in a directory, without the caller's PYTHONPATH."""
+    """Run a module of this interpreter in a directory, with a folder of packages or none as
+    PYTHONPATH."""
     return _run
 
 
@@ -79,6 +84,18 @@ def unfinished(tmp_path: Path) -> Path:
     """A working copy with stub stages in which nothing was run."""
     _fill(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder of packages with a working copy in it as a wheel lays it out."""
+    packages = tmp_path / "packages"
+    _fill(packages)
+    home = packages / "didgen" / "_workflow"
+    home.mkdir()
+    for name in ("workflow", "rules", "envs", "config"):
+        (packages / name).rename(home / name)
+    return packages
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 from didgen.cli import _stage_parser, read_config, settings_of
+from didgen.launcher import launch
 
 FILES = {
     "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
     "caption": ("captions.csv", "statistics.json", "measured.csv", "audit.json", "config.json"),
     "finetune": ("model_index.json", "training.csv", "config.json"),
+    "train": ("config.json",),
     "prompts": ("prompts.csv", "statistics.json", "config.json"),
     "images": ("metadata.csv", "config.json"),
     "pairs": ("metadata.csv", "config.json"),
@@ -36,7 +38,9 @@ FILES = {
 VERDICT = {"tasks": {"classification": {"sentence": "They help."}}}
 
 name, *flags = sys.argv[1:]
-kind = settings_of(name)
+if name == "run":
+    launch(flags)
+kind = settings_of(name, flags)
 config = read_config(kind, _stage_parser(name, kind), flags)
 with open("received.jsonl", "a", encoding="utf-8") as lines:
     lines.write(json.dumps({"stage": name, "config": config.model_dump(mode="json")}) + "\n")

@@ -51,6 +51,15 @@ def test_conda_environments_pin_the_tested_versions(path: Path) -> None:
         assert str(requirement.specifier) == f"=={pinned}"
 
 
+def test_the_catalog_promises_what_the_rules_keep() -> None:
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["software-stack-deployment"]["conda"] is True
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    assert rules.count("    conda:\n") == rules.count("    shell:\n") > 0
+    assert usage["report"] is usage["software-stack-deployment"]["report"] is True
+    assert rules.count("=report(") > 0
+
+
 def test_every_rule_names_an_environment_that_exists() -> None:
     named = {
         name

@@ -205,16 +205,38 @@ def conda(tmp_path: Path, monkeypatch) -> Path:
     return folder
 
 
+def spoken(main: Path) -> None:
+    """Let the stub stages say where they run."""
+    told = 'print("runs in", sys.prefix, "with", __file__, "beside", sys.path)\n'
+    main.write_text(main.read_text().replace("import sys\n", f"import sys\n{told}", 1))
+
+
 @pytest.mark.slow
 def test_a_stage_runs_in_its_environment_with_the_package_of_this_checkout(
     conda: Path, unfinished: Path, snakemake
 ) -> None:
     main = unfinished / "didgen" / "__main__.py"
-    told = 'print("runs in", sys.prefix, "with", __file__)\n'
-    main.write_text(main.read_text().replace("import sys\n", f"import sys\n{told}", 1))
+    spoken(main)
     done = snakemake(unfinished, "prepare", "--sdm", "conda", timeout=500)
     assert done.returncode == 0, done.stdout[-4000:]
     (environment,) = (unfinished / ".snakemake" / "conda").glob("*_/asked.yaml")
     assert environment.read_text() == (ROOT / "envs" / "data.yaml").read_text()
     log = (unfinished / "results/smoke/logs/prepare.log").read_text()
     assert f"runs in {environment.parent} with {main}" in log
+
+
+@pytest.mark.slow
+def test_an_environment_sees_of_an_installation_the_package_alone(
+    conda: Path, installed: Path, tmp_path: Path, module
+) -> None:
+    spoken(installed / "didgen" / "__main__.py")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    command = ["didgen", "run", "prepare", "--sdm", "conda"]
+    done = module(command, folder, timeout=500, packages=installed)
+    assert done.returncode == 0, done.stdout[-4000:]
+    (environment,) = (folder / ".snakemake" / "conda").glob("*_/asked.yaml")
+    log = (folder / "results/smoke/logs/prepare.log").read_text()
+    link = folder / ".snakemake" / "package" / "didgen"
+    assert f"runs in {environment.parent} with {link / '__main__.py'}" in log
+    assert f"'{installed}'" not in log
