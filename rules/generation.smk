@@ -48,7 +48,7 @@ rule finetune:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
-rule train:
+rule train_job:
     """A method beside the one that `finetune` trains."""
     input:
         train=rules.prepare.output.train,
