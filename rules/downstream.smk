@@ -8,7 +8,7 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-rule train_classifier:
+rule classify_job:
     """One classifier of one arm and one seed, evaluated on the test images."""
     input:
         train=rules.prepare.output.train,
@@ -55,7 +55,7 @@ rule train_classifier:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
-rule train_segmenter:
+rule segment_job:
     """One segmenter of one arm and one seed, evaluated on the test images."""
     input:
         train=rules.prepare.output.train,

@@ -48,7 +48,7 @@ rule finetune:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
-rule train:
+rule train_job:
     """A method beside the one that `finetune` trains."""
     input:
         train=rules.prepare.output.train,
@@ -121,7 +121,7 @@ rule prompts:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
-rule image_shard:
+rule images_job:
     """One shard of the images made from text alone."""
     input:
         train=rules.prepare.output.train,
@@ -159,7 +159,7 @@ rule image_shard:
         " --memory-mb {resources.mem_mb} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
-rule pair_shard:
+rule pairs_job:
     """One shard of the lesion-mask pairs."""
     input:
         train=rules.prepare.output.train,

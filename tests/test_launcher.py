@@ -130,3 +130,4 @@ def test_help_lists_targets_and_configurations(capsys) -> None:
 def test_every_target_can_be_built() -> None:
     assert {"all", "images", "pairs", "classify", "segment", "report"} <= launcher.targets().keys()
     assert all(launcher.targets().values())
+    assert not {"images_job", "classify_job"} & launcher.targets().keys()

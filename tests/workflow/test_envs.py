@@ -4,6 +4,7 @@ import ast
 import functools
 import os
 import re
+import shutil
 import stat
 import sys
 from importlib.metadata import distribution, packages_distributions
@@ -156,6 +157,24 @@ def test_container_recipes_copy_what_exists(tmp_path: Path) -> None:
     named |= {line.split()[0] for line in files.splitlines() if line.strip()}
     assert {"constraints.txt", "pyproject.toml", "didgen/__init__.py"} <= named
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.slow
+def test_container_recipes_install_from_the_files_that_they_copy_first(
+    tmp_path: Path, module
+) -> None:
+    """Their packages are installed before the workflow is there, which an edit would invalidate."""
+    docker = (ROOT / "envs/Dockerfile").read_text().split("pip install")[0]
+    for name in re.findall(r"^COPY (.+) \S+$", docker, re.MULTILINE)[0].split():
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "didgen").mkdir()
+    shutil.copy(ROOT / "didgen" / "__init__.py", tmp_path / "didgen")
+    folders = re.search(r"mkdir (.+?) *\\\n", docker)[1].split()
+    assert f"mkdir -p {' '.join(folders)}\n" in (ROOT / "envs" / "didgen.def").read_text()
+    for name in folders:
+        (tmp_path / name).mkdir()
+    done = module(["pip", "wheel", ".", "--no-deps", "--no-build-isolation"], tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 CONDA = """\

@@ -22,6 +22,10 @@ SHELL = (
     "-n --out=F $(touch F)`touch F`;touch F|touch F&touch F\n\"'\\ *?[a-z]~ %s #! \t\N{SNOWMAN} "
 )
 WORDS = "{} {input} {wildcards.arm} {scatteritem} {{RUN}} ${HOME}"
+# An address takes no spaces and no query.
+ADDRESS = (
+    "http://localhost/$(touch${IFS}F)`touch${IFS}F`;touch${IFS}F|'\"\\*[a-z]~%s\N{SNOWMAN}{}{input}"
+)
 # Of inputs: Snakemake has no way to escape their braces, and each file must exist.
 FILES = {("data", "table"), ("sets", "*", "metadata")}
 FOLDERS = {("data", "folder"), ("data", "mirror"), ("mirror",)}
@@ -134,7 +138,7 @@ def hostile(name: str) -> tuple[dict, dict[tuple[str, ...], str]]:
     left_out = ("mirror",) if "mirror" in config["data"] else ("data", "mirror")
     for place in PLACES:
         text = SHELL + " ".join(place) + ("" if place in FILES | FOLDERS else WORDS)
-        for value in (text, f"http://localhost/{text}"):
+        for value in (text, ADDRESS):
             changed = planted(config, place, value)
             if place != left_out and runs(name, stage_of(place)) and accepted(changed):
                 config, values[place] = changed, value

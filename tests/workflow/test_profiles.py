@@ -98,7 +98,7 @@ def test_every_gpu_of_a_machine_has_its_share_of_the_cores(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    rules = ("image_shard", "pair_shard", "maps")
+    rules = ("images_job", "pairs_job", "maps")
     expected = [f"{rule}={threads}" for rule in rules] if threads else []
     assert profile("default").get("set-threads", []) == expected
 
@@ -112,7 +112,7 @@ def test_a_site_that_counts_gpus(commands, tmp_path: Path) -> None:
         "gpu": "4",
         "gpu_model": "'a100'",
     }
-    assert requests(found, "pair_shard")["gpu"] == "1"
+    assert requests(found, "pairs_job")["gpu"] == "1"
 
 
 def test_a_site_that_knows_gres_alone(commands, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_accounts_are_optional_and_any_word(commands, tmp_path: Path) -> None:
 
 def test_arrays_are_off_unless_the_site_wants_them(commands, tmp_path: Path) -> None:
     assert "slurm-array-jobs" not in profile("slurm")
-    assert profile("slurm", tmp_path, array_rules="pair_shard")["slurm-array-jobs"] == "pair_shard"
+    assert profile("slurm", tmp_path, array_rules="pairs_job")["slurm-array-jobs"] == "pairs_job"
 
 
 def test_every_rule_on_a_gpu_has_its_time_in_the_site() -> None:

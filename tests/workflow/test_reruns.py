@@ -50,7 +50,7 @@ def test_a_second_run_has_nothing_to_do(finished: Path, snakemake) -> None:
         (
             "pairs",
             "steps",
-            {"pair_shard", "filter", "augment", "train_classifier", "train_segmenter"}
+            {"pairs_job", "filter", "augment", "classify_job", "segment_job"}
             | {"fidelity", "label_fidelity"}
             | DOWNSTREAM,
         ),

@@ -17,13 +17,13 @@ STAGES = {
     "prepare",
     "caption",
     "finetune",
-    "image_shard",
-    "pair_shard",
+    "images_job",
+    "pairs_job",
     "filter",
     "augment",
     "maps",
-    "train_classifier",
-    "train_segmenter",
+    "classify_job",
+    "segment_job",
     "fidelity",
     "label_fidelity",
     "verdict",
@@ -55,12 +55,12 @@ def test_every_configuration_builds_every_stage(tmp_path: Path, snakemake, jobs,
     counts = jobs(done.stdout)
     config = yaml.safe_load((CONFIG / name).read_text())
     assert set(counts) == STAGES | ({"fetch"} if "isic" in name else set())
-    assert counts["image_shard"] == counts["pair_shard"] == config.get("shards", 1)
+    assert counts["images_job"] == counts["pairs_job"] == config.get("shards", 1)
     whole = RunConfig.model_validate(config)
     arms = whole.arms
-    assert counts["train_classifier"] == len(arms) * len(whole.seeds)
+    assert counts["classify_job"] == len(arms) * len(whole.seeds)
     masked = of_task(arms, "segmentation")
-    assert counts["train_segmenter"] == len(masked) * len(whole.seeds)
+    assert counts["segment_job"] == len(masked) * len(whole.seeds)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_further_sets_are_arms_and_need_no_synthesis(tmp_path: Path, snakemake, 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = snakemake(tmp_path, "-n", "-p", "verdict", "--configfile", "c.yaml")
     assert done.returncode == 0, done.stdout
-    counts = {"prepare": 1, "train_classifier": 4, "train_segmenter": 3, "verdict": 1}
+    counts = {"prepare": 1, "classify_job": 4, "segment_job": 3, "verdict": 1}
     assert jobs(done.stdout) == counts
     (verdict,) = settings(done.stdout, "verdict")
     assert verdict["classify_arms"] == arms and verdict["segment_arms"] == arms[:3]
