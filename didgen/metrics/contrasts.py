@@ -140,18 +140,18 @@ def estimate(values: np.ndarray, influence: np.ndarray, weights: Sequence[float]
             f"found {n_lesions} lesion or patient among the test images, expected at least two "
             "independent ones"
         )
-    weights = np.asarray(weights, float)
+    factors = np.asarray(weights, float)
     correction = n_lesions / (n_lesions - 1)
     means = influence.mean(1)
-    lesions = correction * float((np.tensordot(weights, means, 1) ** 2).sum())
+    lesions = correction * float((np.tensordot(factors, means, 1) ** 2).sum())
     if n_seeds == 1:
-        none = np.zeros(len(weights))
-        return Estimate(float(weights @ values[:, 0]), none, none, lesions, n_seeds, n_lesions)
+        none = np.zeros(len(factors))
+        return Estimate(float(factors @ values[:, 0]), none, none, lesions, n_seeds, n_lesions)
     residuals = ((influence - means[:, None]) ** 2).sum((1, 2)) / (n_seeds - 1)
-    interaction = correction * weights**2 * residuals / n_seeds
+    interaction = correction * factors**2 * residuals / n_seeds
     return Estimate(
-        value=float(weights @ values.mean(1)),
-        of_seeds=weights**2 * values.var(1, ddof=1) / n_seeds,
+        value=float(factors @ values.mean(1)),
+        of_seeds=factors**2 * values.var(1, ddof=1) / n_seeds,
         interaction=interaction,
         of_lesions=max(0.0, lesions - float(interaction.sum())),
         n_seeds=n_seeds,

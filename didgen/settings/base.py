@@ -80,7 +80,7 @@ class Section(BaseModel):
         for text in value if many else (value,):
             if isinstance(text, str | Path) and "\0" in str(text):
                 raise ValueError(f"found {str(text)[:200]!r}, expected no NUL character")
-        if Path in _types(cls.model_fields[info.field_name].annotation):
+        if Path in _types(cls.model_fields[str(info.field_name)].annotation):
             return [_as_path(each) for each in value] if many else _as_path(value)
         return value
 

@@ -30,8 +30,7 @@ def _augment(config: Config, out: Path) -> None:
 
     from didgen.data.manifest import check_manifest
     from didgen.runtime.files import write_csv, write_json, write_text
-    from didgen.stages.filter import all_rejected
-    from didgen.stages.synthetic_set import all_failed
+    from didgen.stages.failures import all_failed, all_rejected
 
     if not (config.images or config.pairs):
         raise ValueError("found neither images nor pairs, expected --images, --pairs or both")

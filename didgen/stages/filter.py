@@ -1,7 +1,6 @@
 """Keep or reject lesion-mask pairs by their scores, and show what was rejected and why."""
 
 import logging
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,26 +29,10 @@ def run(config: Config) -> None:
     with output_folder(config.out, "filter", paths_read(config)) as out:
         _filter(config, out)
     # Only now, so that what says why is in its place.
+    from didgen.stages.failures import all_rejected
+
     if fault := all_rejected(config.out / "scores.csv"):
         raise ValueError(fault)
-
-
-def all_rejected(scores: Path | None) -> str:
-    """Why no pair is kept, from `scores.csv`, with counts; "" where one is, or none was made."""
-    import pandas as pd
-
-    if scores is None:
-        return ""
-    table = pd.read_csv(scores, dtype=str, keep_default_na=False)
-    if table.empty or (table["kept"] == "yes").any():
-        return ""
-    counts = Counter(reason for cell in table["reasons"] for reason in cell.split("; "))
-    return (
-        f"all {len(table)} pairs were rejected (by "
-        f"{', '.join(f'{reason} {n}' for reason, n in counts.most_common())}); see rejected.png "
-        f"and rejected.csv in {scores.parent}, then lower the thresholds of the filter section, or "
-        "set them to null to keep everything"
-    )
 
 
 def _filter(config: Config, out: Path) -> None:
@@ -101,7 +84,7 @@ def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
-    from didgen.stages.synthetic_set import all_failed
+    from didgen.stages.failures import all_failed
 
     needed = [name for name in SCORES if name != "segmenter_iou"]
     parts = []

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,23 +223,6 @@ def _write_sample(sample: "Sample", config: Config, checkpoint: str, out: Path) 
             write_png(out / row["condition"], request.mask)
     # The row comes last: its presence says that the sample's files are whole.
     write_csv(out / PARTS / f"{request.id}.csv", pd.DataFrame([row]))
-
-
-def all_failed(kind: str, folders: Sequence[Path]) -> str:
-    """Why a set has no sample, from what `failed.csv` lists in its folders: counts by reason."""
-    import pandas as pd
-
-    tables = [folder / "failed.csv" for folder in folders if (folder / "failed.csv").is_file()]
-    failures = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables]
-    reasons = [text.partition(":")[0] for table in failures for text in table["failure"]]
-    if not reasons:
-        return f"there are no {kind} in {', '.join(map(str, folders))}; run the {kind} stage again"
-    counts = ", ".join(f"{reason} {n}" for reason, n in Counter(reasons).most_common())
-    return (
-        f"all {len(reasons)} {kind} failed ({counts}); they are listed in "
-        f"{', '.join(map(str, tables))}. Fine-tune the model for longer, or change the section "
-        f"{kind}"
-    )
 
 
 def _empty_set() -> "pd.DataFrame":

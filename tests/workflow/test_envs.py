@@ -65,8 +65,8 @@ def imports(path: Path) -> frozenset[str]:
 
 def reachable(stage: str) -> set[str]:
     """Third-party modules that a stage may import, through all of the package that it and the
-    command line reach."""
-    seen: set[Path] = set()
+    command line reach, but for `didgen run`, which starts the workflow itself."""
+    seen = {ROOT / "didgen" / "launcher.py"}
     waiting = [ROOT / "didgen" / "stages" / f"{stage}.py", ROOT / "didgen" / "cli.py"]
     foreign: set[str] = set()
     while waiting:
