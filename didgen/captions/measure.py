@@ -29,6 +29,7 @@ from didgen.captions.color import MIN_TONE_B, color_words, srgb_to_lab, typology
 from didgen.captions.morphology import binary_closing, binary_opening, grow
 from didgen.captions.outline import Layout, border_width, border_word
 from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import read_manifest, resolve
 from didgen.runtime.progress import track
 
 MaskSource = Literal["given", "segmented", "whole image"]
@@ -308,6 +309,17 @@ class ImageRow(NamedTuple):
     image: Path
     mask: Path | None = None
     label: str | None = None
+
+
+def image_rows(manifest: Path) -> list[ImageRow]:
+    """The images of a manifest, in its order. Raises: `ManifestError`."""
+    frame = read_manifest(manifest)
+    images, masks = resolve(manifest, frame["image"]), resolve(manifest, frame["mask"])
+    return [
+        ImageRow(name, image, mask, label or None)
+        for name, image, mask, label in zip(frame["id"], images, masks, frame["label"], strict=True)
+        if image is not None
+    ]
 
 
 def measure_files(rows: Sequence[ImageRow], workers: int | None) -> list[dict[str, str]]:

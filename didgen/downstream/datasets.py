@@ -189,8 +189,17 @@ def check_apart(
             _refuse(both, f"{column} in both {first} and {second}", "split by patient and lesion")
     if synthetic is None:
         return
+    held = set(synthetic.loc[_column(synthetic, "split").isin(("val", "test")), "id"])
+    _refuse(held, "synthetic images whose split is val or test", "say train, or leave them out")
     _refuse(set(synthetic["id"]) & set(train["id"]), "id both real and synthetic", "rename them")
-    parents = {p for cell in _column(synthetic, "parent_ids") for p in re.split(r"[;,\s]+", cell)}
+    # Joined by whatever mark: a list in brackets and quotes hides no parent either.
+    marks = (r"[;,\s]+", r"[^\w.-]+")
+    parents = {
+        p
+        for cell in _column(synthetic, "parent_ids")
+        for mark in marks
+        for p in re.split(mark, cell)
+    }
     for split, frame in held_out.items():
         for column in ("id", "lesion_id", "patient_id", "sha256"):
             both = (set(_column(synthetic, column)) & set(_column(frame, column))) - {""}

@@ -20,6 +20,15 @@ class Picture:
     alt: str
 
 
+def embed_named(folder: Path, name: str, alt: str, side: int, quality: int) -> Picture:
+    """Embed the image that a result file names, relative to its folder. Raises: BrokenResult as
+    `embed`, and for a name that leaves the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise broken(path, "a name that leaves the folder", "a picture of this run")
+    return embed(path, alt, side, quality)
+
+
 def embed(path: Path, alt: str, side: int, quality: int = 84) -> Picture:
     """Embed an image file as JPEG, shrunk so that its shorter side is at most `side` pixels.
 

@@ -165,10 +165,15 @@ def write_png(path: Path | str, pixels: np.ndarray, flush: bool = True) -> None:
 
 
 def place_file(source: Path, target: Path) -> None:
-    """Hard-link a file where the file system can, else copy it: the same bytes, once on disk."""
+    """Hard-link a file where the file system can, else copy it: the same bytes, once on disk.
+
+    Of a link, the file behind it. Raises: `ValueError` when there is a file of that name already.
+    """
+    if os.path.lexists(target):
+        raise ValueError(f"{source}: another file is named {target.name} too; rename one of them")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)

@@ -27,8 +27,7 @@ from didgen.captions.llm_captions import (
     shorter_request,
     word,
 )
-from didgen.captions.measure import ImageRow, measure_files
-from didgen.data.manifest import read_manifest, resolve
+from didgen.captions.measure import ImageRow, image_rows, measure_files
 from didgen.runtime.files import write_csv, write_json, write_text
 from didgen.runtime.outputs import output_folder, paths_read
 from didgen.runtime.progress import track
@@ -89,14 +88,6 @@ def _caption(config: Config, out: Path) -> None:
     write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
     write_csv(out / "measured.csv", measured_table)
     write_csv(out / "captions.csv", table)
-
-
-def image_rows(manifest: Path) -> list[ImageRow]:
-    """The images of a manifest, in its order. Raises: `ManifestError`."""
-    frame = read_manifest(manifest)
-    images, masks = resolve(manifest, frame["image"]), resolve(manifest, frame["mask"])
-    labels = [label or None for label in frame["label"]]
-    return [ImageRow(*row) for row in zip(frame["id"], images, masks, labels, strict=True)]
 
 
 def read_captions(path: Path, ids: Iterable[str]) -> pd.Series:

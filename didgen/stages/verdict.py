@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from didgen.captions.measure import image_rows, measure_files
 from didgen.metrics.answers import MIN_SEEDS, Hardest, Reach, Rule, told_p
 from didgen.metrics.contrasts import Estimate, contrast, difference, sensitivity
 from didgen.metrics.significance import (
@@ -27,7 +28,6 @@ from didgen.runtime.files import write_csv, write_json
 from didgen.runtime.outputs import check_output_file, output_folder, paths_read
 from didgen.settings.verdict import Config
 from didgen.stages.arm_results import Arms, VerdictError, clusters_of, first_table, read_arms
-from didgen.stages.measuring import jobs, measure_all
 
 LOGGER = logging.getLogger(__name__)
 # Of the rules by which a verdict is reached: 1 chose the best control on validation images.
@@ -412,8 +412,8 @@ def _groups(config: Config, tasks: dict[str, Task]) -> pd.DataFrame:
     if config.test is None:
         return pd.DataFrame()
     wanted = set().union(*(task.ids for task in tasks.values()))
-    items = [job for job in jobs(config.test) if job.id in wanted]
-    absent = sorted(wanted - {job.id for job in items})
+    items = [row for row in image_rows(config.test) if row.id in wanted]
+    absent = sorted(wanted - {item.id for item in items})
     if absent:
         raise VerdictError(
             f"{config.test}: found no row for {len(absent)} of {len(wanted)} test images "
@@ -421,7 +421,7 @@ def _groups(config: Config, tasks: dict[str, Task]) -> pd.DataFrame:
         )
     tone = {word: name for name, words in TONES.items() for word in words}
     rows = []
-    for item, row in zip(items, measure_all(items, config.workers), strict=True):
+    for item, row in zip(items, measure_files(items, config.workers), strict=True):
         marks = row["artifacts"].split("; ")
         rows.append({
             "id": item.id,

@@ -118,6 +118,19 @@ def test_a_set_that_holds_held_out_images_is_refused(column):
         check_apart(frame("a"), {"val": val, "test": test}, made)
 
 
+@pytest.mark.parametrize("cell", ["['c']", '["a", "c"]', "a|c", "{c}"])
+def test_parents_are_found_however_they_are_joined(cell):
+    held_out = {"val": frame("b"), "test": frame("c")}
+    with pytest.raises(DatasetError, match="made from test images: 1 \\(c\\)"):
+        check_apart(frame("a"), held_out, frame("s", parent_ids=cell))
+
+
+def test_synthetic_images_of_a_held_out_split_are_refused():
+    held_out = {"val": frame("b"), "test": frame("c")}
+    with pytest.raises(DatasetError, match="whose split is val or test: 1 \\(t\\)"):
+        check_apart(frame("a"), held_out, frame("s", "t", split=["train", "test"]))
+
+
 def test_a_set_that_does_not_say_where_it_comes_from_is_warned_of(caplog):
     held_out = {"val": frame("b"), "test": frame("c")}
     for known in ({"parent_ids": "a"}, {"checkpoint": "ab12"}):

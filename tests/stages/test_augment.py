@@ -71,3 +71,22 @@ def test_a_damaged_set_is_refused_and_removes_nothing(tmp_path):
     with pytest.raises(ValueError, match="missing files"):
         augment.run(augment.Config(images=(second,), out=out))
     assert files(out) == files(first)
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    first = synthetic_set(tmp_path / "first", ["a"], paired=False)
+    second = synthetic_set(tmp_path / "second", ["a"], paired=False)
+    table = pd.read_csv(second / "metadata.csv").assign(id="b")
+    table.to_csv(second / "metadata.csv", index=False)
+    with pytest.raises(ValueError, match=r"a\.png: another file is named a\.png too"):
+        augment.run(augment.Config(images=(first, second), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_in_a_set_becomes_the_file_behind_it(tmp_path):
+    folder = synthetic_set(tmp_path / "set", ["a"], paired=False)
+    (folder / "images/a.png").rename(folder / "real.png")
+    (folder / "images/a.png").symlink_to("../real.png")
+    augment.run(augment.Config(images=(folder,), out=tmp_path / "out"))
+    made = tmp_path / "out/images/a.png"
+    assert not made.is_symlink() and made.read_bytes() == (folder / "real.png").read_bytes()

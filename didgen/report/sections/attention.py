@@ -6,7 +6,7 @@ from typing import Any
 from didgen.report.figures import Line, histogram, line_chart
 from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
-from didgen.report.pictures import embed
+from didgen.report.pictures import embed_named
 from didgen.report.reading import broken, finite, json_file
 from didgen.report.sections.pairs import evenly
 from didgen.report.tables import Cell, Row, Table
@@ -80,7 +80,7 @@ def _panel(path: Path, image: dict[str, Any], options: Options) -> dict[str, Any
     )
     # A panel is drawn at twice its images' size, and so it is embedded: its lines are fine.
     side = 2 * options.picture_side
-    picture = embed(path.parent / str(image["panel"]), alt, side, options.picture_quality)
+    picture = embed_named(path.parent, str(image["panel"]), alt, side, options.picture_quality)
     name = str(image.get("id", ""))
     return {"id": name, "iou": iou, "annotated": annotated, "picture": picture}
 
@@ -145,5 +145,5 @@ def _extreme(path: Path, row: dict[str, Any], options: Options) -> dict[str, Any
         f"where the masks differ; IoU {scores['iou']:.3f}"
     )
     side = 2 * options.picture_side
-    picture = embed(path.parent / str(row.get("panel")), alt, side, options.picture_quality)
+    picture = embed_named(path.parent, str(row.get("panel")), alt, side, options.picture_quality)
     return {"kind": kind, "id": name, "picture": picture, **scores}
