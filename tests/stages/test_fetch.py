@@ -61,7 +61,7 @@ def test_the_users_own_images_have_no_provenance():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mirror": ""}, "at least 1 character"),
+        ({"mirror": ""}, "expected a path or a name"),
         ({"workers": 0}, "greater than or equal to 1"),
         ({"source": "isic2019"}, "'isic2018'"),
         ({"splits": "random"}, "'grouped' or 'official'"),

@@ -139,7 +139,7 @@ def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
 
 def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_path, caplog):
     config = pairs.Config(train=mini_run.train, captions=mini_run.captions, out=tmp_path,
-                          model=mini_run.backbone, **PAIRS, eta=1e12, retries=1)  # fmt: skip
+                          model=mini_run.backbone, **PAIRS, eta=1e6, retries=1)  # fmt: skip
     pairs.run(config)
     failed = pd.read_csv(tmp_path / "failed.csv")
     assert len(failed) == 4 and failed["failure"].str.startswith("diverged: ").all()

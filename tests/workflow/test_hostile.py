@@ -51,7 +51,7 @@ RUNS = {
         "data": {"source": "table", "table": "own.csv", "size": 128},
         "caption": {"captioner": "llama_cpp", "model": "a.gguf", "mmproj": "b.gguf"},
         "images": {"per_class": 1, "prompts": "llm"},
-        "arms": ["original", "synthetic", "other"],
+        "arms": ["original", "duplicates", "synthetic", "other"],
         "sets": {"other": {"metadata": "other.csv"}},
     },
     "folder": {
@@ -226,7 +226,10 @@ def test_braces_in_the_name_of_an_input_are_an_error(unfinished: Path, snakemake
         "data.table": {"data": {"source": "table", "table": "{input}/own.csv"}},
         "data.folder": {"data": {"source": "folder", "folder": "{input}"}},
         "data.mirror": {"data": {"source": "isic2018", "mirror": "{input}"}},
-        "sets.other.metadata": {"sets": sets, "arms": ["original", "synthetic", "other"]},
+        "sets.other.metadata": {
+            "sets": sets,
+            "arms": ["original", "duplicates", "synthetic", "other"],
+        },
     }.items():
         path.write_text(yaml.safe_dump(smoke | changes))
         done = snakemake(unfinished, "-n")
