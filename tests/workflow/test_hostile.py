@@ -35,7 +35,7 @@ REFUSED = {
     ("arms", "[]"),
     ("sets", "(name)"),
     ("caption", "api_key_variable"),
-    ("caption", "server"),
+    ("verdict", "control"),
     ("verdict", "treatment"),
 }
 # The stage that receives a place, where it is not named like the section.
