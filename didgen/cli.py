@@ -104,11 +104,9 @@ def explain(error: ValidationError) -> str:
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key; remove it or correct its spelling"
-        found = (
-            ""
-            if fault["type"] in ("missing", "value_error")
-            else f": found {_short(repr(fault['input']))}"
-        )
+        # What stands under a key that does not exist, or under one of a key, may be a secret.
+        hidden = fault["type"] in ("missing", "value_error", "extra_forbidden") or "key" in key
+        found = "" if hidden else f": found {_short(repr(fault['input']))}"
         lines.append(f"  {key}{found}: {message}")
     return "\n".join(lines)
 

@@ -38,7 +38,7 @@ def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--out", "x", "--settings", '{"sise": 128}'], "sise: found 128: unknown key"),
+        (["--out", "x", "--settings", '{"sise": 128}'], "sise: unknown key"),
         (["--out", "x", "--size", "100"], "size: found '100': Input should be a multiple of 8"),
         (["--out", "x", "--size", "big"], "size: found 'big': Input should be a valid integer"),
         (["--out", "x", "--fit", "zoom"], "'crop', 'pad' or 'squash'"),
@@ -58,3 +58,10 @@ def test_bad_input_ends_with_2_and_its_message(tmp_path, caplog):
     assert code == 2
     assert "no such file; download" in caplog.text
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("key", ["api_key", "api_key_variable"])
+def test_what_may_be_a_secret_is_not_shown(key, caplog):
+    settings = json.dumps({"captioner": "openai", key: "sk-very secret"})
+    assert cli.main(["caption", "--settings", settings]) == 2
+    assert key in caplog.text and "very secret" not in caplog.text
