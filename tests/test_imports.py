@@ -239,8 +239,8 @@ def test_a_plain_installation_has_what_is_imported_without_a_choice() -> None:
 @pytest.mark.parametrize("extra", [None, *EXTRAS])
 def test_every_declared_dependency_is_imported(extra: str | None) -> None:
     used = {name for path in MODULES for name in outside(path) | named(path)}
-    # The workflow's own; the launcher needs no more than it.
-    tools = {"snakemake"}
+    # The workflow's own, which the launcher starts; and what accelerate opens for `report_to`.
+    tools = {"snakemake", "tensorboard"}
     unused = {
         package
         for package, names in declared(*([extra] if extra else [])).items()

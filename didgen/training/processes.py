@@ -177,6 +177,9 @@ def spawn(label: str, count: int, function: Callable[..., None], *arguments: Any
         except multiprocessing.ProcessExitedException as error:
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
+            # Asked to end before it could say how.
+            if error.exit_code == -signal.SIGTERM:
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
         except multiprocessing.ProcessRaisedException:
             raise_first(Path(folder))

@@ -42,10 +42,11 @@ def end_when_asked(folder: str) -> None:
     with joined(cpu=True) as team:
         (Path(folder) / str(os.getpid())).touch()
         team.wait()
-        if team.rank == 0:
-            os.kill(os.getppid(), signal.SIGTERM)
         try:
             signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(TrainingStopped(143)))
+            team.wait()
+            if team.rank == 0:
+                os.kill(os.getppid(), signal.SIGTERM)
             signal.pause()
         finally:
             (Path(folder) / str(os.getpid())).unlink()
