@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_what_cannot_be_answered_fails_and_the_next_question_is_answered(model, 
         model,
         ChatRequest("s", "what? " * 2000, CHOICE),
         ChatRequest("s", "<__media__>", CHOICE),
-        attributes_request(image(files, 0), max_tokens=5),
+        replace(attributes_request(image(files, 0)), max_tokens=5),
         ChatRequest("s", "what?", CHOICE, gone),
         ChatRequest("s", "what?", {"type": "integer"}),
         good,

@@ -1,6 +1,7 @@
 """Through transformers, with a tiny random Llama 3.2 Vision."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_questions_with_and_without_an_image_can_follow_each_other(model, folder
 
 
 def test_an_answer_that_does_not_end_is_a_failure(model, folder):
-    assert ask(model, attributes_request(image(folder, 0), max_tokens=4)) == [
+    assert ask(model, replace(attributes_request(image(folder, 0)), max_tokens=4)) == [
         Failure("the answer was cut off after 4 tokens")
     ]
 
