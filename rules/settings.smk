@@ -15,35 +15,15 @@ from snakemake.io import WILDCARD_REGEX
 from snakemake.utils import validate
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-BASE = workflow.current_basedir
-# None where this file comes from the network, for a workflow that uses this one as a module.
-HOME = Path(BASE.get_path_or_uri(secret_free=True)).parent if BASE.is_local else None
-# In a checkout the package lies beside the rules; elsewhere it is installed beside snakemake.
-CHECKOUT = HOME is not None and (HOME / "didgen" / "__init__.py").is_file()
 CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-if CHECKOUT:
-    sys.path.insert(0, str(HOME))
-elif importlib.util.find_spec("didgen") is None:
-    raise WorkflowError(
-        f"The package didgen is missing beside snakemake, whose interpreter is {sys.executable};"
-        " install it there with pip, or use the workflow from a checkout"
-    )
 
 
 def check_config():
     """Stop before any job when a key is unknown, a value wrong or a combination impossible.
 
     The pydantic models know which values go together, and name the key; where the launcher has no
-    pydantic, the schema made from them still catches unknown keys, types and ranges. The files are
-    read as written, too: of a section that stands twice Snakemake knows the last one only.
+    pydantic, the schema made from them still catches unknown keys, types and ranges.
     """
-    from didgen.settings.config_file import ConfigFileError, read_config_file
-
-    try:
-        for path in workflow.configfiles:
-            read_config_file(Path(path))
-    except ConfigFileError as error:
-        raise WorkflowError(f"The configuration cannot be used:\n{error}") from None
     try:
         from didgen.cli import explain
         from didgen.settings.run import RunConfig
