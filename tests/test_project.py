@@ -1,9 +1,11 @@
 """What describes the project in several files says the same in each."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -55,3 +57,28 @@ def test_the_files_that_contributors_are_sent_to_exist() -> None:
     named |= set(re.findall(r"\]\(([\w./-]+)\)", text))
     assert len(named) > 30
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "method.md"])
+def test_the_code_that_a_document_names_exists(name: str) -> None:
+    """Files of the package, and after a colon what they define: `cli.py: STAGES`."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    places = re.findall(r"`(cli\.py|\w+/[\w/]+\.py)(?:: ([\w.]+))?`", text)
+    assert len(places) > 10
+    for file, wanted in places:
+        path = next((b / file for b in (ROOT / "didgen", ROOT) if (b / file).is_file()), None)
+        assert path, f"{name} names {file}, which does not exist"
+        defined = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                defined |= {ast.unparse(target) for target in targets}
+        assert not wanted or wanted.split(".")[0] in defined, f"{name} names {file}: {wanted}"
+
+
+def test_the_architecture_is_short_and_linked() -> None:
+    assert len((ROOT / "docs" / "architecture.md").read_text().splitlines()) <= 150
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert "(docs/architecture.md)" in (ROOT / name).read_text()

@@ -107,7 +107,11 @@ def test_a_section_that_stands_twice_stops_before_one_is_lost(tmp_path: Path, sn
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("run: ä\n".encode("utf-16"), "not UTF-8"), (None, "not present or accessible"), (b"- a\n", "a list")],
+    [
+        ("run: ä\n".encode("utf-16"), "not UTF-8"),
+        (None, "not present or accessible"),
+        (b"- a\n", "a list"),
+    ],
 )
 def test_a_configuration_in_its_place_that_cannot_be_read(
     unfinished: Path, snakemake, content: bytes | None, said: str
