@@ -6,6 +6,8 @@ import itertools
 import json
 import logging
 import os
+import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from didgen.settings.caption import Settings
 
 LOGGER = logging.getLogger(__name__)
 JOURNAL = "answers.jsonl"
+_LINE = re.compile(rb'\{"key": "[0-9a-f]{64}", "text": ')
 
 
 @dataclass
@@ -65,21 +68,29 @@ class Usage:
 
 
 class JournalError(ValueError):
-    """A journal with damage in its middle, which no interrupted run can cause."""
+    """A file that is no journal, or a journal with damage that no interrupted run can cause."""
 
 
 class Journal:
     """One JSON line per response, on disk before `add` returns; processes may share a folder.
 
-    A line that an interrupted run left unfinished is cut off when the journal is opened.
-    Raises: `JournalError`.
+    A line that an interrupted run left unfinished is cut off when the journal is opened. A file
+    of the same name that somebody else wrote is left as it is. Raises: `JournalError`.
     """
 
     def __init__(self, folder: Path | str) -> None:
         """Open or begin the journal of a folder."""
         self.path = Path(folder) / JOURNAL
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{self.path}.lock")
+        lock = Path(f"{self.path}.lock")
+        for path in (self.path, lock):
+            # Through a link, a file elsewhere would be cut and continued.
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                raise JournalError(
+                    f"{path}: found a link, folder or special file, expected a plain file or none; "
+                    "to keep answers elsewhere, name that folder in caption.cache"
+                )
+        self._lock = FileLock(lock)
         self._responses: dict[str, ChatResponse] = {}
         # How much of the file is known: bytes, and lines.
         self._bytes = self._lines = 0
@@ -121,16 +132,17 @@ class Journal:
         with self._lock:
             if not self._longer():
                 return
-            with self.path.open("rb+") as stream:
+            with self.path.open("rb") as stream:
                 stream.seek(self._bytes)
                 whole, newline, torn = stream.read().rpartition(b"\n")
-                if torn:
-                    LOGGER.warning(
-                        "%s: cut off an unfinished line of %d bytes", self.path, len(torn)
-                    )
-                    stream.truncate(self._bytes + len(whole) + len(newline))
             lines = whole.splitlines()
-            self._responses |= self._parsed(lines)
+            responses = dict(self._parsed(lines))
+            if torn:
+                if not lines and not self._lines and not _may_begin(torn):
+                    raise JournalError(self._foreign())
+                LOGGER.warning("%s: cut off an unfinished line of %d bytes", self.path, len(torn))
+                os.truncate(self.path, self._bytes + len(whole) + len(newline))
+            self._responses |= responses
             self._bytes += len(whole) + len(newline)
             self._lines += len(lines)
 
@@ -142,11 +154,25 @@ class Journal:
                 yield entry.pop("key"), ChatResponse(**entry)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 bad.append(number)
+        if len(bad) == number > 0:
+            raise JournalError(self._foreign())
         if bad:
             raise JournalError(
                 f"{self.path}: {len(bad)} of {number} lines are damaged (the first is line "
                 f"{bad[0]}); delete them, and these questions will be asked again"
             )
+
+    def _foreign(self) -> str:
+        return (
+            f"{self.path}: found a file of another kind, expected none or an earlier journal of "
+            "answers; nothing was changed. Move it away, or name another folder in caption.cache"
+        )
+
+
+def _may_begin(torn: bytes) -> bool:
+    """Whether bytes without a line's end may be the beginning of a response's line."""
+    example = b'{"key": "%s", "text": ' % (b"0" * 64)
+    return _LINE.match(torn + example[len(torn) :]) is not None
 
 
 class Client:

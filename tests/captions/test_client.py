@@ -262,9 +262,44 @@ def test_damage_in_the_middle_is_an_error(tmp_path):
     journal.path.write_text("\n".join([lines[0], lines[1][:-5], lines[2]]) + "\n")
     with pytest.raises(JournalError, match=r"1 of 3 lines are damaged \(the first is line 2\)"):
         Journal(tmp_path)
-    journal.path.write_text('{"key": "a"}\n[]\n' + '{"key": ' + "[" * 100_000 + "\n")
-    with pytest.raises(JournalError, match="3 of 3 lines"):
+    journal.path.write_text(lines[0] + '\n{"key": "a"}\n[]\n{"key": ' + "[" * 100_000 + "\n")
+    with pytest.raises(JournalError, match="3 of 4 lines"):
         Journal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mine", '{"q": 1}\n{"q": 2}', '{"q": 1}\n', '{"key": "mine", "text": "a"}', "\n\n", "{\"q",
+     '{"key": "%s"}' % ("0" * 64), "x" * 100],
+)  # fmt: skip
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, text):
+    (tmp_path / "answers.jsonl").write_text(text)
+    with pytest.raises(JournalError, match="a file of another kind, expected none or an earlier"):
+        Journal(tmp_path)
+    assert (tmp_path / "answers.jsonl").read_text() == text
+
+
+def test_a_torn_first_line_is_cut_off(tmp_path):
+    journal = Journal(tmp_path)
+    journal.add("0123456789abcdef" * 4, ChatResponse("1"))
+    whole = journal.path.read_bytes()
+    for length in range(1, len(whole)):
+        journal.path.write_bytes(whole[:length])
+        assert len(Journal(tmp_path)) == 0 and journal.path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.jsonl.lock"])
+def test_a_journal_follows_no_link_out_of_its_folder(tmp_path, name):
+    kept = Journal(tmp_path / "kept")
+    kept.add("a", ChatResponse("1"))
+    with kept.path.open("a") as stream:
+        stream.write('{"key": "b", "te')
+    before = kept.path.read_bytes()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / name).symlink_to(kept.path)
+    with pytest.raises(JournalError, match=f"{name}: found a link, folder or special file"):
+        Journal(tmp_path / "cache")
+    assert kept.path.read_bytes() == before
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
