@@ -6,6 +6,7 @@ on first use and compared ever after.
 """
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -22,7 +23,14 @@ from tqdm import tqdm
 
 from didgen.data.archives import ArchiveError, check_archive
 from didgen.data.sources.catalog import BUCKETS, Archive
-from didgen.data.transfer import Client, DownloadError, Patience, Unavailable, Unreachable
+from didgen.data.transfer import (
+    Client,
+    DownloadError,
+    Patience,
+    Unavailable,
+    Unreachable,
+    note_of,
+)
 from didgen.runtime.files import OutOfSpace, read_json, sha256_file, write_json
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.progress import line
@@ -353,6 +361,11 @@ class _Fetch:
 
     def _download(self, archive: Archive, wanted: Expected | None) -> Entry:
         path, part = self.path(archive), _part(self.path(archive))
+        if os.path.lexists(path):
+            raise DownloadError(
+                f"{path}: found a folder, a special file or a link to nothing, expected an archive "
+                "or nothing; move it away"
+            )
 
         def note(done: int) -> None:
             if self.progress is not None:
@@ -367,11 +380,13 @@ class _Fetch:
             entry = examine(part, wanted, origin, path.suffix)
         except (ChecksumError, ArchiveError) as error:
             part.unlink()
+            note_of(part).unlink(missing_ok=True)
             raise DownloadError(
                 f"{archive.name} from {origin}: {error}; the bytes were deleted. Try again later, "
                 "or use another mirror"
             ) from error
         part.replace(path)
+        note_of(part).unlink(missing_ok=True)
         self.lock.record(path, entry)
         LOGGER.info("%s: %s, checked by %s", path.name, readable(entry.size), entry.checked_by)
         return entry

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from didgen.data.web import never_connected, reason, retry_after
-from didgen.runtime.files import OutOfSpace
+from didgen.runtime.files import OutOfSpace, write_json
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -118,10 +118,11 @@ class Client:
 
         Bytes are continued only where the server says that they are of the same version; which one
         they are of, and how many the whole has, is kept in `part`.json meanwhile. notify: takes
-        the number of bytes that are there. Raises: `DownloadError`, `OutOfSpace`.
+        the number of bytes that are there. The note stays: it shows that the bytes are ours, until
+        the caller moves or deletes both. Raises: `DownloadError`, `OutOfSpace`.
         """
+        _check_own(part)
         self._persist(url, lambda: self._download(url, part, notify), lambda: _bytes(part))
-        _note(part).unlink(missing_ok=True)
 
     def _download(self, url: str, part: Path, notify: Callable[[int], None]) -> None:
         known, offset = _noted(part), _bytes(part)
@@ -146,8 +147,7 @@ class Client:
             else:
                 # The old bytes go first: they must never stand beside a new version's note.
                 part.unlink(missing_ok=True)
-                note = json.dumps({"size": size, "version": here})
-                _note(part).write_text(note, encoding="utf-8")
+                write_json(note_of(part), {"size": size, "version": here})
             try:
                 with part.open("ab") as stream:
                     for chunk in response.iter_content(self._patience.chunk):
@@ -251,14 +251,29 @@ def _bytes(part: Path) -> int:
     return part.stat().st_size if part.is_file() else 0
 
 
-def _note(part: Path) -> Path:
+def note_of(part: Path) -> Path:
+    """Where it stands what the bytes of an unfinished transfer are of."""
     return part.with_name(f"{part.name}.json")
 
 
 def _noted(part: Path) -> dict:
     """Keys `size` (bytes of the whole or None) and `version` (text or None)."""
     try:
-        known = json.loads(_note(part).read_text(encoding="utf-8"))
+        known = json.loads(note_of(part).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         known = None
     return known if isinstance(known, dict) else {}
+
+
+def _check_own(part: Path) -> None:
+    """Raises: `DownloadError` for a part or a note that no transfer of ours left there."""
+    note = note_of(part)
+    there = [path for path in (part, note) if os.path.lexists(path)]
+    foreign = [path for path in there if path.is_symlink() or not path.is_file()]
+    if there and not foreign and not set() < _noted(part).keys() <= {"size", "version"}:
+        foreign = there
+    if foreign:
+        raise DownloadError(
+            f"{foreign[0]}: found what no download of DiDGen left there, expected nothing, or an "
+            f"unfinished file with its note {note.name}; move it away"
+        )

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -153,18 +154,55 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(server, tmp_path, size):
     assert contents(tmp_path)[BIG] == changed
 
 
-def test_bytes_of_unknown_origin_are_not_continued(server, tmp_path):
+def test_a_note_of_another_version_starts_anew(server, tmp_path):
     (tmp_path / f"{BIG}.part").write_bytes(b"\0" * 500_000)
-    one(server, tmp_path)
-    assert server.ranges_of(BIG) == [None] and contents(tmp_path)[BIG] == FILES[BIG]
-
-
-@pytest.mark.parametrize("note", ['{"size": 7, "version": "\\"other\\""}', "[]", "{", "[" * 99_999])
-def test_a_note_of_another_version_starts_anew(server, tmp_path, note):
-    (tmp_path / f"{BIG}.part").write_bytes(b"\0" * 500_000)
-    (tmp_path / f"{BIG}.part.json").write_text(note)
+    (tmp_path / f"{BIG}.part.json").write_text('{"size": 7, "version": "\\"other\\""}')
     one(server, tmp_path)
     assert contents(tmp_path)[BIG] == FILES[BIG]
+
+
+@pytest.mark.parametrize("note", [None, "[]", "{", "{}", '{"size": 7, "mine": 1}', "[" * 99_999])
+def test_a_part_without_a_note_of_ours_is_not_touched(server, tmp_path, note):
+    mine = {f"{BIG}.part": "mine"} | ({f"{BIG}.part.json": note} if note else {})
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DownloadError, match=r"zip\.part: found what no download of DiDGen left"):
+        one(server, tmp_path)
+    assert {name: (tmp_path / name).read_text() for name in mine} == mine
+    assert not server.sent[BIG] and not (tmp_path / BIG).exists()
+
+
+@pytest.mark.parametrize("name", [f"{BIG}.part", f"{BIG}.part.json"])
+def test_a_transfer_writes_through_no_link(server, tmp_path, name):
+    (tmp_path / "kept").mkdir()
+    mine = tmp_path / "mine"
+    mine.write_text('{"size": 7}')
+    (tmp_path / "kept" / name).symlink_to(mine)
+    with pytest.raises(DownloadError, match="found what no download of DiDGen left"):
+        one(server, tmp_path / "kept")
+    assert mine.read_text() == '{"size": 7}' and (tmp_path / "kept" / name).is_symlink()
+
+
+def test_a_kill_after_the_last_byte_leaves_a_part_that_is_known(server, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("didgen.data.download.examine", killed)
+        one(server, tmp_path)
+    before = server.sent[BIG]
+    one(server, tmp_path)
+    assert server.sent[BIG] == before and not list(tmp_path.glob("*.part*"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_lies_in_an_archive_s_place_is_left_alone(server, tmp_path, kind):
+    place = tmp_path / BIG
+    {"folder": place.mkdir, "link": lambda: place.symlink_to(tmp_path / "gone"),
+     "pipe": lambda: os.mkfifo(place)}[kind]()  # fmt: skip
+    with pytest.raises(DownloadError, match=r"big\.zip: found a folder, a special file or a link"):
+        one(server, tmp_path)
+    assert os.path.lexists(place) and not server.sent[BIG]
 
 
 def test_a_busy_server_is_asked_again_after_the_time_it_names(server, tmp_path, caplog):
