@@ -5,8 +5,9 @@ with the numbers among them and a row for each step. No generator is saved: what
 follows from the seed and the step's number.
 """
 
+import contextlib
 import logging
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from didgen.runtime.files import atomic_directory, read_json, write_json
 from didgen.training.processes import spread_as, whole
 
 LOGGER = logging.getLogger(__name__)
+_NAME = re.compile(r"step-\d{7,}")
 # A step's numbers by name, among them "step", counted from 1, and "seconds" of training so far.
 Row = dict[str, float]
 
@@ -64,9 +66,9 @@ def save_state(parts: Parts, history: list[Row], folder: Path, writes: bool = Tr
             numbers[name] = {key: v for key, v in state.items() if key not in tensors}
         write_json(place / "state.json", {"history": history, "numbers": numbers})
     # Older states go only after the new one has its name: a kill at any moment leaves one whole.
-    for older in folder.glob("step-*"):
+    for older in _saved(folder):
         if older != newest:
-            shutil.rmtree(older)
+            _remove(older)
 
 
 def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
@@ -77,7 +79,7 @@ def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
     if folder is None:
         return []
     # A longer training cannot be undone: its state is no start for a shorter one.
-    saved = [p for p in sorted(folder.glob("step-*")) if int(p.name.removeprefix("step-")) <= steps]
+    saved = [place for place in _saved(folder) if int(place.name.removeprefix("step-")) <= steps]
     if not saved:
         return []
     place = saved[-1]
@@ -96,6 +98,27 @@ def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
         ) from error
     LOGGER.info("continuing after step %d of %d", len(history), steps)
     return history
+
+
+def _saved(folder: Path) -> list[Path]:
+    """What is named as a state, the oldest first."""
+    return sorted(place for place in folder.glob("step-*") if _NAME.fullmatch(place.name))
+
+
+def _remove(place: Path) -> None:
+    """Delete what `save_state` wrote there, and the folder where nothing else is in it."""
+    try:
+        ours = read_json(place / "state.json").keys() == {"history", "numbers"}
+    except (OSError, ValueError, AttributeError):
+        return
+    if not ours or place.is_symlink():
+        return
+    for file in place.glob("*.safetensors"):
+        file.unlink()
+    # Last, for it shows whose folder this is.
+    (place / "state.json").unlink()
+    with contextlib.suppress(OSError):
+        place.rmdir()
 
 
 def _state_of(part: nn.Module | Optimizer | Stateful) -> dict[str, Any]:

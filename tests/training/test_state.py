@@ -91,6 +91,22 @@ def test_the_newest_that_is_not_too_long_counts(tmp_path):
     assert resume_state(parts(), tmp_path, 3) == []
 
 
+def test_folders_that_are_no_states_are_neither_read_nor_deleted(tmp_path):
+    mine = ("step-final/a", "step-0000001/a", "step-0000002/state.json", "step-1/a", "step-old")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    save_state(parts(), history(3), tmp_path / "elsewhere")
+    (tmp_path / "step-0000003").symlink_to(tmp_path / "elsewhere/step-0000003")
+    save_state(parts(), history(4), tmp_path)
+    (tmp_path / "step-0000004/notes").write_text("mine")
+    save_state(parts(), history(5), tmp_path)
+    assert all((tmp_path / name).read_text() == "{}" for name in mine)
+    assert len(list((tmp_path / "step-0000003").iterdir())) > 1
+    assert [path.name for path in (tmp_path / "step-0000004").iterdir()] == ["notes"]
+    assert len(resume_state(parts(), tmp_path, 9)) == 5
+
+
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     save_state(parts(), history(2), tmp_path)
 
