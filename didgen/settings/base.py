@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from didgen.settings.addresses import may_hold_secret, meant_as_address
+
 
 def _words_as_text(value: Any) -> Any:
     """Keys as the text that a table holds: YAML reads 0 as a number, and yes as true."""
@@ -34,13 +36,19 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 def _as_path(value: Any) -> Any:
     """A path or name with the user's home folder in place of `~`.
 
-    Raises: `ValueError` for what no file system takes.
+    Raises: `ValueError` for what no file system takes, or an address that may hold a secret.
     """
     if not isinstance(value, str | Path):
         return value
     text = str(value)
     if not text.strip():
         raise ValueError(f"found {text!r}, expected a path or a name")
+    if meant_as_address(text) and may_hold_secret(text):
+        # It travels into commands, logs and the report, where no secret may stand.
+        raise ValueError(
+            "found an address with a user or a query, expected one without, as https://host/path; "
+            "keep names and passwords in ~/.netrc, which downloads read"
+        )
     # Addresses have no parts that are names of files.
     longest = "" if "://" in text else max(text.split("/"), key=len)
     if len(longest.encode(errors="replace")) > 255:

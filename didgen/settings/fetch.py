@@ -2,10 +2,10 @@
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from didgen.settings.addresses import is_address, meant_as_address
 from didgen.settings.base import Place, Section
 
 
@@ -37,25 +37,11 @@ class Archives(Section):
     @field_validator("mirror")
     @classmethod
     def _is_folder_or_plain_address(cls, mirror: str | None) -> str | None:
-        if mirror is None or "://" not in mirror:
+        if mirror is None or not meant_as_address(mirror) or is_address(mirror):
             return mirror
-        if "@" in mirror or "?" in mirror:
-            # It travels into commands, logs and the report, where no secret may stand.
-            raise ValueError(
-                "found an address with a user or a query, expected one without; keep names and "
-                "passwords in ~/.netrc, which downloads read"
-            )
-        try:
-            parts = urlsplit(mirror)
-            fit = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            fit = False
-        if not fit:
-            raise ValueError(
-                f"found {mirror!r}, expected http:// or https:// with a host, or the path of a "
-                "folder"
-            )
-        return mirror
+        raise ValueError(
+            f"found {mirror!r}, expected http:// or https:// with a host, or the path of a folder"
+        )
 
 
 class Settings(Archives):
