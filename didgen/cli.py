@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from didgen.settings import extras
-from didgen.settings.config_file import read_config_file
+from didgen.settings.config_file import ConfigFileError, parse_json, read_config_file
 
 # What each does, in the order data walks.
 STAGES = {
@@ -133,9 +132,9 @@ def _settings(text: str | None) -> dict:
     if not text.lstrip().startswith("{"):
         return read_config_file(Path(text))
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"--settings: not JSON ({error}); expected an object or a file") from None
+        return parse_json(text)
+    except ConfigFileError as error:
+        raise ValueError(f"--settings: {error}; expected an object or a file") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,9 +201,9 @@ def _literal(text: str) -> object:
     """A flag's value: null, true, false and objects as JSON; pydantic converts the rest."""
     if text.lstrip().startswith("{"):
         try:
-            return json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise argparse.ArgumentTypeError(f"not JSON ({error}); expected an object") from None
+            return parse_json(text)
+        except ConfigFileError as error:
+            raise argparse.ArgumentTypeError(f"{error}; expected an object") from None
     return {"null": None, "none": None, "true": True, "false": False}.get(text.lower(), text)
 
 

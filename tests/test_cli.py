@@ -45,11 +45,19 @@ def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):
         (["--size", "128"], "out: Field required"),
         (["--out", "x", "--source", "table"], "source table needs `table`"),
         (["--out", "x", "--settings", "{size:}"], "--settings: not JSON"),
+        (["--out", "x", "--settings", '{"size": 1, "a": {"b": 1, "b": 2}}'], "`b` stands twice"),
+        (["--out", "x", "--settings", '{"size": %s}' % ("1" * 5000)], "--settings: not JSON"),
     ],
 )
 def test_wrong_settings_end_with_2_and_name_the_key(arguments, expected, caplog):
     assert cli.main(["prepare", *arguments]) == 2
     assert expected in caplog.text
+
+
+def test_a_key_that_stands_twice_in_a_flag_is_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["prepare", "--out", "x", "--labels", '{"a": "MEL", "a": "NV"}'])
+    assert caught.value.code == 2 and "--labels: `a` stands twice" in capsys.readouterr().err
 
 
 def test_bad_input_ends_with_2_and_its_message(tmp_path, caplog):

@@ -4,6 +4,7 @@ Of PyYAML and the standard library alone, which come with Snakemake.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,21 @@ def read_config_file(path: Path) -> dict[str, Any]:
             values = None
         _check(yaml.compose(text, Loader=yaml.SafeLoader), path, {})
         values = yaml.safe_load(text) if values is None else values
+    except ConfigFileError:
+        raise
     except RecursionError:
         raise ConfigFileError(f"{path}: nested too deeply to be a configuration") from None
     except yaml.YAMLError as error:
+        # Without the lines that the error's own text repeats: a secret may stand there.
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        problem = getattr(error, "problem", None) or "characters that no file may have"
         raise ConfigFileError(
-            f"{path}: neither YAML nor JSON ({error}); indent by spaces, and put texts with "
+            f"{where}: neither YAML nor JSON ({problem}); indent by spaces, and put texts with "
             "special characters into quotes"
         ) from None
+    except ValueError as error:
+        raise ConfigFileError(f"{path}: a number in it cannot be read ({error})") from None
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise ConfigFileError(f"{path}: found {found}, expected keys such as `run: demo`")
@@ -74,11 +83,14 @@ def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:
     sizes[id(node)], size = 0, 1
     if isinstance(node, yaml.SequenceNode):
         size += sum(_check(item, path, sizes) for item in node.value)
+    elif isinstance(node, yaml.ScalarNode):
+        _check_plain(node, f"{path}:{line}")
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             here = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode):
+                _check_plain(key, f"{path}:{here}")
                 if key.value in lines:
                     raise ConfigFileError(
                         f"{path}:{here}: `{key.value}` stands there and in line "
@@ -90,3 +102,39 @@ def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:
         raise ConfigFileError(f"{path}:{line}: references make more than {MOST} values of it")
     sizes[id(node)] = size
     return size
+
+
+def _check_plain(node: yaml.ScalarNode, place: str) -> None:
+    """Raises: ConfigFileError for what YAML reads as another number than it looks, or as a date."""
+    kind = node.tag.rpartition(":")[2]
+    if kind == "timestamp":
+        read = "a date"
+    elif kind in ("int", "float") and ":" in node.value:
+        read = "a number in base 60"
+    elif kind == "int" and re.match(r"[-+]?0[0-7_]", node.value):
+        read = "a number in base 8"
+    else:
+        return
+    raise ConfigFileError(
+        f"{place}: found {node.value}, which YAML reads as {read}; put quotes around a text, and "
+        "write a number in plain decimal digits"
+    )
+
+
+def parse_json(text: str) -> Any:
+    """A value of JSON, of whose objects all keys stand once. Raises: ConfigFileError."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except ConfigFileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConfigFileError(f"not JSON ({error})") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ConfigFileError(f"`{key}` stands twice, and only one would count; make them one")
+        values[key] = value
+    return values

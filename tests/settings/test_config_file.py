@@ -41,11 +41,32 @@ def written(tmp_path):
             "references make more than 100000 values",
         ),
         (b" " * 10_000_001, "too large for a configuration"),
+        ("data:\n  fit: 2:8\n", "yaml:2: found 2:8, which YAML reads as a number in base 60"),
+        ("seeds: [1, 190:20:30.15]", "yaml:1: found 190:20:30.15, which YAML .* base 60"),
+        ("data:\n  labels:\n    010: MEL\n", "yaml:3: found 010, which YAML reads .* in base 8"),
+        ("seed: -0_7", "yaml:1: found -0_7, which YAML reads as a number in base 8"),
+        ("run: 2024-01-31", "yaml:1: found 2024-01-31, which YAML reads as a date; put quotes"),
+        ("run: 2024-13-45", "yaml:1: found 2024-13-45, which YAML reads as a date; put quotes"),
+        ("seed: 0x_", "a number in it cannot be read"),
+        ("seed: " + "1" * 5000, "a number in it cannot be read"),
+        ('{"seed": ' + "1" * 5000 + "}", "a number in it cannot be read"),
     ],
 )
 def test_what_would_lose_a_part_or_is_no_configuration_is_refused(written, content, expected):
     with pytest.raises(ConfigFileError, match=expected):
         read_config_file(written(content))
+
+
+def test_numbers_that_are_what_they_look_like_are_read(written):
+    text = "a: [0, 00.5, '010', '2:8', \"2024-01-31\", 1_000, 089, 1e3, -1.5, 0x10]\n"
+    read = read_config_file(written(text))["a"]
+    assert read == [0, 0.5, "010", "2:8", "2024-01-31", 1000, "089", "1e3", -1.5, 16]
+
+
+def test_a_file_that_cannot_be_read_is_not_repeated(written):
+    with pytest.raises(ConfigFileError, match="yaml:2: neither YAML nor JSON") as caught:
+        read_config_file(written("run: a\nmirror: http://me:pQxZ@h: x\n"))
+    assert "pQxZ" not in str(caught.value)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
