@@ -47,7 +47,8 @@ def locate(
 ) -> Path:
     """The local folder, or the .safetensors file, that a source stands for.
 
-    Raises: BackboneError when there is none, or for a format that is not opened.
+    Raises: BackboneError when there is none, or for a format that is not opened. Of a folder, only
+    the tokenizer is asked for with `tokenizer_only`.
     """
     text = str(source)
     place = TINY if text == "tiny" else Path(text).expanduser()
@@ -55,6 +56,8 @@ def locate(
         return fetch(text, revision, offline, tokenizer_only)
     if place.suffix and not place.is_dir():
         check_file(place)
+    elif not tokenizer_only:
+        check_folder(place)
     return place
 
 

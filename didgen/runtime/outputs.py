@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,22 +91,27 @@ def check_output(out: Path | str, stage: str, inputs: Iterable[Path] = ()) -> Pa
     return final
 
 
-def check_output_file(path: Path | str, keys: set[str]) -> None:
-    """A JSON file to write: absent, or an earlier one, whose top-level keys are `keys`.
+def check_output_file(path: Path | str, expected: str, is_earlier: Callable[[str], bool]) -> None:
+    """A file to write: absent, or an earlier one.
 
+    expected: what an earlier one is, in words. is_earlier: whether a text is that of an earlier
+    one; what it raises of a text that is built in another way means no.
     Raises: OutputError for any other.
     """
     path = Path(path)
     if not os.path.lexists(path):
         return
+    if path.is_dir():
+        raise OutputError(f"{path}: found a folder, expected the name of a file to write")
     try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or set(found) != keys:
+        # Reading a pipe would wait for ever.
+        earlier = path.is_file() and is_earlier(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        earlier = False
+    if not earlier:
         raise OutputError(
-            f"{path}: found something else than an earlier result, expected no file or a JSON "
-            f"object of {', '.join(sorted(keys))}; nothing was changed. Choose another name"
+            f"{path}: found something else than an earlier result, expected no file or {expected}; "
+            "nothing was changed. Choose another name"
         )
 
 

@@ -1,5 +1,6 @@
 """Download and verify the archives of a source."""
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,7 @@ def run(config: Config) -> None:
     from didgen.runtime.files import write_json
     from didgen.runtime.outputs import check_output_file
 
-    keys = {"source", "mirror", "folder", "splits", "files", "provenance"}
-    check_output_file(config.out, keys)
+    check_output_file(config.out, "a list of archives", _is_listing)
     wanted = needed_archives(official=config.splits == "official")
     archives = fetch_archives(
         wanted, config.archives, config.mirror, config.offline, config.workers
@@ -39,6 +39,17 @@ def run(config: Config) -> None:
         fetched, len(archives) - fetched,
     )  # fmt: skip
     counts = [_count(one.path, archive) for one, archive in zip(archives, wanted, strict=True)]
+    empty = [
+        f"{one.path}: found no {archive.suffix} file in it"
+        for one, archive, count in zip(archives, wanted, counts, strict=True)
+        if not count
+    ]
+    if empty:
+        shown = "\n  ".join(empty)
+        raise ValueError(
+            f"{len(empty)} of {len(wanted)} archives are empty:\n  {shown}\nuse another mirror, or "
+            "remove the files to fetch them again"
+        )
     _report_counts(wanted, counts, is_official(config.mirror))
     listing = {
         "source": config.source,
@@ -60,7 +71,14 @@ def run(config: Config) -> None:
         ],
         "provenance": [asdict(provenance(name)) for name in (TASK1_SOURCE, TASK3_SOURCE)],
     }
+    # Again: a name in the folder of downloads may by now be that of an archive.
+    check_output_file(config.out, "a list of archives", _is_listing)
     write_json(config.out, listing)
+
+
+def _is_listing(text: str) -> bool:
+    keys = {"source", "mirror", "folder", "splits", "files", "provenance"}
+    return json.loads(text).keys() == keys
 
 
 def _count(path: Path, archive: "Archive") -> int:

@@ -1,5 +1,6 @@
 """Bring the published weights of a run into the local cache, for nodes without a network."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +22,17 @@ def run(config: Config) -> None:
     from didgen.runtime.files import write_json
     from didgen.runtime.outputs import check_output_file
 
-    check_output_file(config.out, {"models", "bytes"})
+    check_output_file(config.out, "a list of models", _is_list)
     found, faults = [], []
     for name, fetch in wanted(config):
         try:
             place = Path(fetch())
+            size = bytes_of(place)
+            if not size:
+                raise ValueError(f"found nothing in {place}, expected the files of a model")
         except (OSError, ValueError) as error:
             faults.append(f"  {name}: {error}")
             continue
-        size = bytes_of(place)
         LOGGER.info("%s: %.1f MB in %s", name, size / 1e6, place)
         found.append({"name": name, "path": str(place), "bytes": size})
     if faults:
@@ -39,6 +42,13 @@ def run(config: Config) -> None:
             "run this where the network is, with the same HF_HOME and TORCH_HOME as the nodes"
         )
     write_json(config.out, {"models": found, "bytes": sum(model["bytes"] for model in found)})
+
+
+def _is_list(text: str) -> bool:
+    found = json.loads(text)
+    return found.keys() == {"models", "bytes"} and all(
+        model.keys() == {"name", "path", "bytes"} for model in found["models"]
+    )
 
 
 def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:

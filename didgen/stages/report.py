@@ -15,8 +15,14 @@ def run(config: Config) -> None:
     """
     from didgen.report.page import build
     from didgen.runtime.files import write_text
-    from didgen.runtime.outputs import output_folder, paths_read
+    from didgen.runtime.outputs import OutputError, output_folder, paths_read
 
+    # Hidden names are those of markers, locks and unfinished files.
+    if config.out.name.startswith(".") or config.out.name.casefold() == "config.json":
+        raise OutputError(
+            f"{config.out}: found the name {config.out.name}, which the report's folder needs for "
+            "itself; expected a page such as index.html"
+        )
     with output_folder(config.out.parent, "report", paths_read(config)) as folder:
         page = build(config.run_dir, config)
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")

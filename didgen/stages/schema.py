@@ -4,17 +4,38 @@ import json
 from typing import Any
 
 from didgen.runtime.files import write_text
+from didgen.runtime.outputs import check_output_file
 from didgen.settings.run import RunConfig
 from didgen.settings.schema import Config
 
+HEADING = """# Configuration
+
+Every key of a run, made from the settings models by `python -m didgen schema`;"""
+
 
 def run(config: Config) -> None:
-    """Write both files. Raises: `ValueError` with `check` when one differs from the models."""
-    for path, text in ((config.schema_file, json_schema_text()), (config.readme, key_reference())):
-        if not config.check:
-            write_text(path, text)
-        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+    """Write both files.
+
+    Raises: `OutputError` where one would take the place of something else; `ValueError` with
+    `check` when one differs from the models.
+    """
+    files = (
+        (config.schema_file, json_schema_text(), "such a schema", _is_schema),
+        (config.readme, key_reference(), "such a reference", lambda text: text.startswith(HEADING)),
+    )
+    for path, text, expected, is_earlier in files:
+        check_output_file(path, expected, is_earlier)
+        if config.check and (not path.is_file() or path.read_text(encoding="utf-8") != text):
             raise ValueError(f"{path} is out of date; run: python -m didgen schema")
+    if config.check:
+        return
+    for path, text, *_ in files:
+        write_text(path, text)
+
+
+def _is_schema(text: str) -> bool:
+    found = json.loads(text)
+    return (found["title"], "$schema" in found) == (RunConfig.__name__, True)
 
 
 def json_schema_text() -> str:
@@ -40,9 +61,7 @@ def _inline(node: Any, definitions: dict) -> Any:
 def key_reference() -> str:
     """The text of config/README.md: every key with meaning, default and what is allowed."""
     lines = [
-        "# Configuration",
-        "",
-        "Every key of a run, made from the settings models by `python -m didgen schema`; edit the",
+        f"{HEADING} edit the",
         "models, not this file. A key left out has its default. Unknown keys are refused.",
         "",
         "| file | what it runs |",

@@ -25,7 +25,7 @@ from didgen.metrics.significance import (
 )
 from didgen.metrics.tallies import Tally, f1_tally, mean_tally, recall_tally
 from didgen.runtime.files import write_csv, write_json
-from didgen.runtime.outputs import check_output_file, output_folder, paths_read
+from didgen.runtime.outputs import check_output, check_output_file, output_folder, paths_read
 from didgen.settings.verdict import Config
 from didgen.stages.arm_results import Arms, VerdictError, clusters_of, first_table, read_arms
 
@@ -113,13 +113,29 @@ def run(config: Config) -> None:
     Raises: `VerdictError` when an arm is missing, or arms were tested on different images or
     trained in different ways.
     """
-    check_output_file(config.out, {"run", "tasks"})
+    check_output(config.tables, "verdict", paths_read(config))
+    if config.out.resolve().is_relative_to(config.tables.resolve()):
+        raise VerdictError(
+            f"out: found {config.out}, which lies in the folder {config.tables} that --tables "
+            "names and that is replaced as a whole; expected a file outside it, such as "
+            f"{config.tables.parent / 'verdict.json'}"
+        )
+    check_output_file(config.out, "a verdict", _is_verdict)
     with output_folder(config.tables, "verdict", paths_read(config)) as tables:
         entries = _entries(config)
         for name, table in _tables(entries).items():
             write_csv(tables / name, table)
         write_json(tables / "config.json", json.loads(config.model_dump_json()))
     write_json(config.out, {"run": config.run, "tasks": entries})
+
+
+def _is_verdict(text: str) -> bool:
+    """Whether a text is a verdict's, of any edition."""
+    found = json.loads(text)
+    parts = {"metric", "arms", "comparisons", "sentence"}
+    return found.keys() == {"run", "tasks"} and all(
+        parts <= entry.keys() for entry in found["tasks"].values()
+    )
 
 
 def _entries(config: Config) -> dict[str, dict[str, Any]]:

@@ -383,16 +383,25 @@ def test_reserved_names_that_hold_something_else_are_refused(tmp_path):
 
 
 def test_an_output_file_replaces_only_its_own_kind(tmp_path):
-    keys = {"run", "tasks"}
-    check_output_file(tmp_path / "none.json", keys)
-    (tmp_path / "own.json").write_text('{"tasks": {}, "run": "demo"}')
-    check_output_file(tmp_path / "own.json", keys)
-    (tmp_path / "folder").mkdir()
-    for name, text in (("notes.txt", "mine"), ("c.json", '{"run": 1}'), ("l.json", "[]")):
+    def check(path):
+        check_output_file(path, "a sum", lambda text: json.loads(text)["sum"] == 1)
+
+    check(tmp_path / "none.json")
+    (tmp_path / "own.json").write_text('{"sum": 1}')
+    check(tmp_path / "own.json")
+    texts = {"notes.txt": "mine", "c.json": '{"sum": 2}', "k.json": "{}", "l.json": "[]"}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    for name in ("notes.txt", "c.json", "l.json", "folder"):
-        with pytest.raises(OutputError, match="found something else than an earlier result"):
-            check_output_file(tmp_path / name, keys)
+    (tmp_path / "b.json").write_bytes(b"\xff")
+    # Nobody writes to it: to read it would be to wait for ever.
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in (*texts, "b.json", "pipe", "link"):
+        with pytest.raises(OutputError, match=f"{name}: found something .* no file or a sum; noth"):
+            check(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="folder: found a folder, expected the name of a file"):
+        check(tmp_path / "folder")
 
 
 def test_the_log_says_nothing_without_foreign_files(tmp_path, caplog):

@@ -68,7 +68,11 @@ def test_the_users_own_images_have_no_provenance():
         ({"mirror": "ftp://host/x"}, "expected http:// or https:// with a host, or the path of a"),
         ({"mirror": "s3://bucket"}, "expected http:// or https:// with a host, or the path of a"),
         ({"mirror": "http:///x"}, "expected http:// or https:// with a host, or the path of a"),
-        ({"mirror": "http://host:x/"}, "expected http:// or https:// with a host, or the path of"),
+        (
+            {"mirror": "http:/host/x"},
+            "expected http:// or https:// with a host, or the path of a f",
+        ),
+        ({"mirror": "http://host:x/"}, "an address with a user or a query, expected one without"),
         ({"mirror": "http://[x"}, "expected http:// or https:// with a host, or the path of a fol"),
         ({"mirror": "https://me:pw@host/x"}, "an address with a user or a query, expected one wit"),
         ({"mirror": "https://host/x?key=pw"}, "an address with a user or a query, expected one wi"),
@@ -129,6 +133,39 @@ def test_archives_that_hold_another_number_of_files_are_told(caplog, official, l
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
         (level, f"{wanted[2].name}: holds 3910 .jpg files; the challenge states 10015")
     ]
+
+
+def small_mirror(folder, **changes):
+    """A folder of archives of one file each; changes: of those by name, others."""
+    folder.mkdir()
+    for archive in needed_archives(official=False):
+        files = changes.get(archive.name.split(".")[0], {f"ISIC_1{archive.suffix}": b"x"})
+        place = folder / archive.name
+        place.write_bytes(b"image,lesion_id\n" if archive.kind == "lesions" else packed(files))
+    return folder
+
+
+@pytest.mark.parametrize("files", [{}, {"ISIC_1.png": b"x"}, {"__MACOSX/._ISIC_1.jpg": b"x"}])
+def test_archives_without_a_file_that_is_used_are_an_error(tmp_path, files):
+    name = "ISIC2018_Task3_Training_Input"
+    mirror = small_mirror(tmp_path / "mirror", **{name: files})
+    config = fetch.Config(mirror=str(mirror), archives=tmp_path / "kept", out=tmp_path / "a.json")
+    with pytest.raises(ValueError, match=rf"(?s)1 of 5 archives are empty:.*{name}\.zip: found no"):
+        fetch.run(config)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize("name", [LESION_GROUPS, "archives.lock.json"])
+def test_the_list_takes_no_archive_s_name(tmp_path, name):
+    files = {path.name: path.read_bytes() for path in small_mirror(tmp_path / "mirror").iterdir()}
+    with MirrorServer(files) as server:
+        config = fetch.Config(
+            mirror=server.url, archives=tmp_path / "kept", out=tmp_path / "kept" / name
+        )
+        with pytest.raises(ValueError, match="found something else than an earlier result"):
+            fetch.run(config)
+    assert (tmp_path / "kept" / LESION_GROUPS).read_bytes() == files[LESION_GROUPS]
+    assert len(json.loads((tmp_path / "kept/archives.lock.json").read_text())["files"]) == 5
 
 
 def test_a_real_mirror_is_used_in_place(isic_mini, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from didgen import cli
+from didgen.stages.schema import key_reference
 
 # What each stage needs beside its output; none of these files is there.
 NEEDED = {
@@ -73,3 +74,86 @@ def test_the_working_directory_is_refused(stage, mine, tmp_path, caplog):
         assert "is or holds the working directory" in caplog.text
         caplog.clear()
     assert not list((tmp_path / "here").iterdir()) and len(list(mine.rglob("*.png"))) == 2
+
+
+OWN_JSON = {
+    "verdict": '{"run": "mine", "tasks": {"laundry": {"done": false}}}',
+    "prefetch": '{"models": ["mine"], "bytes": 7}',
+    "fetch": '{"source": "mine", "files": []}',
+}
+
+
+@pytest.mark.parametrize("stage", OWN_JSON)
+@pytest.mark.parametrize("text", [None, "[]", "mine"])
+def test_a_file_of_the_user_is_refused_and_left_alone(stage, text, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text(text or OWN_JSON[stage])
+    more = ["--run", "r", "--tables", "t"] if stage == "verdict" else []
+    assert cli.main([stage, *more, "--out", "mine.json"]) == 2
+    assert "mine.json: found something else than an earlier result" in caplog.text
+    assert (tmp_path / "mine.json").read_text() == (text or OWN_JSON[stage])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("out", ["t/verdict.json", "t/arms.csv", "t", "t/a/../b", "link/a"])
+def test_a_verdict_does_not_lie_in_the_folder_of_its_tables(out, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("t")
+    assert cli.main(["verdict", "--run", "r", "--tables", "t", "--out", out]) == 2
+    assert f"out: found {out}, which lies in the folder t that --tables names" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["config.json", "Config.JSON", ".didgen.json", ".lock", ".."])
+def test_a_page_takes_no_name_of_the_folder_s_own_files(name, tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    out = str(tmp_path / "report" / name)
+    assert cli.main(["report", "--run-dir", str(tmp_path / "run"), "--out", out]) == 2
+    assert "which the report's folder needs for itself; expected a page such as" in caplog.text
+
+
+def schema(folder, readme="readme.md", schema_file="schema.json", *more):
+    paths = ("--readme", str(folder / readme), "--schema-file", str(folder / schema_file))
+    return cli.main(["schema", *paths, *more])
+
+
+def test_the_schema_and_the_key_reference_replace_only_their_own_kind(tmp_path, caplog):
+    assert schema(tmp_path) == 0
+    written = {path: path.read_text() for path in tmp_path.iterdir()}
+    # Of an earlier version.
+    (tmp_path / "readme.md").write_text(key_reference() + "| `gone` |\n")
+    (tmp_path / "schema.json").write_text('{"$schema": "", "title": "RunConfig"}')
+    assert schema(tmp_path) == 0
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == written
+    for flag, name, texts in (
+        ("readme", "notes.md", ("# Configuration\n\nmine\n", "")),
+        ("schema_file", "own.json", ('{"title": "mine"}', "mine", "[]")),
+    ):
+        for text in texts:
+            (tmp_path / name).write_text(text)
+            assert schema(tmp_path, **{flag: name}) == 2
+            assert f"{name}: found something else than an earlier result" in caplog.text
+            assert (tmp_path / name).read_text() == text
+            caplog.clear()
+    assert schema(tmp_path, ".") == 2
+    assert f"{tmp_path}: found a folder, expected the name of a file" in caplog.text
+
+
+def test_no_schema_is_written_where_the_key_reference_cannot_be(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    assert schema(tmp_path, "notes.md") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+def test_no_data_set_is_prepared_inside_the_folder_it_is_read_from(mine, tmp_path, caplog):
+    (tmp_path / "link").symlink_to(mine)
+    words = ["prepare", "--source", "folder", "--folder", str(mine)]
+    for out in (
+        mine / "out",
+        mine / "images/out",
+        tmp_path / "link/out",
+        tmp_path / "here/../mine/x",
+    ):
+        assert cli.main([*words, "--out", str(out)]) == 2
+        assert f"{out} lies in {mine}, whose folders are all read as images" in caplog.text
+        caplog.clear()
+    assert {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()} == set(FILES)

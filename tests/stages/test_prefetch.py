@@ -46,6 +46,28 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch) -> No
     assert not config.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone/model", "there is no folder"),
+        ("./gone", "there is no folder gone"),
+        ("empty", "has no model_index.json"),
+        ("gone.safetensors", "there is no file"),
+        ("none.safetensors", "found nothing in none.safetensors, expected the files of a model"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_named(tmp_path, monkeypatch, name, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.safetensors").touch()
+    name = str(tmp_path / name) if name == "gone/model" else name
+    config = prefetch.Config(finetune={"backbone": name}, out=tmp_path / "weights.json")
+    with pytest.raises(ValueError, match=f"1 of 1 models cannot be had:\n  {name}: .*{message}"):
+        prefetch.run(config)
+    assert not config.out.exists()
+
+
 def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) -> None:
     asked = []
 
