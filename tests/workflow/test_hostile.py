@@ -22,9 +22,9 @@ SHELL = (
     "-n --out=F $(touch F)`touch F`;touch F|touch F&touch F\n\"'\\ *?[a-z]~ %s #! \t\N{SNOWMAN} "
 )
 WORDS = "{} {input} {wildcards.arm} {scatteritem} {{RUN}} ${HOME}"
-# An address takes no spaces and no query.
+# An address takes no spaces, no query and no parameters.
 ADDRESS = (
-    "http://localhost/$(touch${IFS}F)`touch${IFS}F`;touch${IFS}F|'\"\\*[a-z]~%s\N{SNOWMAN}{}{input}"
+    "http://localhost/$(touch${IFS}F)`touch${IFS}F`|touch${IFS}F&'\"\\*[a-z]~%s\N{SNOWMAN}{}{input}"
 )
 # Of inputs: Snakemake has no way to escape their braces, and each file must exist.
 FILES = {("data", "table"), ("sets", "*", "metadata")}
