@@ -58,7 +58,7 @@ def test_the_paper_is_configured_as_printed():
         ({"data": {"size": 256}}, "tiny works at 128 px"),
         ({"data": {"source": "table"}}, "needs `table`"),
         ({"data": {"source": "ph2"}}, "needs `folder`"),
-        ({"data": {"source": "isic2018", "mirror": "https://me:pw@h/x"}}, "without, as .*; keep names"),
+        ({"data": {"source": "isic2018", "mirror": "https://me:pw@h/x"}}, "keep names"),
         ({"data": {"classes": ["MEL", "NV"]}, "images": {"classes": ["DF"]}}, "leaves out"),
         ({"finetune": {"classes": ["MEL"]}, "images": {"classes": ["NV"]}}, "never saw"),
         ({"images": {"per_class": 0}}, "greater than or equal to 1"),
