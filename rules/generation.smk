@@ -64,7 +64,7 @@ rule train_job:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=gpus,
+        gpu=lambda wildcards: gpus(wildcards) * METHODS[wildcards.method].network,
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
@@ -139,7 +139,7 @@ rule images_job:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=gpus,
+        gpu=lambda wildcards: gpus(wildcards) * method_of("images").network,
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
@@ -176,12 +176,18 @@ rule pairs_job:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=gpus,
+        gpu=lambda wildcards: gpus(wildcards) * method_of("pairs").network,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
         code=revision("pairs"),
-        settings=as_json(config["pairs"], classes=config["finetune"]["classes"]),
+        # Other methods than the fine-tuned one learn from all classes of the data.
+        settings=as_json(
+            config["pairs"],
+            classes=(
+                config["finetune"]["classes"] if method_of("pairs").model == "didgen" else None
+            ),
+        ),
         seed=config["seed"],
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),

@@ -6,10 +6,10 @@ rule report:
     input:
         summary=rules.prepare.output.summary,
         captions=rules.caption.output.captions,
-        training=rules.finetune.output.training,
+        training=fine_tuned(rules.finetune.output.training),
         filter=for_task("segmentation", rules.filter.output.summary),
         augmented=rules.augment.output.metadata,
-        maps=rules.maps.output.maps,
+        maps=fine_tuned(rules.maps.output.maps),
         fidelity=rules.fidelity.output.fidelity,
         judged=for_task("classification", rules.label_fidelity.output.summary),
         verdict=rules.verdict.output.verdict,

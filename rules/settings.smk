@@ -122,9 +122,24 @@ def annotation():
     return {key: config["pairs"][key] for key in keys}
 
 
+def method_name(section):
+    """The method that a section names, or the default."""
+    return config[section].get("method", "didgen")
+
+
+def method_of(section):
+    """What the method of a section makes and needs."""
+    return METHODS[method_name(section)]
+
+
+def fine_tuned(files):
+    """The files where something is made with the fine-tuned backbone, else none."""
+    return files if "didgen" in models_used(config["data"]["tasks"], method_name) else []
+
+
 def model_of(section):
     """The file that says that the model of a section's method is there."""
-    name = METHODS[config[section].get("method", "didgen")].model
+    name = method_of(section).model
     if name == "didgen":
         return rules.finetune.output.backbone
     return f"{RUN}/methods/{name}/config.json"
@@ -255,7 +270,7 @@ drop_lock_of_killed_run()
 from didgen.settings.arms import of_task, parse_arm
 from didgen.data.changes import local_archives, source_state
 from didgen.revision import revision
-from didgen.settings.methods import METHODS
+from didgen.settings.methods import METHODS, models_used
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]

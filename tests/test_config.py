@@ -4,11 +4,15 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
 
+from didgen.settings.pairs import DidgenPairs, WarpPairs
 from didgen.settings.run import RunConfig
 from didgen.stages.schema import json_schema_text, key_reference
 
 ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 
 
@@ -20,8 +24,7 @@ def test_every_shipped_configuration_is_valid(path):
 
 
 def test_schema_and_reference_are_those_of_the_models():
-    written = (ROOT / "workflow/schemas/config.schema.json").read_text()
-    assert written == json_schema_text(), "run: python -m didgen schema"
+    assert SCHEMA.read_text() == json_schema_text(), "run: python -m didgen schema"
     assert (ROOT / "config/README.md").read_text() == key_reference(), (
         "run: python -m didgen schema"
     )
@@ -32,6 +35,8 @@ def test_every_key_has_a_description():
         for name, prop in node.get("properties", {}).items():
             assert prop.get("description"), f"{trail}{name} has no description"
             walk(prop, f"{trail}{name}.")
+        for branch in {"then", "else"} & set(node):
+            walk(node[branch], trail)
 
     walk(json.loads(json_schema_text()), "")
 
@@ -87,3 +92,25 @@ def test_impossible_configurations_are_refused(changes, expected):
 def test_the_mirror_of_the_command_line_reaches_the_data():
     config = RunConfig.model_validate({"mirror": "/m", "data": {"source": "isic2018"}})
     assert config.data.mirror == "/m"
+
+
+def test_the_schema_alone_fills_in_the_defaults_of_the_method_that_is_named() -> None:
+    """Where the launcher has no pydantic."""
+    config = {"pairs": {"method": "warp"}}
+    validate(config, str(SCHEMA))
+    assert config["pairs"] == {"method": "warp"} | WarpPairs().model_dump(mode="json")
+    config = {"pairs": {"eta": 3.0}}
+    validate(config, str(SCHEMA))
+    assert config["pairs"] == DidgenPairs(eta=3.0).model_dump(mode="json")
+    for pairs in ({"method": "gan"}, {"method": "warp", "eta": 3.0}):
+        with pytest.raises(WorkflowError, match="validating config"):
+            validate({"pairs": pairs}, str(SCHEMA))
+
+
+def test_a_run_without_the_backbone_is_not_bound_to_its_size() -> None:
+    data = {"size": 256, "tasks": ["segmentation"]}
+    with pytest.raises(ValidationError, match="tiny works at 128 px"):
+        RunConfig.model_validate({"data": data})
+    assert RunConfig.model_validate({"data": data, "pairs": {"method": "warp"}}).data.size == 256
+    with pytest.raises(ValidationError, match="tiny works at 128 px"):
+        RunConfig.model_validate({"data": {"size": 256}, "pairs": {"method": "warp"}})

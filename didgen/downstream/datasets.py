@@ -135,14 +135,14 @@ class ImageSet:
 def usable_rows(manifest: Path, need: Literal["label", "mask"]) -> tuple[pd.DataFrame, int]:
     """The rows that have what the task needs, with absolute paths, and how many have not.
 
-    A pair, made for a condition mask, has no label of its own: it carries that of the training
-    image whose mask it follows, which nobody has seen in it. It teaches segmentation alone.
+    A pair teaches segmentation alone. One made for a condition mask has no label of its own: it
+    carries that of the training image whose mask it follows, which nobody has seen in it.
     Raises: `DatasetError` when no row is left.
     """
     frame = read_manifest(manifest)
     for column in ("image", "mask"):
         frame[column] = resolve(manifest, frame[column])
-    pairs = _column(frame, "condition") != ""
+    pairs = (_column(frame, "condition") != "") | (_column(frame, "set") == "pairs")
     keep = (frame["label"] != "") & ~pairs if need == "label" else frame["mask"].notna()
     left_out = int((~keep).sum())
     said = f"{int(pairs.sum())} pairs count as such" if need == "label" and pairs.any() else ""

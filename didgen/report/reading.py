@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from didgen.settings.methods import METHODS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -149,6 +151,19 @@ def _shard(folder: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
     for column in frame.columns.intersection(["image", "mask", "condition"]):
         frame[column] = [str(file or "") for file in resolve(path, frame[column])]
     return frame.assign(metadata=str(path))
+
+
+def models(run_dir: Path) -> set[str]:
+    """Whose trained folders the run's images and pairs were made with: others may lie there from
+    earlier runs. Sets that name no method, and runs without sets, count as `didgen`.
+
+    Raises: BrokenResult.
+    """
+    used = set()
+    for folder in (*shards(run_dir, "images"), *shards(run_dir, "pairs")):
+        method = (json_file(folder / "config.json") or {}).get("method")
+        used.add(METHODS[method].model if method in list(METHODS) else "didgen")
+    return used or {"didgen"}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What each method of synthesis can do and what it needs."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +14,20 @@ class Method:
     layout that was asked for, or `exact`: it is known how the image was put together.
     layout: whether a pair follows the layout of a condition mask.
     model: whose trained folder it uses: its own, or another method's.
+    network: whether it computes with a network, on a GPU where there is one.
     """
 
     makes: frozenset[Literal["images", "pairs"]]
     mask: Literal["read", "condition", "exact"]
     layout: bool
     model: str
+    network: bool
+
+    @property
+    def lacks(self) -> frozenset[str]:
+        """Scores of pairs that mean nothing for this method."""
+        absent = set() if self.layout else {"layout_iou"}
+        return frozenset(absent if self.mask == "read" else absent | {"contrast"})
 
 
 METHODS = {
@@ -27,14 +36,24 @@ METHODS = {
         mask="read",
         layout=True,
         model="didgen",
+        network=True,
     ),
     "warp": Method(
         makes=frozenset({"pairs"}),
         mask="exact",
         layout=False,
         model="warp",
+        network=False,
     ),
 }
+
+# The section that makes what a task is taught with.
+SECTIONS = {"classification": "images", "segmentation": "pairs"}
+
+
+def models_used(tasks: Iterable[str], method_of: Callable[[str], str]) -> set[str]:
+    """Whose trained folders a run needs; `method_of` gives the method that a section names."""
+    return {METHODS[method_of(SECTIONS[task])].model for task in tasks}
 
 
 def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:

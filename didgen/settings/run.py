@@ -16,6 +16,7 @@ from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.images import Settings as ImagesSettings
 from didgen.settings.label_fidelity import Settings as LabelFidelitySettings
 from didgen.settings.maps import Settings as MapsSettings
+from didgen.settings.methods import models_used
 from didgen.settings.pairs import DidgenPairs
 from didgen.settings.pairs import Settings as PairsSettings
 from didgen.settings.prompts import Settings as PromptsSettings
@@ -112,7 +113,8 @@ class RunConfig(Seeded):
                 "images.prompts: found llm, but caption.captioner: measure has no model to ask; "
                 "choose another captioner, or images.prompts: recombined"
             )
-        if self.finetune.backbone == "tiny" and self.data.size != 128:
+        models = models_used(self.data.tasks, lambda section: getattr(self, section).method)
+        if "didgen" in models and self.finetune.backbone == "tiny" and self.data.size != 128:
             raise ValueError(
                 f"data.size: found {self.data.size}, but finetune.backbone: tiny works at 128 px; "
                 "set data.size: 128 or choose another backbone"

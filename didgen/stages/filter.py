@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didgen.settings.filter import Config, Settings
+from didgen.settings.methods import METHODS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,9 @@ SCORES = ("layout_iou", "contrast", "segmenter_iou", "area", "border_contact", "
 
 def run(config: Config) -> None:
     """Score every pair, and write who is kept (`scores.csv`, `kept.csv`), who is not and why.
+
+    Bounds on scores that the pairs' method does not have, such as the agreement with a condition
+    that it does not follow, are left out.
 
     Raises: `ValueError` when the segmenter saw synthetic images, when scores are missing, when all
     pairs failed or not one is kept.
@@ -41,10 +45,10 @@ def _filter(config: Config, out: Path) -> None:
     from didgen.metrics.selection import rejections
     from didgen.runtime.files import write_csv, write_json, write_text
 
-    gates = gates_of(config)
     frame = _read_pairs(config.pairs)
     segmenter = _segmenter_scores(config, frame)
-    scores = {name: frame[name].to_numpy(float) for name in SCORES}
+    scores = {name: frame[name].to_numpy(float) for name in SCORES if name in frame}
+    gates = [gate for gate in gates_of(config) if gate.score in scores]
     reasons = rejections(scores, gates)
     frame["reasons"] = ["; ".join(names) for names in reasons]
     kept, rejected = frame[frame["reasons"] == ""], frame[frame["reasons"] != ""]
@@ -53,9 +57,9 @@ def _filter(config: Config, out: Path) -> None:
     write_json(out / "summary.json", summary)
     write_json(out / "curve.json", _curves(frame, reasons))
     _draw_rejected(rejected, config.shown, out / "rejected.png")
-    write_csv(out / "rejected.csv", rejected[["id", "reasons", *SCORES, "folder"]])
+    write_csv(out / "rejected.csv", rejected[["id", "reasons", *scores, "folder"]])
     write_csv(out / "kept.csv", kept.drop(columns="reasons"))
-    table = pd.DataFrame(frame[["id", "sha256", *SCORES]])
+    table = pd.DataFrame(frame[["id", "sha256", *scores]])
     table["kept"] = (frame["reasons"] == "").map({True: "yes", False: "no"})
     write_csv(out / "scores.csv", table.assign(reasons=frame["reasons"]))
     write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
@@ -79,29 +83,35 @@ def gates_of(settings: Settings) -> "list[Gate]":
 def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
     """The rows of all pairs, sorted by id; `folder` says where a row's files lie.
 
-    Raises: `ValueError` where there is none, or a score is missing.
+    Raises: `ValueError` where there is none, a score is missing, or methods differ.
     """
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
     from didgen.stages.failures import all_failed
 
-    needed = [name for name in SCORES if name != "segmenter_iou"]
-    parts = []
+    parts = {}
     for folder in folders:
         table = folder / "metadata.csv"
-        if table.is_file() and not len(pd.read_csv(table)):
-            continue
-        part = read_manifest(table)
+        if not table.is_file() or len(pd.read_csv(table)):
+            parts[table] = read_manifest(table).assign(folder=str(folder))
+    if not parts:
+        raise ValueError(all_failed("pairs", folders))
+    methods = sorted({name for part in parts.values() for name in part.get("method", ())})
+    if len(methods) > 1:
+        raise ValueError(
+            f"found pairs of {' and '.join(methods)}, expected those of one method, which have the "
+            "same scores; filter each method's pairs apart"
+        )
+    lacks = METHODS[methods[0]].lacks if methods and methods[0] in METHODS else frozenset()
+    needed = [name for name in SCORES if name not in {"segmenter_iou", *lacks}]
+    for table, part in parts.items():
         absent = [name for name in needed if name not in part]
         if absent:
             raise ValueError(
                 f"{table}: found no columns {', '.join(absent)}; run the pairs stage again"
             )
-        parts.append(part.assign(folder=str(folder)))
-    if not parts:
-        raise ValueError(all_failed("pairs", folders))
-    frame = pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+    frame = pd.concat(parts.values(), ignore_index=True).sort_values("id", ignore_index=True)
     twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
     if twice:
         raise ValueError(f"found {len(twice)} ids in two folders ({twice[0]}); name each pair once")
@@ -172,7 +182,7 @@ def _summary(
 
 def _means(frame: "pd.DataFrame") -> dict[str, float | None]:
     """The mean of each score over the pairs that have it; null where none has."""
-    known = {name: frame[name].dropna() for name in SCORES}
+    known = {name: frame[name].dropna() for name in SCORES if name in frame}
     return {name: float(v.mean()) if len(v) else None for name, v in known.items()}
 
 
@@ -190,6 +200,8 @@ def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
         ("contrast", "segmenter_iou"),
         ("segmenter_iou", "layout_iou"),
     ):
+        if not {score, quality} <= set(frame):
+            continue
         known = frame[[score, quality]].dropna()
         points = rejection_curve(known[score], known[quality]) if len(known) else []
         curves.append({"score": score, "quality": quality, "n": len(known), "points": points})
@@ -216,12 +228,14 @@ def _draw_rejected(rejected: "pd.DataFrame", shown: int, path: Path) -> None:
     tiles = []
     for row in chosen.sort_values(["reasons", "id"]).itertuples():
         folder = Path(row.folder)
+        asked = getattr(row, "condition", "")
         picture = pair_picture(
             read_image(folder / row.image),
             read_mask(folder / row.mask),
-            read_mask(folder / row.condition),
+            read_mask(folder / asked) if asked else None,
         )
-        ious = f"condition {row.layout_iou:.2f}, segmenter {row.segmenter_iou:.2f}"
+        ious = f"condition {row.layout_iou:.2f}, " if asked else ""
+        ious += f"segmenter {row.segmenter_iou:.2f}"
         tiles.append(Tile(picture, (row.id, row.reasons, ious)))
     if tiles:
         write_png(path, contact_sheet(tiles, 4))

@@ -40,11 +40,30 @@ def _is_schema(text: str) -> bool:
 
 def json_schema_text() -> str:
     """The JSON schema of a run configuration, without references, as text."""
-    schema = RunConfig.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    schema = _inline(schema, definitions)
+    schema = _schema()
+    for node in schema["properties"].values():
+        if "oneOf" in node:
+            node |= _by_method(node.pop("oneOf"))
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _schema() -> dict[str, Any]:
+    schema = RunConfig.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return _inline(schema, definitions)
+
+
+def _by_method(kinds: list[dict]) -> dict:
+    """The settings of the method that a section names, those of the first where it names none.
+
+    Not `oneOf`: Snakemake fills in the defaults of every kind that it tries, so that none fits.
+    """
+    chosen = kinds[0]
+    for kind in kinds[1:]:
+        named = {"properties": {"method": {"const": kind["properties"]["method"]["const"]}}}
+        chosen = {"if": named | {"required": ["method"]}, "then": kind, "else": chosen}
+    return chosen
 
 
 def _inline(node: Any, definitions: dict) -> Any:
@@ -71,7 +90,7 @@ def key_reference() -> str:
         "| `isic2018-mini.yaml` | real ISIC images at 128 px on a CPU |",
         "| `smoke.yaml` | every stage at its smallest, for tests; its numbers mean nothing |",
     ]
-    properties = json.loads(json_schema_text())["properties"]
+    properties = _schema()["properties"]
     sections = {
         name: node
         for name, node in properties.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from didgen.settings.images import Config as ImageConfig
+from didgen.settings.methods import METHODS
 from didgen.settings.pairs import AnyConfig as PairConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
     Raises: `ValueError` for a model or requests that the method cannot use, `OutOfMemory`; finished
     samples are kept.
     """
+    import torch
+
     from didgen.methods.protocol import load_method, shard_of
     from didgen.runtime.batch_processes import share_out
     from didgen.runtime.outputs import output_folder, paths_read
@@ -54,7 +57,7 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
     batches = [[requests[number] for number in batch] for batch in numbers]
     chosen = [request for batch in batches for request in batch]
     LOGGER.info("%d samples, shard %s of %d", len(chosen), config.shard, len(requests))
-    device = default_device()
+    device = default_device() if METHODS[config.method].network else torch.device("cpu")
     with reproducible(device):
         synthesizer = load_method(config.method).load(config.model, config, str(device))
         # All of them now: a mask that cannot be used should not end the run hours later.
@@ -71,7 +74,7 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
             done = share_out(len(todo), processes, make, _load_maker, config, out, todo)
             for _ in track(done, len(todo), label=label):
                 pass
-            _write_tables(chosen, config, out)
+            _write_tables(stage, chosen, config, out)
 
 
 def fixed_batches(count: int, size: int) -> list[range]:
@@ -123,8 +126,8 @@ def _load_maker(
     return _maker(synthesizer, config, out, batches)
 
 
-def _write_tables(requests: Sequence["Request"], config: Config, out: Path) -> None:
-    """Write `failed.csv`, `config.json` and `metadata.csv`."""
+def _write_tables(stage: str, requests: Sequence["Request"], config: Config, out: Path) -> None:
+    """Write `failed.csv`, `config.json` and `metadata.csv`, whose column `set` is the stage."""
     import pandas as pd
 
     from didgen.data.manifest import write_manifest
@@ -138,7 +141,7 @@ def _write_tables(requests: Sequence["Request"], config: Config, out: Path) -> N
     failed = frame[frame["failure"] != ""]
     if len(failed):
         LOGGER.warning("%d of %d samples failed; see failed.csv", len(failed), len(frame))
-    good = frame[frame["failure"] == ""].drop(columns="failure")
+    good = frame[frame["failure"] == ""].drop(columns="failure").assign(set=stage)
     write_csv(out / "failed.csv", failed[["id", "seed", "failure"]])
     settings = config.model_dump_json(indent=2, exclude={"workers", "memory_mb"})
     write_text(out / "config.json", settings + "\n")

@@ -76,6 +76,12 @@ def test_a_pair_teaches_segmentation_but_no_class(image_set, caplog):
         usable_rows(pairs, "label")
 
 
+def test_a_pair_without_a_condition_teaches_no_class_either(image_set):
+    sets = ["images", "pairs", "pairs", ""]
+    table, _ = usable_rows(image_set("a", n=4, set=sets), "label")
+    assert table["id"].tolist() == ["a_0", "a_3"]
+
+
 def test_images_of_two_sizes_are_refused(image_set):
     small, large = (usable_rows(image_set(n, size=s), "mask")[0] for n, s in (("a", 32), ("b", 48)))
     with pytest.raises(DatasetError, match="expected one; set image_size"):

@@ -252,6 +252,23 @@ def test_a_missing_part_is_said_and_the_rest_stays(own_run: Path, gone: str, wor
     assert len(reader.all("section")) == 10
 
 
+def test_a_backbone_of_an_earlier_run_is_not_of_one_without(own_run: Path) -> None:
+    """Its folder and its maps may lie there still."""
+    assert "Fine-tuning of the backbone" in Reader(build(own_run, Settings())).text
+    for shard in ("1-of-2", "2-of-2"):
+        folder = own_run / "pairs" / shard
+        frame = pd.read_csv(folder / "metadata.csv").drop(columns=["condition", "layout_iou"])
+        frame.assign(method="warp", area=0.25).to_csv(folder / "metadata.csv", index=False)
+        (folder / "config.json").write_text('{"method": "warp"}')
+    shards = [f"pairs/{shard}" for shard in ("1-of-2", "2-of-2")]
+    (own_run / "augmented" / "config.json").write_text(json.dumps({"pairs": shards}))
+    text = Reader(build(own_run, Settings())).text
+    assert "Nothing in this run is made with a fine-tuned backbone." in text
+    assert "No attention maps were recorded in this run." in text
+    assert "Fine-tuning of the backbone" not in text and "Fine-tuned backbone" not in text
+    assert "Area of the lesion, as a share of the image: mean 0.250" in text
+
+
 def test_sets_without_rows_and_failures_are_said(own_run: Path) -> None:
     for shard in ("1-of-2", "2-of-2"):
         path = own_run / "pairs" / shard / "metadata.csv"

@@ -200,6 +200,39 @@ def test_a_shard_whose_pairs_all_failed_does_not_stop_the_others(folders, segmen
     assert len(read_manifest(tmp_path / "augmented/metadata.csv")) == 2
 
 
+def of_warp(folder):
+    """Make the pairs of a folder ones that follow no condition and whose mask was not read."""
+    table = folder / "metadata.csv"
+    frame = read_manifest(table).drop(columns=["condition", "layout_iou", "contrast"])
+    write_manifest(frame.assign(method="warp"), table)
+
+
+def test_bounds_on_scores_that_a_method_does_not_have_are_left_out(folders, segmenter, tmp_path):
+    for folder in folders:
+        of_warp(folder)
+    out = tmp_path / "filter"
+    summary = run_filter(folders, out)
+    table = pd.read_csv(out / "scores.csv", keep_default_na=False).set_index("id")
+    # Those that are rejected by scores which any pair has.
+    rejected = table.loc[table["kept"] == "no", "reasons"].to_dict()
+    assert rejected == {
+        "disagree": "mask unlike segmenter's", "glowing": "pale glow", "dot": "too small"
+    }  # fmt: skip
+    assert not {"layout_iou", "contrast"} & ({*table} | set(summary["means"]["all"]))
+    assert not {"mask unlike condition", "unclear map"} & set(summary["thresholds"])
+    assert json.loads((out / "curve.json").read_text())["curves"] == []
+    assert (out / "rejected.png").is_file()
+    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augmented")
+    augment.run(config)
+    assert len(read_manifest(tmp_path / "augmented/metadata.csv")) == 4
+
+
+def test_pairs_of_two_methods_are_refused(folders, segmenter, tmp_path):
+    of_warp(folders[1])
+    with pytest.raises(ValueError, match="found pairs of warp and x, expected those of one method"):
+        run_filter(folders, tmp_path / "filter")
+
+
 def test_pairs_without_scores_are_refused(folders, segmenter, tmp_path):
     table = folders[0] / "metadata.csv"
     write_manifest(read_manifest(table).drop(columns="pale_outside"), table)

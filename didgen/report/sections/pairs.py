@@ -11,6 +11,7 @@ from didgen.report.page import Options, Section
 from didgen.report.pictures import embed, mask_outline
 from didgen.report.reading import broken, finite, json_file, synthetic_set, text_table
 from didgen.report.tables import Cell, Row, Table
+from didgen.settings.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,39 +28,50 @@ SCORES = {
 
 
 def section(run_dir: Path, options: Options) -> Section:
-    """Embed `pairs` pairs, spread evenly from the lowest to the highest layout IoU."""
-    frame, missing = synthetic_set(run_dir, "pairs", ("condition", "layout_iou"))
+    """Embed `pairs` pairs, spread evenly by layout IoU; without layouts, by area."""
+    frame, missing = synthetic_set(run_dir, "pairs")
     if frame is None or frame.empty:
         if frame is not None or not missing:
             missing.append("No pairs were made in this run.")
         return Section("pairs", TITLE, None, tuple(missing))
-    frame["iou"] = [
-        _iou(Path(path), text)
-        for path, text in zip(frame["metadata"], frame["layout_iou"], strict=True)
+    methods = sorted(set(frame.get("method", ())) & set(METHODS)) or ["didgen"]
+    facts = METHODS[methods[0]]
+    score, words = ("layout_iou", "layout IoU") if facts.layout else ("area", "area of the lesion")
+    for column in (score, "condition") if facts.layout else (score,):
+        if column not in frame:
+            path = Path(frame["metadata"].iloc[0])
+            raise broken(path, f"no column {column}", "one; every pair has it")
+    frame["score"] = [
+        _score(Path(path), score, text)
+        for path, text in zip(frame["metadata"], frame[score], strict=True)
     ]
-    known = frame[frame["iou"].notna()]
+    known = frame[frame["score"].notna()]
     if len(known) < len(frame):
-        missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no layout IoU.")
+        missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no {words}.")
     if known.empty:
         return Section("pairs", TITLE, None, (*missing, "No pair can be shown."))
     filtered, absent = _filter(run_dir, frame, options)
     missing += absent
-    values = known["iou"].tolist()
+    values = known["score"].tolist()
     mean, spread = mean_sd(values)
+    title = f"{words[0].upper()}{words[1:]} of all pairs"
     content = {
+        "layout": facts.layout,
+        "mask": facts.mask,
+        "score": words,
         "total": len(frame),
         "mean": mean,
         "sd": spread,
         "lowest": min(values),
         "highest": max(values),
-        "chart": histogram("pairs-iou", "Layout IoU of all pairs", values, "layout IoU"),
-        "shown": [_pair(row, options) for row in _spread(known, options.pairs)],
+        "chart": histogram("pairs-score", title, values, words),
+        "shown": [_pair(row, facts.layout, options) for row in _spread(known, options.pairs)],
         "filter": filtered,
     }
     return Section("pairs", TITLE, content, tuple(missing))
 
 
-def _iou(path: Path, text: str) -> float:
+def _score(path: Path, column: str, text: str) -> float:
     if text.strip() == "":
         return math.nan
     try:
@@ -67,7 +79,7 @@ def _iou(path: Path, text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise broken(path, f"{text!r} in column layout_iou", "a number in [0, 1]")
+        raise broken(path, f"{text!r} in column {column}", "a number in [0, 1]")
     return value
 
 
@@ -81,28 +93,35 @@ def evenly(count: int, wanted: int) -> list[int]:
 
 
 def _spread(frame: "pd.DataFrame", wanted: int) -> list[Any]:
-    ordered = frame.sort_values(["iou", "id"], ascending=[False, True])
+    ordered = frame.sort_values(["score", "id"], ascending=[False, True])
     return [ordered.iloc[index] for index in evenly(len(ordered), wanted)]
 
 
-def _pair(row: Any, options: Options) -> dict[str, Any]:
-    if not row["mask"] or not row["condition"]:
-        raise broken(
-            Path(row["metadata"]), f"the pair {row['id']} without mask or condition", "both files"
-        )
+def _pair(row: Any, layout: bool, options: Options) -> dict[str, Any]:
+    if not row["mask"] or (layout and not row["condition"]):
+        wanted = "mask or condition" if layout else "mask"
+        raise broken(Path(row["metadata"]), f"the pair {row['id']} without {wanted}", "the file")
     name = CLASSES[row["label"]].name if row["label"] else "no class"
     caption = row.get("caption", "")
-    alt = f"Synthetic image with its annotated outline, {name.lower()}: {caption or 'no caption'}"
+    alt = f"Synthetic image with the outline of its mask, {name.lower()}: {caption or 'no caption'}"
     return {
         "id": row["id"],
         "name": name,
-        "iou": float(row["iou"]),
+        "score": float(row["score"]),
         "seed": row.get("seed", ""),
         "parents": row.get("parent_ids", ""),
         "caption": caption,
+        **_drawn(row, alt, options),
+    }
+
+
+def _drawn(row: Any, alt: str, options: Options) -> dict[str, Any]:
+    """The picture of a pair and the outlines of its masks; no condition: None."""
+    asked = row.get("condition", "")
+    return {
         "picture": embed(Path(row["image"]), alt, options.picture_side, options.picture_quality),
-        "annotated": mask_outline(Path(row["mask"])),
-        "condition": mask_outline(Path(row["condition"])),
+        "own": mask_outline(Path(row["mask"])),
+        "condition": mask_outline(Path(asked)) if asked else None,
     }
 
 
@@ -187,6 +206,7 @@ def _means(path: Path, summary: dict[str, Any]) -> Table:
             ),
         )
         for score, words in SCORES.items()
+        if score in groups["all"]
     ]
     return Table("Mean scores of the pairs", "score", tuple(groups), tuple(rows))
 
@@ -220,11 +240,5 @@ def _by_turns(rejected: "pd.DataFrame", wanted: int) -> list[tuple[str, str]]:
 
 
 def _rejected(row: Any, name: str, reasons: str, options: Options) -> dict[str, Any]:
-    alt = f"Rejected pair {name} with its annotated outline: {reasons}"
-    return {
-        "id": name,
-        "reasons": reasons,
-        "picture": embed(Path(row["image"]), alt, options.picture_side, options.picture_quality),
-        "annotated": mask_outline(Path(row["mask"])),
-        "condition": mask_outline(Path(row["condition"])),
-    }
+    alt = f"Rejected pair {name} with the outline of its mask: {reasons}"
+    return {"id": name, "reasons": reasons, **_drawn(row, alt, options)}

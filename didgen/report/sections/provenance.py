@@ -9,7 +9,15 @@ from didgen import __version__
 from didgen.report.cost import commit, cost_table, jobs, machine
 from didgen.report.numbers import listed, megabytes, plural
 from didgen.report.page import Options, Section
-from didgen.report.reading import Trial, json_file, shards, synthetic_set, text_table, trials
+from didgen.report.reading import (
+    Trial,
+    json_file,
+    models,
+    shards,
+    synthetic_set,
+    text_table,
+    trials,
+)
 
 STAGES = {
     "prepare": "data",
@@ -22,13 +30,21 @@ STAGES = {
     "verdict": "verdict",
 }
 SHARDED = ("images", "pairs")
+OF_BACKBONE = ("finetune", "maps")
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
              "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
 
 
 def section(run_dir: Path, options: Options) -> Section:
     """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
-    configs = {stage: _config(run_dir, folder) for stage, folder in STAGES.items()}
+    used = models(run_dir)
+    configs = {
+        stage: _config(run_dir, folder)
+        for stage, folder in STAGES.items()
+        if "didgen" in used or stage not in OF_BACKBONE
+    }
+    for name in sorted(used - {"didgen"}):
+        configs[f"train, {name}"] = json_file(run_dir / "methods" / name / "config.json")
     for task in ("classify", "segment"):
         firsts: dict[str, Trial] = {}
         for trial in trials(run_dir, task):
@@ -49,7 +65,7 @@ def section(run_dir: Path, options: Options) -> Section:
             for stage, config in configs.items()
             if config is not None
         },
-        "facts": _facts(run_dir),
+        "facts": _facts(run_dir, used),
         "versions": _versions(),
     }
     return Section("provenance", "Provenance", content, tuple(missing))
@@ -76,11 +92,11 @@ def _shown(value: Any, run_dir: Path) -> str:
     return str(value)
 
 
-def _facts(run_dir: Path) -> list[tuple[str, str]]:
+def _facts(run_dir: Path, used: set[str]) -> list[tuple[str, str]]:
     facts = []
     if (choice := json_file(run_dir / ".state" / "precision.json")) is not None:
         facts.append(("Arithmetic on processors", f"{choice['precision']}: {choice['reason']}"))
-    hashes: dict[str, None] = {}
+    checkpoints: dict[str, dict[str, None]] = {}
     for name, noun in (("images", "class-conditional images"), ("pairs", "pairs")):
         frame, _ = synthetic_set(run_dir, name)
         if frame is None:
@@ -91,15 +107,17 @@ def _facts(run_dir: Path) -> list[tuple[str, str]]:
         if "method" in frame:
             text += f", method {listed(sorted(set(frame['method']) - {''})) or 'not named'}"
         facts.append((f"Synthetic {noun}", text))
-        hashes |= dict.fromkeys(value for value in frame.get("checkpoint", ()) if value)
-    if hashes:
-        facts.append(("Checkpoint, SHA-256 of the UNet", listed(list(hashes))))
-    if len(hashes) > 1:
-        facts.append(("Caution", "images and pairs were made by different checkpoints"))
+        for row in frame.to_dict("records"):
+            if value := row.get("checkpoint"):
+                checkpoints.setdefault(row.get("method") or "the model", {})[value] = None
+    for method, hashes in checkpoints.items():
+        facts.append((f"Checkpoint of {method}, SHA-256", listed(list(hashes))))
+        if len(hashes) > 1:
+            facts.append(("Caution", f"{method}: sets were made by different checkpoints"))
     augmented = text_table(run_dir / "augmented" / "metadata.csv", ("file_name",))
     if augmented is not None:
         facts.append(("Augmented set", plural(len(augmented), "image")))
-    if (run_dir / "backbone" / "model_index.json").is_file():
+    if "didgen" in used and (run_dir / "backbone" / "model_index.json").is_file():
         files = [path for path in (run_dir / "backbone").rglob("*") if path.is_file()]
         facts.append(("Fine-tuned backbone", megabytes(sum(p.stat().st_size for p in files))))
     for task in ("classify", "segment"):

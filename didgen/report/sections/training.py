@@ -7,7 +7,7 @@ from didgen.report.figures import Chart, Line, line_chart
 from didgen.report.numbers import listed
 from didgen.report.page import Options, Section
 from didgen.report.pictures import Picture, embed
-from didgen.report.reading import Trial, number_table, trials
+from didgen.report.reading import Trial, models, number_table, trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +42,21 @@ POINTS = 220  # as many as a chart of this width can show
 
 def section(run_dir: Path, options: Options) -> Section:
     """Charts of backbone/training.csv and of every curves.csv of the downstream models."""
-    missing, finetuning = [], []
-    path = run_dir / "backbone" / "training.csv"
-    frame = number_table(path, ("step",))
-    if frame is None:
+    missing, finetuning, watched = [], [], []
+    frame = None
+    backbone = run_dir / "backbone"
+    tuned = "didgen" in models(run_dir)
+    if tuned:
+        frame = number_table(backbone / "training.csv", ("step",))
+        watched = _validation(backbone)
+    if not tuned:
+        missing.append("Nothing in this run is made with a fine-tuned backbone.")
+    elif frame is None:
         missing.append("The backbone was not fine-tuned in this run: no training.csv.")
     elif frame.empty:
         missing.append("The fine-tuning wrote no step to training.csv.")
     else:
         finetuning = _losses(frame)
-    watched = _validation(run_dir / "backbone")
     downstream = []
     for task, folder in (("classification", "classify"), ("segmentation", "segment")):
         charts = _curves(task, run_dir, folder)
@@ -63,7 +68,7 @@ def section(run_dir: Path, options: Options) -> Section:
     content = {
         "finetuning": finetuning,
         "validation": watched,
-        "picture": _last_look(run_dir / "backbone" / "validation", options),
+        "picture": _last_look(backbone / "validation", options),
         "downstream": downstream,
         "facts": _facts(frame),
     }
