@@ -205,7 +205,7 @@ def data(config: RunConfig, cores: int) -> list[Need]:
     disk = count * PNG_BYTES * config.data.size**2 / GB
     return [
         Need("fetch", None, 1, ARCHIVES_GB, fetched, f"at {DOWNLOAD_MB_S:.0f} MB/s"),
-        Need("prepare", None, 2, disk, prepared, f"{count} images, {cores} cores"),
+        Need("data", None, 2, disk, prepared, f"{count} images, {cores} cores"),
     ]
 
 

@@ -21,7 +21,8 @@ from didgen.data.images import read_image
 from didgen.data.manifest import read_manifest, resolve, write_manifest
 from didgen.runtime.files import write_png
 from didgen.runtime.outputs import output_folder
-from didgen.stages import augment, caption, images, prepare
+from didgen.stages import augment, caption, images
+from didgen.stages import data as data_stage
 
 BATCH = 32
 
@@ -30,7 +31,7 @@ def prepare_run(work: Path, phantoms: int, backbone: str) -> None:
     """Phantoms, their captions, and the backbone with the tokens `<lesion>` and `<skin>`."""
     data = work / "data"
     if not (data / "config.json").exists():
-        prepare.run(prepare.Config(phantoms=phantoms, out=data))
+        data_stage.run(data_stage.Config(phantoms=phantoms, out=data))
     splits = {split: data / f"{split}.csv" for split in ("train", "val", "test")}
     if not (work / "captions/captions.csv").exists():
         caption.run(caption.Config(**splits, backbone=backbone, out=work / "captions"))

@@ -18,7 +18,7 @@ from didgen.settings.config_file import ConfigFileError, parse_json, read_config
 # What each does, in the order data walks.
 STAGES = {
     "fetch": "Download and verify the archives of a source.",
-    "prepare": "Read the source, prepare its images and split them without leaks.",
+    "data": "Read the source, prepare its images and split them without leaks.",
     "caption": "Write one clinical sentence per image, and the attributes that it says.",
     "finetune": "Fine-tune the backbone once, with the region-aware attention loss (Eq. 1, 3, 4).",
     "train": "Train another method of synthesis on the same images.",
@@ -36,13 +36,11 @@ STAGES = {
     "report": "Write the report: one self-contained HTML page.",
 }
 TOOLS = {
-    "prefetch": "Bring a run's weights into the local cache, for nodes without a network.",
+    "weights": "Bring a run's weights into the local cache, for nodes without a network.",
     "pretrain-tiny": "Pretrain the tiny backbone on phantoms (its result comes with DiDGen).",
     "schema": "Write the JSON schema and config/README.md from the settings, or check them.",
 }
 RUN = "run"
-# Where the settings of a stage are declared, if not under its name.
-SECTIONS = {"prepare": "data"}
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 1
 LOGGER = logging.getLogger("didgen")
@@ -76,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             launch(rest)
         kind = settings_of(name, rest)
         config = read_config(kind, _stage_parser(name, kind), rest)
-        extras.check({SECTIONS.get(name, name): dict(config)})
+        extras.check({name: dict(config)})
         # The one place where a stage is imported, with all that it needs: after its settings were
         # checked, and never for --help.
         importlib.import_module(f"didgen.stages.{_file(name)}").run(config)
@@ -156,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def settings_of(name: str, arguments: Sequence[str] = ()) -> type[BaseModel]:
     """The settings and paths of a stage or tool; where methods differ in them, of the one named."""
-    module = importlib.import_module(f"didgen.settings.{SECTIONS.get(name, _file(name))}")
+    module = importlib.import_module(f"didgen.settings.{_file(name)}")
     if not hasattr(module, "config_of"):
         return module.Config
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -8,9 +8,9 @@ OWN_MODEL = CAPTIONER in ("llama_cpp", "transformers")
 rule caption:
     """One sentence an image, and the attributes it says."""
     input:
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
-        test=rules.prepare.output.test,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
+        test=rules.data.output.test,
     output:
         captions=f"{RUN}/captions/captions.csv",
         statistics=report(

@@ -32,7 +32,7 @@ rule fetch:
         " --out {output.listing:q} 2>&1 | tee {log:q}"
 
 
-rule prepare:
+rule data:
     """Images, masks and manifests, split by patient and lesion."""
     input:
         unpack(source_files),
@@ -54,9 +54,9 @@ rule prepare:
         ),
         config=f"{RUN}/data/config.json",
     log:
-        f"{RUN}/logs/prepare.log",
+        f"{RUN}/logs/data.log",
     benchmark:
-        f"{RUN}/benchmarks/prepare.tsv"
+        f"{RUN}/benchmarks/data.tsv"
     conda:
         "../envs/data.yaml"
     threads: 8
@@ -64,8 +64,8 @@ rule prepare:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=revision("prepare"),
-        settings=as_json(preparing()),
+        code=revision("data"),
+        settings=as_json(preparation()),
         seed=config["seed"],
         files=lambda wildcards: own_files(),
         listing=lambda wildcards, input: flag("--listing", input.get("listing")),
@@ -73,5 +73,5 @@ rule prepare:
     message:
         "Preparing images, masks and splits"
     shell:
-        "python -m didgen prepare --settings {params.settings:q} --seed {params.seed:q}"
+        "python -m didgen data --settings {params.settings:q} --seed {params.seed:q}"
         " {params.listing:q} --workers {threads} --out {params.out:q} 2>&1 | tee {log:q}"

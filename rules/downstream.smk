@@ -11,9 +11,9 @@ wildcard_constraints:
 rule classify_job:
     """One classifier of one arm and one seed, evaluated on the test images."""
     input:
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
-        test=rules.prepare.output.test,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
+        test=rules.data.output.test,
         synthetic=synthetic_data,
     output:
         metrics=report(
@@ -58,9 +58,9 @@ rule classify_job:
 rule segment_job:
     """One segmenter of one arm and one seed, evaluated on the test images."""
     input:
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
-        test=rules.prepare.output.test,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
+        test=rules.data.output.test,
         synthetic=synthetic_data,
     output:
         metrics=report(
@@ -106,7 +106,7 @@ rule segment_job:
 rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
-        test=rules.prepare.output.test,
+        test=rules.data.output.test,
         classify=for_task(
             "classification",
             expand(

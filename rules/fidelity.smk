@@ -5,8 +5,8 @@ rule fidelity:
     """Distances to real images and among synthetic ones, each with its floor and interval."""
     input:
         synthetic=rules.augment.output.metadata,
-        train=rules.prepare.output.train,
-        test=rules.prepare.output.test,
+        train=rules.data.output.train,
+        test=rules.data.output.test,
     output:
         fidelity=f"{RUN}/fidelity/fidelity.json",
         measures=f"{RUN}/fidelity/measures.csv",
@@ -38,8 +38,8 @@ rule label_fidelity:
     """How often classifiers of real images see the class that was asked for."""
     input:
         synthetic=rules.augment.output.metadata,
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
     output:
         summary=f"{RUN}/label_fidelity/label_fidelity.json",
         judgements=f"{RUN}/label_fidelity/judgements.csv",

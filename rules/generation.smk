@@ -10,8 +10,8 @@ scattergather:
 rule finetune:
     """The backbone, fine-tuned with the region-aware attention loss."""
     input:
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
         captions=rules.caption.output.captions,
     output:
         backbone=f"{RUN}/backbone/model_index.json",
@@ -51,8 +51,8 @@ rule finetune:
 rule train_job:
     """A method beside the one that `finetune` trains."""
     input:
-        train=rules.prepare.output.train,
-        val=rules.prepare.output.val,
+        train=rules.data.output.train,
+        val=rules.data.output.val,
         captions=rules.caption.output.captions,
     output:
         config=f"{RUN}/methods/{{method}}/config.json",
@@ -83,7 +83,7 @@ rule train_job:
 rule prompts:
     """New prompts for sampling, by the language model that wrote the captions."""
     input:
-        train=rules.prepare.output.train,
+        train=rules.data.output.train,
         captions=rules.caption.output.captions,
         captioner=rules.caption.output.config,
         backbone=rules.finetune.output.backbone,
@@ -124,7 +124,7 @@ rule prompts:
 rule images_job:
     """One shard of the images made from text alone."""
     input:
-        train=rules.prepare.output.train,
+        train=rules.data.output.train,
         captions=rules.caption.output.captions,
         model=model_of("images"),
         prompts=rules.prompts.output.prompts if config["images"]["prompts"] == "llm" else [],
@@ -162,7 +162,7 @@ rule images_job:
 rule pairs_job:
     """One shard of the lesion-mask pairs."""
     input:
-        train=rules.prepare.output.train,
+        train=rules.data.output.train,
         captions=rules.caption.output.captions,
         model=model_of("pairs"),
     output:
@@ -282,7 +282,7 @@ rule augment:
 rule maps:
     """Attention maps of the lesion and skin tokens on held-out images."""
     input:
-        manifest=rules.prepare.output.test,
+        manifest=rules.data.output.test,
         captions=rules.caption.output.captions,
         backbone=rules.finetune.output.backbone,
     output:

@@ -8,7 +8,7 @@ CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
 rule weights:
     """All published weights of the run, in the caches of Hugging Face and of PyTorch."""
     output:
-        listing=f"{RUN}/prefetch/weights.json",
+        listing=f"{RUN}/weights/weights.json",
     log:
         f"{RUN}/logs/weights.log",
     benchmark:
@@ -22,14 +22,14 @@ rule weights:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        code=revision("prefetch"),
+        code=revision("weights"),
         settings=as_json({name: config[name] for name in NAMING_WEIGHTS}),
         # Another cache is filled anew.
         caches=lambda wildcards: [os.environ.get(key, "") for key in CACHES],
     message:
         "Fetching published weights"
     shell:
-        "python -m didgen prefetch --settings {params.settings:q} --out {output.listing:q}"
+        "python -m didgen weights --settings {params.settings:q} --out {output.listing:q}"
         " 2>&1 | tee {log:q}"
 
 

@@ -4,7 +4,7 @@
 rule report:
     """One self-contained page: data, samples, attention maps, losses, metrics, verdict."""
     input:
-        summary=rules.prepare.output.summary,
+        summary=rules.data.output.summary,
         captions=rules.caption.output.captions,
         training=fine_tuned(rules.finetune.output.training),
         filter=for_task("segmentation", rules.filter.output.summary),

@@ -165,7 +165,7 @@ def flag(name, files):
 
 
 def source_files(wildcards):
-    """What `prepare` reads: the list of archives, the table, or the folder, for its existence."""
+    """What `data` reads: the list of archives, the table, or the folder, for its existence."""
     data = config["data"]
     if data["source"] == "isic2018":
         return {"listing": rules.fetch.output.listing}
@@ -176,15 +176,15 @@ def source_files(wildcards):
 
 @functools.cache
 def own_files():
-    """The state of the user's own images, as a digest: editing one runs `prepare` again.
+    """The state of the user's own images, as a digest: editing one runs `data` again.
 
     As inputs, a hundred thousand of them would slow down every plan.
     """
     return source_state(config["data"])
 
 
-def preparing():
-    """The settings of `prepare`, without what only says how archives come here."""
+def preparation():
+    """The settings of `data`, without what only says how archives come here."""
     fetching = ("mirror", "archives", "offline")
     return {key: value for key, value in config["data"].items() if key not in fetching}
 

@@ -18,11 +18,11 @@ def test_an_unknown_stage_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["paint"])
     assert caught.value.code == 2
-    assert "no stage named 'paint'; stages are fetch, prepare" in capsys.readouterr().err
+    assert "no stage named 'paint'; stages are fetch, data" in capsys.readouterr().err
 
 
 def parse(*arguments):
-    parser = cli._stage_parser("prepare", data.Config)
+    parser = cli._stage_parser("data", data.Config)
     return cli.read_config(data.Config, parser, arguments)
 
 
@@ -50,18 +50,18 @@ def test_flags_win_over_settings_and_text_becomes_the_right_type(tmp_path):
     ],
 )
 def test_wrong_settings_end_with_2_and_name_the_key(arguments, expected, caplog):
-    assert cli.main(["prepare", *arguments]) == 2
+    assert cli.main(["data", *arguments]) == 2
     assert expected in caplog.text
 
 
 def test_a_key_that_stands_twice_in_a_flag_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["prepare", "--out", "x", "--labels", '{"a": "MEL", "a": "NV"}'])
+        cli.main(["data", "--out", "x", "--labels", '{"a": "MEL", "a": "NV"}'])
     assert caught.value.code == 2 and "--labels: `a` stands twice" in capsys.readouterr().err
 
 
 def test_bad_input_ends_with_2_and_its_message(tmp_path, caplog):
-    code = cli.main(["prepare", "--out", str(tmp_path / "o"), "--source", "isic2018",
+    code = cli.main(["data", "--out", str(tmp_path / "o"), "--source", "isic2018",
                      "--mirror", str(tmp_path)])  # fmt: skip
     assert code == 2
     assert "no such file; download" in caplog.text

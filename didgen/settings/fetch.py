@@ -10,7 +10,7 @@ from didgen.settings.base import Place, Section
 
 
 class Archives(Section):
-    """Which archives of ISIC 2018, from where, to where: what `fetch` and `prepare` share."""
+    """Which archives of ISIC 2018, from where, to where: what `fetch` and `data` share."""
 
     mirror: Place | None = Field(
         None,

@@ -25,7 +25,7 @@ from didgen.data.sources.own import own_records
 from didgen.data.sources.records import SourceError
 from didgen.data.splits import SplitError
 from didgen.runtime.files import read_json
-from didgen.stages.prepare import Config, run
+from didgen.stages.data import Config, run
 
 OURS = (SourceError, SplitError, LeakError, ManifestError, ImageError)
 COUNT = 12

@@ -32,10 +32,10 @@ def test_jobs_of_one_stage_are_added_and_the_dearest_comes_first(tmp_path: Path)
 @pytest.mark.parametrize("stage", ["finetune", "fidelity", "label_fidelity"])
 def test_a_gpu_counts_in_the_stages_that_hold_one(tmp_path: Path, stage: str) -> None:
     benchmark(tmp_path, stage, 3600, 2048, 0)
-    benchmark(tmp_path, "prepare", 3600, 2048, 0)
+    benchmark(tmp_path, "data", 3600, 2048, 0)
     table = cost_table(jobs(tmp_path), gpu_watts=700)
     energy = {row.heading: row.cells[-1].value for row in table.rows}
-    assert energy == {stage: 0.7, "prepare": 0.0, "all": 0.7}
+    assert energy == {stage: 0.7, "data": 0.0, "all": 0.7}
     assert "700 W" in table.note and "not counted" not in table.note
     assert energy_kwh(3600, 0, 0) == pytest.approx(0.01)
 

@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from didgen.data.manifest import SPLITS, read_manifest
-from didgen.stages.prepare import Config, run
+from didgen.stages.data import Config, run
 
 RNG = np.random.default_rng(0)
 COUNT = 24

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from didgen.stages import caption, finetune, prepare
+from didgen.stages import caption, finetune
+from didgen.stages import data as data_stage
 from didgen.tiny.architecture import MINIATURE, build
 
 SHAPE = replace(MINIATURE, image_size=128)
@@ -45,7 +46,7 @@ def mini_run(tmp_path_factory) -> MiniRun:
     pretrained = root / "pretrained"
     build(SHAPE, seed=0).save(pretrained)
     data = root / "data"
-    prepare.run(prepare.Config(phantoms=56, out=data, seed=1))
+    data_stage.run(data_stage.Config(phantoms=56, out=data, seed=1))
     caption.run(
         caption.Config(
             train=data / "train.csv",

@@ -1,6 +1,6 @@
 """What users' own images come with: what is refused, in one sentence with a count, and what is not.
 
-Each fault is put into a table of 24 good images, or into a folder of them, and told by `prepare`
+Each fault is put into a table of 24 good images, or into a folder of them, and told by `data`
 before any manifest is written.
 """
 
@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from didgen.stages.prepare import Config, run
+from didgen.stages.data import Config, run
 from tests.stages.clinic_images import (
     COUNT,
     DICOM,

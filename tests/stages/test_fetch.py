@@ -257,7 +257,7 @@ def test_real_images_are_prepared_over_loopback_after_a_kill(isic_mini, tmp_path
         later = server.sent[big] - sent
         print(f"{len(files[big])} bytes: {there} kept after the kill, then {later} sent")
     out = tmp_path / "data"
-    words = ["prepare", "--source", "isic2018", "--listing", str(listing), "--out", str(out)]
+    words = ["data", "--source", "isic2018", "--listing", str(listing), "--out", str(out)]
     assert cli.main([*words, "--size", "64", "--workers", "2"]) == 0
     known = pd.read_csv(isic_mini / LESION_GROUPS).set_index("image")["lesion_id"]
     assert crossing(out, known) == {"known": 0, "lesion_id": 0, "cluster": 0}

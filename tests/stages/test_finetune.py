@@ -120,9 +120,9 @@ def test_a_backbone_of_larger_images_is_trained_on_these(mini_run, tmp_path):
 
 
 def test_validation_images_of_another_size_are_refused_before_training(mini_run, tmp_path):
-    from didgen.stages import prepare
+    from didgen.stages import data
 
-    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    data.run(data.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
     config = mini_run.finetune_config(tmp_path / "b", val=tmp_path / "d/val.csv", **WATCHED)
     with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):
         finetune.run(config)

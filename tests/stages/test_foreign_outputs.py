@@ -7,7 +7,7 @@ from didgen.stages.schema import key_reference
 
 # What each stage needs beside its output; none of these files is there.
 NEEDED = {
-    "prepare": ["--phantoms", "56"],
+    "data": ["--phantoms", "56"],
     "caption": ["--train", "a", "--val", "b", "--test", "c", "--backbone", "tiny"],
     "finetune": ["--train", "a", "--captions", "b", "--state", "c"],
     "train": ["--method", "warp", "--train", "a", "--captions", "b", "--state", "c"],
@@ -78,7 +78,7 @@ def test_the_working_directory_is_refused(stage, mine, tmp_path, caplog):
 
 OWN_JSON = {
     "verdict": '{"run": "mine", "tasks": {"laundry": {"done": false}}}',
-    "prefetch": '{"models": ["mine"], "bytes": 7}',
+    "weights": '{"models": ["mine"], "bytes": 7}',
     "fetch": '{"source": "mine", "files": []}',
 }
 
@@ -146,7 +146,7 @@ def test_no_schema_is_written_where_the_key_reference_cannot_be(tmp_path):
 
 def test_no_data_set_is_prepared_inside_the_folder_it_is_read_from(mine, tmp_path, caplog):
     (tmp_path / "link").symlink_to(mine)
-    words = ["prepare", "--source", "folder", "--folder", str(mine)]
+    words = ["data", "--source", "folder", "--folder", str(mine)]
     for out in (
         mine / "out",
         mine / "images/out",

@@ -218,9 +218,9 @@ def test_weights_that_are_no_numbers_are_named_before_training(mini_run, tmp_pat
 
 
 def test_images_of_another_size_than_the_backbone_are_refused(mini_run, tmp_path):
-    from didgen.stages import prepare
+    from didgen.stages import data
 
-    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    data.run(data.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
     config = mini_run.finetune_config(tmp_path / "b", train=tmp_path / "d/train.csv")
     with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):
         finetune.run(config)
@@ -239,9 +239,9 @@ def test_maps_of_held_out_images_are_scored_and_drawn(mini_run, tmp_path):
 
 
 def test_maps_of_images_of_another_size_are_refused(mini_run, tmp_path):
-    from didgen.stages import prepare
+    from didgen.stages import data
 
-    prepare.run(prepare.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
+    data.run(data.Config(phantoms=56, size=64, seed=1, out=tmp_path / "d"))
     config = maps.Config(manifest=tmp_path / "d/test.csv", captions=mini_run.captions,
                          backbone=mini_run.backbone, out=tmp_path / "maps")  # fmt: skip
     with pytest.raises(ValueError, match="found 64x64 px, expected 128x128"):

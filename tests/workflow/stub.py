@@ -13,7 +13,7 @@ from didgen.cli import _stage_parser, read_config, settings_of
 from didgen.launcher import launch
 
 FILES = {
-    "prepare": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
+    "data": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
     "caption": ("captions.csv", "statistics.json", "measured.csv", "audit.json", "config.json"),
     "finetune": ("model_index.json", "training.csv", "config.json"),
     "train": ("config.json",),
@@ -49,7 +49,7 @@ if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
     for file in ("arms.csv", "tests.csv", "groups.csv", "config.json"):
         (config.tables / file).write_text("{}")
-elif name in ("fetch", "prefetch"):
+elif name in ("fetch", "weights"):
     config.out.write_text("{}")
 elif name == "report":
     config.out.write_text("<!doctype html>")

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "envs").glob("*.yaml"))
-# `prefetch` names the files of a captioner's models; it does not open them.
+# `weights` names the files of a captioner's models; it does not open them.
 OPTIONAL = {"llama-cpp-python", "llguidance"}
 
 
@@ -238,11 +238,11 @@ def test_a_stage_runs_in_its_environment_with_the_package_of_this_checkout(
 ) -> None:
     main = unfinished / "didgen" / "__main__.py"
     spoken(main)
-    done = snakemake(unfinished, "prepare", "--sdm", "conda", timeout=500)
+    done = snakemake(unfinished, "data", "--sdm", "conda", timeout=500)
     assert done.returncode == 0, done.stdout[-4000:]
     (environment,) = (unfinished / ".snakemake" / "conda").glob("*_/asked.yaml")
     assert environment.read_text() == (ROOT / "envs" / "data.yaml").read_text()
-    log = (unfinished / "results/smoke/logs/prepare.log").read_text()
+    log = (unfinished / "results/smoke/logs/data.log").read_text()
     assert f"runs in {environment.parent} with {main}" in log
 
 
@@ -253,11 +253,11 @@ def test_an_environment_sees_of_an_installation_the_package_alone(
     spoken(installed / "didgen" / "__main__.py")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    command = ["didgen", "run", "prepare", "--sdm", "conda"]
+    command = ["didgen", "run", "data", "--sdm", "conda"]
     done = module(command, folder, timeout=500, packages=installed)
     assert done.returncode == 0, done.stdout[-4000:]
     (environment,) = (folder / ".snakemake" / "conda").glob("*_/asked.yaml")
-    log = (folder / "results/smoke/logs/prepare.log").read_text()
+    log = (folder / "results/smoke/logs/data.log").read_text()
     link = folder / ".snakemake" / "package" / "didgen"
     assert f"runs in {environment.parent} with {link / '__main__.py'}" in log
     assert f"'{installed}'" not in log

@@ -41,7 +41,7 @@ REFUSED = {
 # The stage that receives a place, where it is not named like the section.
 STAGES = {
     "mirror": "fetch",
-    "data": "prepare",
+    "data": "data",
     "data.mirror": "fetch",
     "data.archives": "fetch",
     "sets": "classify",
@@ -95,7 +95,7 @@ def runs(name: str, stage: str) -> bool:
     """Whether one of the runs has a stage."""
     if stage == "fetch":
         return RUNS[name]["data"]["source"] == "isic2018"
-    return name == "table" or (name != "mirror" and stage in ("prepare", "caption"))
+    return name == "table" or (name != "mirror" and stage in ("data", "caption"))
 
 
 def planted(config: dict, place: tuple[str, ...], value: str) -> dict:

@@ -22,7 +22,7 @@ def planned(tmp_path: Path, snakemake, jobs, **changes: object) -> tuple[set[str
 def test_archives_and_weights_are_fetched(tmp_path: Path, snakemake, jobs) -> None:
     rules, printed = planned(tmp_path, snakemake, jobs, classify={"weights": "hub"})
     assert rules == {"fetch", "weights", "prefetch"}
-    settings = json.loads(re.search(r"didgen prefetch --settings '(\{.*?\})' --out", printed)[1])
+    settings = json.loads(re.search(r"didgen weights --settings '(\{.*?\})' --out", printed)[1])
     assert settings["finetune"]["backbone"] == "stabilityai/stable-diffusion-2-1-base"
     assert settings["classify"]["weights"] == "hub"
 

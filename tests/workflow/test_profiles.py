@@ -162,7 +162,7 @@ def test_as_many_gpus_as_processes(commands, tmp_path: Path, snakemake, site, fo
     config = {"seeds": [0], "finetune": {"processes": 2}}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
     flags = ("--workflow-profile", ".", "--configfile", "two.yaml")
-    done = snakemake(tmp_path, "prepare", "-n", *flags)
+    done = snakemake(tmp_path, "data", "-n", *flags)
     assert (done.returncode == 0) == (found is None), done.stdout
     if found:
         assert found in done.stdout and "expected 2, one for each" in done.stdout

@@ -23,7 +23,7 @@ def edit(finished: Path, section: str, key: str) -> str:
 def test_every_rule_gives_its_stage_the_flags_it_needs(finished: Path) -> None:
     run_dir = finished / "results" / "smoke"
     assert (run_dir / "report" / "index.html").exists()
-    for rule in ("prepare", "finetune", "images/1-of-2", "classify/synthetic-seed0", "verdict"):
+    for rule in ("data", "finetune", "images/1-of-2", "classify/synthetic-seed0", "verdict"):
         assert "stub of" in (run_dir / "logs" / f"{rule}.log").read_text()
         assert (run_dir / "benchmarks" / f"{rule}.tsv").exists()
 
@@ -79,9 +79,9 @@ def test_a_failing_stage_speaks_on_the_terminal_and_in_its_log(finished: Path, s
     working = main.read_text()
     main.write_text("import sys\nsys.exit('the disk is full')\n")
     try:
-        done = snakemake(finished, "--config", "run=broken", "--until", "prepare")
+        done = snakemake(finished, "--config", "run=broken", "--until", "data")
     finally:
         main.write_text(working)
     assert done.returncode != 0
     assert "the disk is full" in done.stdout
-    assert "the disk is full" in (finished / "results/broken/logs/prepare.log").read_text()
+    assert "the disk is full" in (finished / "results/broken/logs/data.log").read_text()

@@ -14,7 +14,7 @@ from didgen.settings.run import RunConfig
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 STAGES = {
-    "prepare",
+    "data",
     "caption",
     "finetune",
     "images_job",
@@ -124,7 +124,7 @@ def test_a_configuration_in_its_place_that_cannot_be_read(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["prepare", "images", "pairs", "classify", "segment", "maps"])
+@pytest.mark.parametrize("target", ["data", "images", "pairs", "classify", "segment", "maps"])
 def test_a_stage_can_be_asked_for_alone(tmp_path: Path, snakemake, jobs, target: str) -> None:
     # --configfile takes every name that follows it, so a target stands before.
     done = snakemake(tmp_path, target, "-n", "--configfile", str(CONFIG / "smoke.yaml"))
@@ -161,7 +161,7 @@ def test_further_sets_are_arms_and_need_no_synthesis(tmp_path: Path, snakemake, 
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = snakemake(tmp_path, "-n", "-p", "verdict", "--configfile", "c.yaml")
     assert done.returncode == 0, done.stdout
-    counts = {"prepare": 1, "classify_job": 4, "segment_job": 3, "verdict": 1}
+    counts = {"data": 1, "classify_job": 4, "segment_job": 3, "verdict": 1}
     assert jobs(done.stdout) == counts
     (verdict,) = settings(done.stdout, "verdict")
     assert verdict["classify_arms"] == arms and verdict["segment_arms"] == arms[:3]

@@ -20,7 +20,7 @@ from didgen.report.reading import (
 )
 
 STAGES = {
-    "prepare": "data",
+    "data": "data",
     "caption": "captions",
     "finetune": "backbone",
     "images": "images",

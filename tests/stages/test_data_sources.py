@@ -11,7 +11,7 @@ from didgen.data.classes import CLASSES
 from didgen.data.manifest import SPLITS, check_groups, read_manifest
 from didgen.data.sources.published import LAYOUTS
 from didgen.data.splits import SplitError
-from didgen.stages.prepare import Config, run
+from didgen.stages.data import Config, run
 from tests.data.published_layouts import LESION, MAKERS, picture, write
 
 BOTH = ("classification", "segmentation")

@@ -1,4 +1,4 @@
-"""Settings of `prefetch`."""
+"""Settings of `weights`."""
 
 from pathlib import Path
 

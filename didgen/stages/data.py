@@ -27,7 +27,7 @@ def run(config: Config) -> None:
             f"{config.out} lies in {config.folder}, whose folders are all read as images; choose "
             "another folder for the output"
         )
-    with output_folder(config.out, "prepare", read) as out:
+    with output_folder(config.out, "data", read) as out:
         _prepare(config, out)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from didgen.settings.prefetch import Settings as PrefetchSettings
-from didgen.stages import prefetch
+from didgen.settings.weights import Settings as PrefetchSettings
+from didgen.stages import weights
 
 
 def test_a_list_of_all_models_with_their_sizes(tmp_path: Path, monkeypatch) -> None:
@@ -15,12 +15,12 @@ def test_a_list_of_all_models_with_their_sizes(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (weights, f"of {name}"))
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"01234")
-    config = prefetch.Config(
+    config = weights.Config(
         classify={"model": "densenet121", "weights": "hub"},
         caption={"captioner": "llama_cpp", "model": str(gguf), "mmproj": str(gguf)},
         out=tmp_path / "out" / "weights.json",
     )
-    prefetch.run(config)
+    weights.run(config)
     listed = json.loads(config.out.read_text())
     sizes = {model["name"]: model["bytes"] for model in listed["models"]}
     assert sizes["densenet121"] == 10 and sizes[str(gguf)] == 5
@@ -35,13 +35,13 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch) -> No
         raise OSError("no network")
 
     monkeypatch.setattr("didgen.downstream.weights.published", published)
-    config = prefetch.Config(
+    config = weights.Config(
         finetune={"backbone": "nobody/nothing"},
         classify={"model": "densenet121", "weights": "hub"},
         out=tmp_path / "weights.json",
     )
     with pytest.raises(ValueError, match="2 of 2 models") as caught:
-        prefetch.run(config)
+        weights.run(config)
     assert "densenet121: no network" in str(caught.value) and "nobody/nothing" in str(caught.value)
     assert not config.out.exists()
 
@@ -81,7 +81,7 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file_of(name), name))
     out = tmp_path / "weights.json"
     hub = {f"{name}_weights": "hub" for name in ("inception", "dinov2", "lpips")}
-    prefetch.run(prefetch.Config(fidelity={"spaces": ["inception", "dinov2"], **hub}, out=out))
+    weights.run(weights.Config(fidelity={"spaces": ["inception", "dinov2"], **hub}, out=out))
     assert asked == ["inception", "vit_small_patch14_dinov2.lvd142m", "lpips"]
     listed = {model["name"]: model["bytes"] for model in json.loads(out.read_text())["models"]}
     assert set(listed) == {"tiny", *asked} and listed["lpips"] == 4
@@ -89,7 +89,7 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
 
 def names(**sections) -> list[str]:
     """The weights that sections name, without the backbone, which comes with the package."""
-    first, *others = [name for name, _ in prefetch.wanted(PrefetchSettings(**sections))]
+    first, *others = [name for name, _ in weights.wanted(PrefetchSettings(**sections))]
     assert first == "tiny"
     return others
 

@@ -10,7 +10,7 @@ from didgen.data.leaks import LeakError
 from didgen.data.manifest import ManifestError, check_groups, read_manifest
 from didgen.data.sources.records import SourceError
 from didgen.settings.data import FOLDER_SOURCES, Config
-from didgen.stages.prepare import run
+from didgen.stages.data import run
 
 SPLITS = ("train", "val", "test")
 
@@ -267,6 +267,6 @@ def test_a_folder_of_someone_elses_images_is_refused_and_left_alone(tmp_path):
     theirs.parent.mkdir()
     theirs.write_bytes(b"mine")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="found files, but no .didgen.json of `didgen prepare`"):
+    with pytest.raises(ValueError, match="found files, but no .didgen.json of `didgen data`"):
         run(Config(phantoms=56, size=32, out=tmp_path))
     assert theirs.read_bytes() == b"mine"

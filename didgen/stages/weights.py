@@ -8,7 +8,7 @@ from typing import Any
 
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.fidelity import Settings as FidelitySettings
-from didgen.settings.prefetch import Config, Settings
+from didgen.settings.weights import Config, Settings
 
 LOGGER = logging.getLogger(__name__)
 
