@@ -9,11 +9,9 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from didgen.captions.llm import (
     load_attribute,
     one_line,
 )
+from didgen.runtime.children import end_with_parent
 
 LOGGER = logging.getLogger(__name__)
 # A machine may need minutes to read a model of many gigabytes from a slow disk.
@@ -188,7 +187,7 @@ class IsolatedModel:
 def _serve(pipe: Any, target: str, settings: dict[str, Any], log: str) -> None:
     """The process: load the model, then complete batch after batch until the pipe is closed."""
     _write_to(log)
-    _end_with_parent()
+    end_with_parent()
     # Ctrl+C reaches the whole group; the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -228,14 +227,3 @@ def _write_to(log: str) -> None:
     os.dup2(stream.fileno(), sys.stdout.fileno() if sys.stdout else 1)
     os.dup2(stream.fileno(), 2)
     faulthandler.enable(stream)
-
-
-def _end_with_parent() -> None:
-    """Let this process end when its parent is killed, even in the middle of an answer."""
-
-    def watch(parent: BaseProcess) -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=watch, args=(parent,), daemon=True).start()

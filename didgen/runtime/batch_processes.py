@@ -8,15 +8,15 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
-import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from didgen.runtime.children import end_with_parent, leaving_errors, raise_first
 
 LOGGER = logging.getLogger(__name__)
 GIGABYTE = 1e9
@@ -104,8 +104,6 @@ def _note_done(folder: Path, batch: int) -> None:
 
 def _news(folder: Path, told: set[int]) -> Iterator[int]:
     """The batches done since the last call. Raises: what a helper raised."""
-    from didgen.runtime.handover import raise_first
-
     raise_first(folder)
     done = {int(path.name.removeprefix("done")) for path in folder.glob("done*")}
     for batch in sorted(done - told):
@@ -133,10 +131,9 @@ def _help(
     start: Callable[..., Make],
     arguments: tuple[Any, ...],
 ) -> None:
-    from didgen.runtime.handover import leaving_errors
     from didgen.runtime.reproducible import reproducible
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     # The parent ends its helpers; what the shell had ignored would be ignored here too.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Only the first process speaks, but for warnings.
@@ -149,13 +146,6 @@ def _help(
                 _note_done(folder, batch)
     except Exception:
         sys.exit(1)  # left in the folder: the parent raises it
-
-
-def _end_with_parent() -> None:
-    """Wait until the parent is gone, killed perhaps, and end at once: all writes are atomic."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _end(team: list[BaseProcess]) -> None:

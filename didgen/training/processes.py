@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from didgen.runtime.children import leaving_errors, raise_first
 from didgen.runtime.devices import TooFewGpus, lease_gpus
-from didgen.runtime.handover import leaving_errors, raise_first
 
 # The first process may encode a whole data set while the others wait.
 _PATIENCE = datetime.timedelta(hours=12)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from didgen.settings.weights import Settings as PrefetchSettings
+from didgen.settings.weights import Settings as WeightsSettings
 from didgen.stages import weights
 
 
 def test_a_list_of_all_models_with_their_sizes(tmp_path: Path, monkeypatch) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"0123456789")
-    monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (weights, f"of {name}"))
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"0123456789")
+    monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file, f"of {name}"))
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"01234")
     config = weights.Config(
@@ -89,7 +89,7 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
 
 def names(**sections) -> list[str]:
     """The weights that sections name, without the backbone, which comes with the package."""
-    first, *others = [name for name, _ in weights.wanted(PrefetchSettings(**sections))]
+    first, *others = [name for name, _ in weights.wanted(WeightsSettings(**sections))]
     assert first == "tiny"
     return others
 

@@ -1,11 +1,15 @@
-"""Exceptions on their way from a child process to its parent, with their own type and words.
+"""What child processes share: they end with their parent, which raises what they raised.
 
-`torch.multiprocessing` tells the parent only a text of what a child raised.
+`torch.multiprocessing` passes on only the text of an exception; here its type is kept.
 """
 
 import contextlib
+import multiprocessing
+import os
 import pickle
+import threading
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from didgen.runtime.files import atomic_path
@@ -26,3 +30,14 @@ def raise_first(folder: Path) -> None:
     """In the parent: raise what the child of the lowest rank left; nothing where none did."""
     for path in sorted(folder.glob("error*"), key=lambda path: int(path.name[5:])):
         raise pickle.loads(path.read_bytes()) from None
+
+
+def end_with_parent() -> None:
+    """In the child: end at once when the parent is gone, killed perhaps. All writes are atomic."""
+
+    def wait(parent: BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=wait, args=(parent,), daemon=True).start()
