@@ -62,9 +62,9 @@ def test_a_backbone_that_is_not_there_is_named(tmp_path, monkeypatch, name, mess
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.safetensors").touch()
     name = str(tmp_path / name) if name == "gone/model" else name
-    config = prefetch.Config(finetune={"backbone": name}, out=tmp_path / "weights.json")
+    config = weights.Config(finetune={"backbone": name}, out=tmp_path / "weights.json")
     with pytest.raises(ValueError, match=f"1 of 1 models cannot be had:\n  {name}: .*{message}"):
-        prefetch.run(config)
+        weights.run(config)
     assert not config.out.exists()
 
 
