@@ -113,7 +113,9 @@ def train_judge(run: Path, steps: int) -> torch.nn.Module:
     sets = {s: build(usable_rows(run / f"data/{s}.csv", "mask")[0], None) for s in ("train", "val")}
     with seeded(0):
         size, channels = sets["train"].image_size, SegmentSettings().decoder_channels
-        built = build_segmenter("efficientnet_lite0", size, channels)
+        built = build_segmenter(
+            "efficientnet_lite0", size, channels, pretrained=True, model="unet", weights=None
+        )
     true = sets["val"].masks.read(np.arange(len(sets["val"]))).astype(bool)
 
     def score(outputs: np.ndarray, data: object) -> float:
@@ -137,7 +139,15 @@ def make(
 
 def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, float]:
     """The row of a variant but for its cost."""
-    judged = predict(judge, Drawn(np.stack([s.image for s in samples])), default_device())[:, 0] > 0
+    judged = (
+        predict(
+            judge,
+            Drawn(np.stack([s.image for s in samples])),
+            default_device(),
+            precision="float32",
+        )[:, 0]
+        > 0
+    )
     sound = np.array([not sample.failure for sample in samples])
     found = np.stack([sample.mask for sample in samples])
     asked = np.stack([sample.request.mask for sample in samples])

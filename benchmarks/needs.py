@@ -124,10 +124,12 @@ def measure_network(config: RunConfig, stage: str, size: int) -> tuple[float, fl
     part = getattr(config, stage)
     with torch.device("meta"):
         if stage == "classify":
-            built = build_classifier(part.model, len(config.data.classes), size, False)
+            built = build_classifier(
+                part.model, len(config.data.classes), size, False, weights=None
+            )
         else:
             built = build_segmenter(
-                part.encoder, size, part.decoder_channels, False, model=part.model
+                part.encoder, size, part.decoder_channels, False, model=part.model, weights=None
             )
         # Two: normalization over a batch wants more than one.
         images = torch.empty(2, 3, size, size)

@@ -77,7 +77,7 @@ def draw(plan: Plan, repetition: int, folder: Path) -> dict[str, Path]:
     sizes = {"train": plan.real, "pool": plan.added, "val": plan.val, "test": plan.test}
     paths, frames = {}, {}
     for offset, (name, count) in enumerate(sizes.items()):
-        specs = cohort(count, CLASSES, FIRST_SEED + 10 * repetition + offset)
+        specs = cohort(count, CLASSES, seed=FIRST_SEED + 10 * repetition + offset)
         rows = []
         for spec in specs:
             own = f"{name}_{spec.id}"

@@ -44,7 +44,13 @@ def recognised(run: Path, steps: int, more: dict[str, Path] | None = None) -> pd
     """Recall of each class on real test images, on synthetic images from text, and on more."""
     sets, classes = sets_of(run, "label", more)
     with seeded(0):
-        built = build_classifier("efficientnet_lite0", len(classes), sets["train"].image_size)
+        built = build_classifier(
+            "efficientnet_lite0",
+            len(classes),
+            sets["train"].image_size,
+            pretrained=True,
+            weights=None,
+        )
     schedule = Schedule(steps=steps)
 
     def score(outputs: np.ndarray, data) -> float:
@@ -53,7 +59,7 @@ def recognised(run: Path, steps: int, more: dict[str, Path] | None = None) -> pd
     train(built.model, sets["train"], sets["val"], classification_loss, score, schedule, 0)
     rows = {}
     for name in ("test", "made", *(more or {})):
-        guess = predict(built.model, sets[name], default_device()).argmax(1)
+        guess = predict(built.model, sets[name], default_device(), precision="float32").argmax(1)
         true = np.asarray(sets[name].labels)
         rows[name] = {code: (guess[true == i] == i).mean() if (true == i).any() else np.nan
                       for i, code in enumerate(classes)}  # fmt: skip
@@ -67,7 +73,9 @@ def pairs(run: Path, steps: int) -> dict[str, float]:
     sets, made = sets_of(run, "mask")
     with seeded(0):
         size, channels = sets["train"].image_size, SegmentSettings().decoder_channels
-        built = build_segmenter("efficientnet_lite0", size, channels)
+        built = build_segmenter(
+            "efficientnet_lite0", size, channels, pretrained=True, model="unet", weights=None
+        )
 
     def score(outputs: np.ndarray, data) -> float:
         return float(dice(outputs[:, 0] > 0, masks_of(data)).mean())
@@ -76,7 +84,7 @@ def pairs(run: Path, steps: int) -> dict[str, float]:
     train(built.model, sets["train"], sets["val"], segmentation_loss, score, schedule, 0)
     found = {}
     for name in ("test", "made"):
-        outputs = predict(built.model, sets[name], default_device())
+        outputs = predict(built.model, sets[name], default_device(), precision="float32")
         found[name] = float(iou(outputs[:, 0] > 0, masks_of(sets[name])).mean())
     return {
         "annotated mask vs condition": float(made["layout_iou"].astype(float).mean()),

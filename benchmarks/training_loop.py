@@ -115,7 +115,11 @@ class Empty(nn.Module):
 def network(size: int, name: str) -> nn.Module:
     """The classifier, or none."""
     torch.manual_seed(0)
-    return Empty() if name == "none" else build_classifier(name, 2, size).model
+    return (
+        Empty()
+        if name == "none"
+        else build_classifier(name, 2, size, pretrained=True, weights=None).model
+    )
 
 
 def ours(data: ImageSet, model: nn.Module, steps: int, precision: str) -> Timing:

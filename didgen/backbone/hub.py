@@ -22,20 +22,23 @@ _TOKENIZER = ("tokenizer/*",)
 
 
 def fetch(
-    name: str, revision: str | None = None, offline: bool = False, tokenizer_only: bool = False
+    name: str,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    tokenizer_only: bool = False,
 ) -> Path:
     """The folder of a hub repository in the local cache, fetched where needed.
 
     A repository that left the hub is replaced by a public copy, and the log says so. `revision`
-    is a commit, tag or branch and must exist in the repository that is taken. `offline` never
-    sends a request; the environment variable HF_HUB_OFFLINE=1 does the same.
+    is a commit, tag or branch and must exist in the repository that is taken. `local_files_only`
+    never sends a request; the environment variable HF_HUB_OFFLINE=1 does the same.
 
     Raises: BackboneError when neither the repository nor a copy can be had.
     """
     faults = []
     for tried in (name, *COPIES.get(name, ())):
         try:
-            folder = _snapshot(tried, revision, offline, tokenizer_only)
+            folder = _snapshot(tried, revision, local_files_only, tokenizer_only)
         except (OSError, ValueError) as error:
             text = str(error).strip().splitlines()
             faults.append(f"  {tried}: {text[0] if text else type(error).__name__}")
@@ -47,13 +50,15 @@ def fetch(
     wanted = f" at revision {revision}" if revision else ""
     raise BackboneError(
         f"cannot get {name!r}{wanted} from the Hugging Face hub"
-        f"{' cache (offline)' if offline else ''}:\n{told}\n"
+        f"{' cache (offline)' if local_files_only else ''}:\n{told}\n"
         "check the name and the revision, connect to the network once, or give a local diffusers "
         "folder or .safetensors checkpoint"
     )
 
 
-def _snapshot(name: str, revision: str | None, offline: bool, tokenizer_only: bool) -> Path:
+def _snapshot(
+    name: str, revision: str | None, local_files_only: bool, tokenizer_only: bool
+) -> Path:
     from huggingface_hub import snapshot_download
 
     def get(allowed: tuple[str, ...], ignored: tuple[str, ...]) -> Path:
@@ -61,7 +66,7 @@ def _snapshot(name: str, revision: str | None, offline: bool, tokenizer_only: bo
             snapshot_download(
                 name,
                 revision=revision,
-                local_files_only=offline,
+                local_files_only=local_files_only,
                 allow_patterns=list(allowed),
                 ignore_patterns=list(ignored),
             )

@@ -16,7 +16,9 @@ LOGGER = logging.getLogger(__name__)
 _FOREIGN = (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError)
 
 
-def load_tokenizer(source: str | Path, revision: str | None = None, offline: bool = False) -> Any:
+def load_tokenizer(
+    source: str | Path, revision: str | None = None, local_files_only: bool = False
+) -> Any:
     """Open only the tokenizer of a backbone.
 
     Raises: BackboneError when there is none.
@@ -25,7 +27,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None, offline: boo
 
     from didgen.backbone.single_file import open_tokenizer
 
-    place = locate(source, revision, offline, tokenizer_only=True)
+    place = locate(source, revision, local_files_only, tokenizer_only=True)
     try:
         if place.suffix == ".safetensors":
             return open_tokenizer(place)
@@ -42,7 +44,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None, offline: boo
 def locate(
     source: str | Path,
     revision: str | None = None,
-    offline: bool = False,
+    local_files_only: bool = False,
     tokenizer_only: bool = False,
 ) -> Path:
     """The local folder, or the .safetensors file, that a source stands for.
@@ -53,7 +55,7 @@ def locate(
     text = str(source)
     place = TINY if text == "tiny" else Path(text).expanduser()
     if not is_local(text, place):
-        return fetch(text, revision, offline, tokenizer_only)
+        return fetch(text, revision, local_files_only, tokenizer_only)
     if place.suffix and not place.is_dir():
         check_file(place)
     elif not tokenizer_only:
@@ -62,7 +64,10 @@ def locate(
 
 
 def open_parts(
-    source: str | Path, dtype: torch.dtype, revision: str | None = None, offline: bool = False
+    source: str | Path,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    local_files_only: bool = False,
 ) -> dict[str, Any]:
     """The five parts of a backbone by name, in evaluation mode and without gradients.
 
@@ -70,7 +75,7 @@ def open_parts(
     """
     from didgen.backbone.single_file import open_checkpoint
 
-    place = locate(source, revision, offline)
+    place = locate(source, revision, local_files_only)
     try:
         parts = open_checkpoint(place, dtype) if place.is_file() else _open_folder(place, dtype)
     except BackboneError:

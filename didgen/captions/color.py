@@ -78,7 +78,7 @@ def name_colors(lab: np.ndarray) -> list[Color]:
     return [NAMES[index] for index in distances.argmin(axis=1)]
 
 
-def cluster(lab: np.ndarray, k: int = CLUSTERS, steps: int = 10) -> tuple[np.ndarray, np.ndarray]:
+def cluster(lab: np.ndarray, k: int = CLUSTERS, rounds: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """k-means in CIELAB, started at quantiles of lightness, so that it has no randomness.
 
     Shapes: (N, 3) -> centers (<=k, 3) and their shares (<=k,), which sum to 1, largest first.
@@ -88,7 +88,7 @@ def cluster(lab: np.ndarray, k: int = CLUSTERS, steps: int = 10) -> tuple[np.nda
     with warnings.catch_warnings():
         # Of a flat region most clusters are empty.
         warnings.filterwarnings("ignore", "One of the clusters is empty")
-        for _ in range(steps):
+        for _ in range(rounds):
             moved, _ = kmeans2(lab, centers, iter=1, minit="matrix")
             if np.abs(moved - centers).max() < 0.1:
                 break

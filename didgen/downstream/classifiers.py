@@ -53,8 +53,8 @@ def build_classifier(
     name: str,
     n_classes: int,
     image_size: int,
-    pretrained: bool = True,
-    weights: str | None = None,
+    pretrained: bool,
+    weights: str | None,
 ) -> Built:
     """A timm network with `n_classes` logits; shapes (B, 3, H, W) -> (B, n_classes).
 

@@ -39,10 +39,10 @@ def build_segmenter(
     encoder: str,
     image_size: int,
     decoder_channels: Sequence[int],
-    pretrained: bool = True,
+    pretrained: bool,
     *,
-    model: Model = "unet",
-    weights: str | None = None,
+    model: Model,
+    weights: str | None,
 ) -> Built:
     """A segmenter; shapes (B, 3, H, W) -> (B, 1, H, W).
 
@@ -219,7 +219,12 @@ def load_segmenter(path: Path) -> tuple[nn.Module, SegmenterCard]:
     values = json.loads(text)
     card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
     built = build_segmenter(
-        card.encoder, card.image_size, card.decoder_channels, pretrained=False, model=card.model
+        card.encoder,
+        card.image_size,
+        card.decoder_channels,
+        pretrained=False,
+        model=card.model,
+        weights=None,
     )
     load_model(built.model, path)
     if card.standardized:

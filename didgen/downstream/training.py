@@ -95,9 +95,7 @@ def draws(labels: np.ndarray | None, n: int, schedule: Schedule, seed: int) -> I
         queue = queue[schedule.batch_size :]
 
 
-def predict(
-    model: nn.Module, data: ImageSet, device: torch.device, precision: str = "float32"
-) -> np.ndarray:
+def predict(model: nn.Module, data: ImageSet, device: torch.device, precision: str) -> np.ndarray:
     """The model's outputs for every image in order, without augmentation, as float32."""
     model.eval()
     outputs = []
@@ -134,7 +132,7 @@ def train(
     best = _Best()
     parts = {"model": model, "optimizer": optimizer, "best": best}
     history = resume_state(parts, state, schedule.steps)
-    log = log or Log("training")
+    log = log or Log("training", report_to="none")
     saved = time.monotonic()
 
     def evaluation_due(done: int) -> bool:

@@ -22,7 +22,8 @@ def class_agreement(
     labels: np.ndarray,
     seen: np.ndarray,
     clusters: np.ndarray | None = None,
-    confidence: float = 0.95,
+    *,
+    confidence: float,
 ) -> dict[str, Agreement]:
     """For each class of the labels, how often it is seen; Wilson's interval over lesions.
 

@@ -32,9 +32,9 @@ def half_sample_intervals(
     real: np.ndarray,
     synthetic: np.ndarray,
     clusters: np.ndarray,
-    confidence: float = 0.95,
-    repeats: int = 100,
-    seed: int = 0,
+    confidence: float,
+    repeats: int,
+    seed: int,
 ) -> dict[str, tuple[float, float, float]]:
     """Each measure's value with its interval (value, low, high), from the spread over halves.
 
@@ -63,8 +63,8 @@ def matched_with_floor(
     real: np.ndarray,
     synthetic: np.ndarray,
     clusters: np.ndarray,
-    repeats: int = 10,
-    seed: int = 0,
+    repeats: int,
+    seed: int,
 ) -> tuple[int, dict[str, dict[str, tuple[float, float]]]]:
     """Synthetic against real and real against real, at the same size: N and mean and sd of each.
 

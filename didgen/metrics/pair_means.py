@@ -27,7 +27,7 @@ def draw_pairs(
     first: np.ndarray,
     second: np.ndarray | None,
     count: int,
-    seed: int = 0,
+    seed: int,
     units: np.ndarray | None = None,
 ) -> Pairs:
     """Up to `count` different pairs of one class each, drawn from all there are.
@@ -65,7 +65,8 @@ def pair_mean_interval(
     values: np.ndarray,
     pairs: Pairs,
     units: tuple[np.ndarray, np.ndarray] | None = None,
-    confidence: float = 0.95,
+    *,
+    confidence: float,
 ) -> tuple[float, float, float]:
     """Mean of the pairs' values (P,) and its t interval over units (mean, low, high).
 

@@ -69,7 +69,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return {name: corrected[name] for name in p_values}
 
 
-def wilson_interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(share: float, n: int, confidence: float) -> tuple[float, float]:
     """Wilson's score interval of a share seen in `n` independent cases; it never has width 0.
 
     For a mean of values in [0, 1] that are not all 0 or 1 it is wider than need be.

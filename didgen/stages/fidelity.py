@@ -204,7 +204,7 @@ def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> d
             continue
         files = first["image"].to_numpy()[pairs.first], other["image"].to_numpy()[pairs.second]
         for name, values in pair_values(*files, config).items():
-            mean, low, high = pair_mean_interval(values, pairs, units, config.confidence)
+            mean, low, high = pair_mean_interval(values, pairs, units, confidence=config.confidence)
             own = found["measures"].setdefault(name, {})
             own[kind] = {"mean": mean, "interval": [max(0.0, low), high], "n_pairs": len(values)}
     return found

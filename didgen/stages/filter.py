@@ -158,7 +158,7 @@ def _predicted(model: Any, data: Any) -> "np.ndarray":
     from didgen.runtime.precision import default_device
 
     device = default_device()
-    return predict(model.to(device), data, device)[:, 0] > 0
+    return predict(model.to(device), data, device, precision="float32")[:, 0] > 0
 
 
 def _summary(

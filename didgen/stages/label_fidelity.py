@@ -230,7 +230,7 @@ def _summary(judgements: "pd.DataFrame", classes: list[str], config: Config) -> 
         seen = rows["seen"].to_numpy(str).reshape(n_judges, -1)
         first = rows.iloc[: seen.shape[1]]
         labels, lesions = first["label"].to_numpy(str), first["lesion"].to_numpy(str)
-        found[kind] = class_agreement(labels, seen, lesions, config.confidence)
+        found[kind] = class_agreement(labels, seen, lesions, confidence=config.confidence)
         shares[kind] = seen_instead(labels, seen, classes).tolist()
     asked = [code for code in classes if code in found[SYNTHETIC]]
     return {

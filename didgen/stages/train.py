@@ -23,11 +23,11 @@ LOGGER = logging.getLogger(__name__)
 def run(config: Config) -> None:
     """Write the folder of a trained method. Raises: as the method's `train`."""
     check_output(config.out, "train", paths_read(config))
-    train_method(config.method, config)
+    train_method(config.method, config, classes=None, segment=False)
 
 
 def train_method(
-    name: str, config: TrainingPaths, classes: Sequence[Code] | None = None, segment: bool = False
+    name: str, config: TrainingPaths, classes: Sequence[Code] | None, segment: bool
 ) -> None:
     """Train a method on the images of the given classes (None: all) and those without a label.
 

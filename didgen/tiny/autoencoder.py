@@ -83,7 +83,7 @@ def train_autoencoder(
     phase: Phase,
     folder: Path,
     seed: int,
-    batch_size: int = 16,
+    batch_size: int,
 ) -> None:
     """Train in place; the last fifth of the steps sees whole images, a quarter as many.
 
@@ -126,7 +126,7 @@ def refine_decoder(
     phase: Phase,
     folder: Path,
     seed: int,
-    batch_size: int = 8,
+    batch_size: int,
 ) -> None:
     """Train the decoder in place, the encoder frozen; `batch_size` crops a process and step.
 

@@ -190,9 +190,7 @@ class PromptedLatents:
 
 
 @torch.no_grad()
-def embed_prompts(
-    backbone: Backbone, data: CaptionedLatents, batch_size: int = 64
-) -> PromptedLatents:
+def embed_prompts(backbone: Backbone, data: CaptionedLatents, batch_size: int) -> PromptedLatents:
     """Embed every prompt once, in half precision: the text encoder doesn't change any more."""
     ids = torch.cat([data.ids.flatten(0, 1), data.empty[None], data.prefix[None]])
     encoder = backbone.text_encoder.eval()

@@ -87,7 +87,7 @@ def train_phase(
         step, parts, history, phase.steps, folder,
         save_due=save_due,
         advice=f"Delete {folder} or lower the learning rate",
-        log=Log(folder.name, folder, every=phase.every) if first else None,
+        log=Log(folder.name, folder, every=phase.every, report_to="none") if first else None,
         evaluate=lambda done: evaluate(done, averages) if looks else None,
         evaluation_due=lambda done: looks and done > 0 and (evaluation_due or save_due)(done),
         team=team,

@@ -48,6 +48,7 @@ from didgen.tiny.phase import Averages, Phase, in_parallel, train_phase
 from didgen.training.processes import joined
 
 LOGGER = logging.getLogger(__name__)
+DECODER_BATCH = 8
 PREVIEW_EVERY = 1000
 PREVIEW_COLUMNS = 6
 PREVIEW_STEPS = 12
@@ -123,6 +124,7 @@ def pretrain(
             recipe.phase(settings.vae_steps, lr=3e-3, ema=0.998),
             work / "autoencoder",
             settings.seed,
+            batch_size=16,
         )
         refine(backbone, features, phantoms, held_out, recipe, work)
     data = prompt_latents(backbone, phantoms, recipe, work)
@@ -273,7 +275,7 @@ def prompt_latents(
     data = caption_latents(backbone, mean, std, captions)
     phase = recipe.phase(settings.text_steps, lr=1e-3, ema=0.99, every=50)
     train_text_encoder(backbone, data, phase, recipe.text_batch_size, work / "text", settings.seed)
-    return embed_prompts(backbone, data)
+    return embed_prompts(backbone, data, batch_size=64)
 
 
 def captions_of(phantoms: PhantomSet, prompts: str, seed: int) -> np.ndarray:
@@ -311,10 +313,11 @@ def refine(
     settings = recipe.settings
     phase = recipe.phase(settings.decoder_steps, lr=1e-3, ema=0.995)
     given = (backbone.vae, features, phantoms.images, held_out.images, phase, work / "decoder")
-    in_parallel(settings.workers, refine_decoder, *given, settings.seed)
+    batches = (settings.seed, DECODER_BATCH)
+    in_parallel(settings.workers, refine_decoder, *given, *batches)
     if settings.workers > 1:
         # The other processes trained copies: load what they saved, there is no step left to do.
-        refine_decoder(*given, settings.seed)
+        refine_decoder(*given, *batches)
 
 
 def train_denoiser(

@@ -37,7 +37,7 @@ class Log:
         folder: Path | None = None,
         *,
         every: int | None = None,
-        report_to: str = "none",
+        report_to: str,
         run: str | None = None,
     ) -> None:
         if report_to != "none":

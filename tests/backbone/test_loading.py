@@ -60,7 +60,7 @@ def test_what_was_tried_is_told_where_nothing_can_be_had(hub):
     with pytest.raises(BackboneError, match=r"(?s)revision abc.*404: stabilityai.*404: sd2-comm"):
         Backbone.load(BASE, revision="abc")
     with pytest.raises(BackboneError, match="cache \\(offline\\)"):
-        load_tokenizer("someone/else", offline=True)
+        load_tokenizer("someone/else", local_files_only=True)
     assert issubclass(RepositoryNotFoundError, OSError)
 
 

@@ -1,18 +1,21 @@
+import functools
+
 import pytest
 import torch
 
+from didgen.backbone import sampling
 from didgen.backbone.sampling import (
     SCHEDULERS,
     Watch,
     guided_output,
     initial_noise,
     keep_x0,
-    sample,
     step_timesteps,
 )
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.tiny.architecture import MINIATURE, build
 
+sample = functools.partial(sampling.sample, guidance_scale=7.5, scheduler="ddim")
 PROMPTS = ["a red lesion", "a small melanoma on skin", ""]
 
 
@@ -171,7 +174,9 @@ def test_a_broken_image_is_noted_and_does_not_touch_the_others(miniature):
     sound = sample(miniature, PROMPTS, [1, 2, 3], steps=3, guidance_scale=scale)
     for value, told in ((float("nan"), "not finite at step 1"), (1e6, "exploded at step 1")):
         watch = Watch()
-        found = sample(miniature, PROMPTS, [1, 2, 3], 3, scale, guide=spoil(value), watch=watch)
+        found = sample(
+            miniature, PROMPTS, [1, 2, 3], 3, guidance_scale=scale, guide=spoil(value), watch=watch
+        )
         (case,) = watch.diverged
         assert (case.image, case.step_index) == (1, 1) and told in str(case)
         assert torch.equal(found[0], sound[0]) and torch.equal(found[2], sound[2])

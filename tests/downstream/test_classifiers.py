@@ -17,7 +17,7 @@ from didgen.downstream.classifiers import FROM_SCRATCH, build_classifier
 )
 def test_the_papers_classifiers_have_their_published_size(name, published, last):
     with torch.device("meta"):  # shapes without the half gigabyte that VGG16 takes
-        built = build_classifier(name, 7, 224)
+        built = build_classifier(name, 7, 224, pretrained=True, weights=None)
         assert built.model.eval()(torch.zeros(2, 3, 224, 224)).shape == (2, 7)
     assert built.parameters == published - (1000 - 7) * (last + 1)
     assert (built.name, built.weights) == (name, FROM_SCRATCH)

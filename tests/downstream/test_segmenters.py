@@ -30,7 +30,7 @@ DECODER = (32, 16, 16, 8, 8)
     ],
 )
 def test_each_gives_one_logit_a_pixel(model, encoder, title):
-    built = build_segmenter(encoder, 64, DECODER, model=model)
+    built = build_segmenter(encoder, 64, DECODER, model=model, pretrained=True, weights=None)
     assert built.name == title
     assert ("ImageNet" in built.weights) == (encoder == "efficientnet_lite0")
     with torch.inference_mode():
@@ -38,7 +38,9 @@ def test_each_gives_one_logit_a_pixel(model, encoder, title):
 
 
 def test_the_loss_of_xbound_former_serves_training_and_evaluation():
-    loss = build_segmenter("", 64, DECODER, model="xbound-former").loss
+    loss = build_segmenter(
+        "", 64, DECODER, model="xbound-former", pretrained=True, weights=None
+    ).loss
     logits, masks = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
     masks[:, :, 8:16] = 1
     training = loss(XBoundOutput([logits] * 4, [[torch.zeros(1, 1, 4, 4)]]), masks)
@@ -47,13 +49,13 @@ def test_the_loss_of_xbound_former_serves_training_and_evaluation():
 
 def test_wrong_requests_are_named():
     with pytest.raises(ValueError, match="found segmenter 'unet3', expected one of unet"):
-        build_segmenter("resnet10t", 64, DECODER, model="unet3")
+        build_segmenter("resnet10t", 64, DECODER, model="unet3", pretrained=True, weights=None)
     with pytest.raises(ValueError, match="no model 'mit_b9'"):
-        build_segmenter("mit_b9", 64, DECODER)
+        build_segmenter("mit_b9", 64, DECODER, pretrained=True, model="unet", weights=None)
     with pytest.raises(ValueError, match="multiple of 32"):
-        build_segmenter("", 100, DECODER, model="xbound-former")
+        build_segmenter("", 100, DECODER, model="xbound-former", pretrained=True, weights=None)
     with pytest.raises(WeightsError, match="no pretrained weights"):
-        build_segmenter("", 64, DECODER, model="dcsau-net", weights="hub")
+        build_segmenter("", 64, DECODER, model="dcsau-net", weights="hub", pretrained=True)
 
 
 CHANNELS = (16, 8, 8, 8, 8)
@@ -62,7 +64,9 @@ CARD = SegmenterCard("efficientnet_lite0", CHANNELS, 32, "original", 3, 40, 0.75
 
 def test_weights_and_card_come_back(tmp_path):
     with seeded(0):
-        model = build_segmenter(CARD.encoder, 32, CHANNELS, pretrained=False).model.eval()
+        model = build_segmenter(
+            CARD.encoder, 32, CHANNELS, pretrained=False, model="unet", weights=None
+        ).model.eval()
     save_segmenter(tmp_path / "a.safetensors", model, CARD)
     loaded, card = load_segmenter(tmp_path / "a.safetensors")
     assert card == CARD and not loaded.training

@@ -52,7 +52,7 @@ def fit(data: ImageSet, seed: int = 0, **changes):
 def test_it_learns_eight_images(labelled):
     model, outcome = fit(labelled, steps=60)
     assert outcome.best_score == 1
-    assert accuracy(predict(model, labelled, CPU), labelled) == 1
+    assert accuracy(predict(model, labelled, CPU, precision="float32"), labelled) == 1
     assert outcome.curves[-1]["train_loss"] < outcome.curves[0]["train_loss"]
 
 
@@ -97,7 +97,7 @@ def test_early_stopping_restores_the_best_weights(labelled):
     outcome = train(model, labelled, labelled, classification_loss, scripted, plan, 0, CPU)
     assert (outcome.best_step, outcome.steps, outcome.stopped_early) == (10, 25, True)
     assert outcome.best_score == 0.9
-    assert np.array_equal(predict(model, labelled, CPU), seen[1])
+    assert np.array_equal(predict(model, labelled, CPU, precision="float32"), seen[1])
     assert not np.array_equal(seen[1], seen[-1])
 
 
@@ -152,9 +152,9 @@ def test_balanced_draws_see_classes_equally_often():
 
 def test_predictions_do_not_depend_on_the_batch(labelled, monkeypatch):
     model = small_classifier()
-    whole = predict(model, labelled, CPU)
+    whole = predict(model, labelled, CPU, precision="float32")
     monkeypatch.setattr("didgen.downstream.training.EVALUATION_BATCH", 3)
-    assert np.allclose(predict(model, labelled, CPU), whole, atol=1e-6)
+    assert np.allclose(predict(model, labelled, CPU, precision="float32"), whole, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_at_once(labelled):

@@ -40,7 +40,7 @@ def test_the_packaged_weights_give_the_features_of_their_origin():
 
 @pytest.mark.parametrize("name", LITE0_NAMES)
 def test_a_classifier_starts_from_them_but_for_its_last_layer(name):
-    built = build_classifier(name, 7, 64)
+    built = build_classifier(name, 7, 64, pretrained=True, weights=None)
     own, given = built.model.state_dict(), lite0_state()
     assert all(torch.equal(own[k], given[k]) for k in given)
     assert own["classifier.weight"].shape == (7, 1280)
@@ -58,14 +58,16 @@ def test_they_give_another_answer_than_random_weights():
     features = []
     for pretrained in (True, False):
         torch.manual_seed(0)
-        model = build_classifier("efficientnet_lite0", 7, 64, pretrained).model.eval()
+        model = build_classifier("efficientnet_lite0", 7, 64, pretrained, weights=None).model.eval()
         with torch.inference_mode():
             features.append(model.forward_features(images))
     assert not torch.allclose(*features, atol=1e-2)
 
 
 def test_the_encoder_of_the_segmenter_starts_from_them():
-    built = build_segmenter("efficientnet_lite0", 64, DECODER)
+    built = build_segmenter(
+        "efficientnet_lite0", 64, DECODER, pretrained=True, model="unet", weights=None
+    )
     given = lite0_state()
     found = built.model.encoder.state_dict()
     assert all(torch.equal(found[k], given[k.removeprefix("model.")]) for k in found)
@@ -74,12 +76,19 @@ def test_the_encoder_of_the_segmenter_starts_from_them():
 
 
 def test_other_networks_are_said_to_start_from_scratch():
-    assert build_classifier("resnet10t", 3, 64).weights == FROM_SCRATCH
-    assert build_classifier("efficientnet_lite0", 3, 64, pretrained=False).weights == FROM_SCRATCH
+    assert (
+        build_classifier("resnet10t", 3, 64, pretrained=True, weights=None).weights == FROM_SCRATCH
+    )
+    assert (
+        build_classifier("efficientnet_lite0", 3, 64, pretrained=False, weights=None).weights
+        == FROM_SCRATCH
+    )
 
 
 def test_a_transformer_is_built_for_the_size_of_its_images():
-    model = build_classifier("vit_tiny_patch16_224", 3, 64).model.eval()
+    model = build_classifier(
+        "vit_tiny_patch16_224", 3, 64, pretrained=True, weights=None
+    ).model.eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
@@ -91,13 +100,17 @@ def test_a_network_that_they_do_not_fit_is_refused():
 
 def test_wrong_requests_are_named():
     with pytest.raises(ValueError, match="no model 'efficientnet_lite9'"):
-        build_classifier("efficientnet_lite9", 3, 64)
+        build_classifier("efficientnet_lite9", 3, 64, pretrained=True, weights=None)
     with pytest.raises(ValueError, match="at least two"):
-        build_classifier("efficientnet_lite0", 1, 64)
+        build_classifier("efficientnet_lite0", 1, 64, pretrained=True, weights=None)
     with pytest.raises(ValueError, match="multiple of 32"):
-        build_segmenter("efficientnet_lite0", 100, DECODER)
+        build_segmenter(
+            "efficientnet_lite0", 100, DECODER, pretrained=True, model="unet", weights=None
+        )
     with pytest.raises(ValueError, match="expected 5"):
-        build_segmenter("efficientnet_lite0", 64, (8, 8))
+        build_segmenter(
+            "efficientnet_lite0", 64, (8, 8), pretrained=True, model="unet", weights=None
+        )
 
 
 def test_losses_by_hand():

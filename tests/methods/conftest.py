@@ -34,7 +34,7 @@ def train(fresh, tmp_path):
         state = state or tmp_path / f"state-{len(list(tmp_path.iterdir()))}"
         settings = made_up_settings(**changes)
         cache = made_up_cache(backbone)
-        log = Log("training", state, every=1)
+        log = Log("training", state, every=1, report_to="none")
         validation = measure and Validation(measure, state, settings.steps, every, log)
         curve = finetune(
             backbone, cache, POSITIONS, PREFIX, settings, seed, precision, state, log=log,

@@ -44,7 +44,7 @@ def test_mirror_images_are_cached_with_masks_and_prompts(fresh, items, tmp_path)
 
 def test_without_flips_the_first_rows_are_all(fresh, items, tmp_path):
     backbone = fresh()
-    plain = build_cache(backbone, items, FIXED, tmp_path / "p")
+    plain = build_cache(backbone, items, FIXED, tmp_path / "p", flips=False)
     both = build_cache(backbone, items, FIXED, tmp_path / "f", flips=True)
     assert len(plain.moments) == 2
     np.testing.assert_array_equal(plain.moments, both.moments[:2])
@@ -53,10 +53,10 @@ def test_without_flips_the_first_rows_are_all(fresh, items, tmp_path):
 
 def test_a_finished_cache_is_opened_memory_mapped_and_not_written_again(fresh, items, tmp_path):
     backbone = fresh()
-    build_cache(backbone, items, FIXED, tmp_path / "s")
+    build_cache(backbone, items, FIXED, tmp_path / "s", flips=False)
     (file,) = (tmp_path / "s").rglob("moments.npy")
     before = file.stat().st_mtime_ns
-    again = build_cache(backbone, items, FIXED, tmp_path / "s")
+    again = build_cache(backbone, items, FIXED, tmp_path / "s", flips=False)
     assert file.stat().st_mtime_ns == before
     assert isinstance(again.moments, np.memmap) and isinstance(again.embeddings, np.memmap)
 
@@ -65,13 +65,13 @@ def test_all_sizes_are_looked_at_before_anything_is_encoded(fresh, items, tmp_pa
     write_png(items[1].image, np.zeros((64, 60, 3), np.uint8))
     told = r"b.png: found 60x64 px, expected 64x64 .*\(1 of 2 images\); set data.size"
     with pytest.raises(ValueError, match=told):
-        build_cache(fresh(), items, FIXED, tmp_path / "s")
+        build_cache(fresh(), items, FIXED, tmp_path / "s", flips=False)
     assert not list((tmp_path / "s").rglob("*.npy"))
 
 
 def test_large_images_are_encoded_fewer_at_once(fresh, items, tmp_path, monkeypatch):
     backbone = fresh()
-    whole = build_cache(backbone, items, FIXED, tmp_path / "a")
+    whole = build_cache(backbone, items, FIXED, tmp_path / "a", flips=False)
     seen, real = [], Backbone.encode_moments
 
     def encode(self, images):
@@ -80,6 +80,6 @@ def test_large_images_are_encoded_fewer_at_once(fresh, items, tmp_path, monkeypa
 
     monkeypatch.setattr(Backbone, "encode_moments", encode)
     monkeypatch.setattr(caching, "PIXELS", 64 * 64)
-    parts = build_cache(backbone, items, FIXED, tmp_path / "b")
+    parts = build_cache(backbone, items, FIXED, tmp_path / "b", flips=False)
     assert seen == [1, 1]
     np.testing.assert_allclose(parts.moments, whole.moments, atol=1e-2)

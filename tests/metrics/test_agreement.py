@@ -10,7 +10,7 @@ SEEN = np.array([["a", "a", "a", "b", "b", "a"], ["a", "a", "b", "b", "b", "b"]]
 
 
 def test_shares_are_means_over_judges():
-    found = class_agreement(LABELS, SEEN)
+    found = class_agreement(LABELS, SEEN, confidence=0.95)
     # Judges see 3 and 2 of 4, then 1 and 2 of 2. A vote would not tell a tie from a miss.
     assert found["a"].share == pytest.approx(5 / 8)
     assert found["b"].share == pytest.approx(3 / 4)
@@ -19,8 +19,8 @@ def test_shares_are_means_over_judges():
 
 
 def test_images_of_one_lesion_count_once_for_the_interval():
-    alone = class_agreement(LABELS, SEEN)["a"]
-    related = class_agreement(LABELS, SEEN, np.array([0, 0, 0, 0, 1, 2]))["a"]
+    alone = class_agreement(LABELS, SEEN, confidence=0.95)["a"]
+    related = class_agreement(LABELS, SEEN, np.array([0, 0, 0, 0, 1, 2]), confidence=0.95)["a"]
     assert (alone.share, alone.n) == (related.share, related.n)
     assert (alone.n_independent, related.n_independent) == (4, 1)
     assert related.high - related.low > alone.high - alone.low
@@ -33,4 +33,4 @@ def test_what_is_seen_instead():
 
 def test_judgements_of_other_images_are_refused():
     with pytest.raises(ValueError, match="found 6 labels"):
-        class_agreement(LABELS, SEEN[:, :5])
+        class_agreement(LABELS, SEEN[:, :5], confidence=0.95)

@@ -43,7 +43,9 @@ def test_the_smallest_half_holds_the_smallest_lesions():
 def test_the_width_is_that_of_the_known_error():
     rng = np.random.default_rng(0)
     real, synthetic = rng.normal(size=(300, 1)), rng.normal(0.5, 1, size=(200, 1))
-    found = half_sample_intervals(shift, real, synthetic, np.arange(300), repeats=2000)
+    found = half_sample_intervals(
+        shift, real, synthetic, np.arange(300), repeats=2000, confidence=0.95, seed=0
+    )
     value, low, high = found["shift"]
     assert value == pytest.approx(synthetic.mean() - real.mean())
     error = np.sqrt(real.var(ddof=1) / 300 + synthetic.var(ddof=1) / 200)
@@ -56,7 +58,11 @@ def test_images_of_one_lesion_widen_the_interval():
     real = rng.normal(size=30)[lesions][:, None]
     synthetic = rng.normal(size=(300, 1))
     widths = [
-        np.ptp(half_sample_intervals(shift, real, synthetic, each, repeats=300)["shift"][1:])
+        np.ptp(
+            half_sample_intervals(
+                shift, real, synthetic, each, repeats=300, confidence=0.95, seed=0
+            )["shift"][1:]
+        )
         for each in (np.arange(300), lesions)
     ]
     assert widths[1] > 1.8 * widths[0]
@@ -65,7 +71,7 @@ def test_images_of_one_lesion_widen_the_interval():
 def test_the_floor_is_zero_for_real_images_and_not_for_others():
     rng = np.random.default_rng(0)
     real, synthetic = rng.normal(size=(201, 4)), rng.normal(0.6, 1, size=(80, 4))
-    n, told = matched_with_floor(kernel, real, synthetic, np.arange(201))
+    n, told = matched_with_floor(kernel, real, synthetic, np.arange(201), repeats=10, seed=0)
     assert n == 80
     mean, spread = told["real"]["kernel"]
     assert abs(mean) < 2 * spread
@@ -74,7 +80,15 @@ def test_the_floor_is_zero_for_real_images_and_not_for_others():
 
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="found 3 real lesions and 9 synthetic"):
-        half_sample_intervals(shift, np.zeros((9, 1)), np.zeros((9, 1)), np.repeat(range(3), 3))
+        half_sample_intervals(
+            shift,
+            np.zeros((9, 1)),
+            np.zeros((9, 1)),
+            np.repeat(range(3), 3),
+            confidence=0.95,
+            repeats=100,
+            seed=0,
+        )
 
 
 @pytest.mark.slow
@@ -87,7 +101,7 @@ def test_the_interval_of_the_kernel_distance_covers_the_truth():
         own = np.random.default_rng([trial, 3])
         real, synthetic = own.normal(size=(120, dims)), own.normal(shifted, 1, (120, dims))
         found = half_sample_intervals(
-            kernel, real, synthetic, np.arange(120), repeats=60, seed=trial
+            kernel, real, synthetic, np.arange(120), repeats=60, seed=trial, confidence=0.95
         )
         covered += found["kernel"][1] <= truth <= found["kernel"][2]
     assert 0.91 <= covered / trials <= 0.99

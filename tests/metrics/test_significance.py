@@ -73,10 +73,10 @@ def test_effect_sizes_by_hand():
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (3, 10), (70, 100)])
 def test_wilson_agrees_with_statsmodels(right, n):
     expected = proportion_confint(right, n, 0.05, method="wilson")
-    assert wilson_interval(right / n, n) == pytest.approx(expected, abs=1e-9)
+    assert wilson_interval(right / n, n, confidence=0.95) == pytest.approx(expected, abs=1e-9)
 
 
 def test_wilson_refuses_what_is_no_share():
     for share, n in ((0.5, 0), (1.2, 5)):
         with pytest.raises(ValueError, match="expected 0 to 1"):
-            wilson_interval(share, n)
+            wilson_interval(share, n, confidence=0.95)

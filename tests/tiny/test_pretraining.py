@@ -276,6 +276,6 @@ def test_v_prediction_begins_from_pure_noise_and_epsilon_does_not():
     assert torch.equal(v.add_noise(torch.ones_like(noise), noise, 999), noise)
     for scheduler in ("ddim", "dpm++"):
         assert step_timesteps(v, scheduler, 10)[0] == 999
-        made = sample(v, ["a lesion"], [0], steps=10, scheduler=scheduler)
+        made = sample(v, ["a lesion"], [0], 10, guidance_scale=7.5, scheduler=scheduler)
         assert made.isfinite().all()
         assert made.abs().max() < 20

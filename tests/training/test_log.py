@@ -26,8 +26,8 @@ def write(log: Log, steps: int, done: int = 0, until: int | None = None) -> None
 
 
 def test_the_csv_has_a_row_a_step_and_drops_what_went_beyond_the_state(tmp_path):
-    write(Log("fit", tmp_path, every=1), steps=6, until=5)
-    write(Log("fit", tmp_path, every=1), steps=6, done=2)
+    write(Log("fit", tmp_path, every=1, report_to="none"), steps=6, until=5)
+    write(Log("fit", tmp_path, every=1, report_to="none"), steps=6, done=2)
     table = pd.read_csv(tmp_path / "log.csv")
     assert list(table.columns) == ["step", "loss", "lr", "seconds"]
     assert table["step"].tolist() == [1, 2, 3, 4, 5, 6]
@@ -37,7 +37,7 @@ def test_the_csv_has_a_row_a_step_and_drops_what_went_beyond_the_state(tmp_path)
 def test_a_row_may_stand_for_several_steps(tmp_path):
     """Losses are means; of steps 7 and 8 after 4 to 6, the learning rate is the last one."""
     for folder, done in (("whole", 0), ("resumed", 5)):
-        write(Log("fit", tmp_path / folder, every=3), steps=8, done=done)
+        write(Log("fit", tmp_path / folder, every=3, report_to="none"), steps=8, done=done)
         table = pd.read_csv(tmp_path / folder / "log.csv")
         assert table["step"].tolist() == [3, 6, 8]
         assert table["loss"].tolist() == [2, 5, 7.5]
@@ -46,7 +46,7 @@ def test_a_row_may_stand_for_several_steps(tmp_path):
 
 def test_lines_have_mean_losses_and_memory(caplog):
     caplog.set_level(logging.INFO)
-    log = Log("fit")
+    log = Log("fit", report_to="none")
     write(log, steps=50)
     # The mean of the last 25 of 50 steps.
     assert "fit: 50/50" in caplog.text and ": loss 38.0000, " in caplog.text

@@ -79,7 +79,8 @@ MARGIN = 0.15
 def cohort(
     n_images: int,
     classes: Sequence[str] = PHANTOM_CLASSES,
-    seed: int = 0,
+    *,
+    seed: int,
     weights: Mapping[str, float] | None = None,
     prefix: str = "PH",
 ) -> list[PhantomSpec]:

@@ -24,9 +24,7 @@ from didgen.data.phantoms.cohort import (
 from didgen.data.phantoms.lesion import Lesion, draw_lesion, paint_lesion
 
 
-def render(
-    spec: PhantomSpec, size: int = 128, center: tuple[float, float] | None = None
-) -> Phantom:
+def render(spec: PhantomSpec, size: int, center: tuple[float, float] | None = None) -> Phantom:
     """Draw the photograph of a spec at size x size pixels.
 
     The scene is defined in field units: another size shows the same scene, finer or coarser.

@@ -53,5 +53,5 @@ def phantom_records(n_images: int, classes: Sequence[str], seed: int) -> list[Re
             split="",
             pixels=PhantomPixels(spec),
         )
-        for spec in cohort(n_images, classes, FIRST_SEED + seed)
+        for spec in cohort(n_images, classes, seed=FIRST_SEED + seed)
     ]

@@ -65,7 +65,8 @@ def build_cache(
     fixed_prompts: Sequence[str],
     folder: Path,
     resolution: int = 16,
-    flips: bool = False,
+    *,
+    flips: bool,
 ) -> TrainingCache:
     """Encode all images and prompts once; a finished cache in `folder` is opened again.
 

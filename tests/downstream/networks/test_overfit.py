@@ -50,7 +50,12 @@ def learn(model: str, pairs: Pairs, steps: int, rate: float) -> float:
     images, masks = pairs
     with seeded(0):
         built = build_segmenter(
-            "efficientnet_lite0", images.shape[-1], (64, 32, 16, 16, 16), model=model
+            "efficientnet_lite0",
+            images.shape[-1],
+            (64, 32, 16, 16, 16),
+            model=model,
+            pretrained=True,
+            weights=None,
         )
         network, loss = built.model.train(), built.loss or segmentation_loss
         optimizer = torch.optim.AdamW(network.parameters(), rate)
