@@ -27,6 +27,7 @@ from didgen.captions.llm import (
     load_captioner,
 )
 from didgen.runtime.devices import lease_gpus, visible_gpus
+from didgen.runtime.outputs import check_above
 from didgen.settings.caption import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Journal:
     def __init__(self, folder: Path | str) -> None:
         """Open or begin the journal of a folder."""
         self.path = Path(folder) / JOURNAL
+        check_above(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = Path(f"{self.path}.lock")
         for path in (self.path, lock):

@@ -33,6 +33,7 @@ from didgen.data.transfer import (
 )
 from didgen.runtime.files import OutOfSpace, read_json, sha256_file, write_json
 from didgen.runtime.locks import sole_writer
+from didgen.runtime.outputs import check_above
 from didgen.runtime.progress import line
 
 T = TypeVar("T")
@@ -171,6 +172,7 @@ class _Fetch:
             self.bases = BUCKETS
         elif mirror is not None and is_url(mirror):
             self.bases = (mirror,)
+        check_above(archives / LOCK_NAME)
         if not self.bases and not self.folder.is_dir():
             raise DownloadError(f"mirror: {self.folder} is no folder; correct data.mirror")
         self.shown = " or ".join(self.bases) or str(self.folder)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def embed_named(folder: Path, name: str, alt: str, side: int, quality: int) -> P
     """Embed the image that a result file names, relative to its folder. Raises: BrokenResult as
     `embed`, and for a name that leaves the folder."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise broken(path, "a name that leaves the folder", "a picture of this run")
     return embed(path, alt, side, quality)
 

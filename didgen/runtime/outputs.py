@@ -52,7 +52,7 @@ def check_output(out: Path | str, stage: str, inputs: Iterable[Path] = ()) -> Pa
     if str(out).startswith("~"):
         raise OutputError(f"{out}: found ~, expected the path of the home folder written out")
     final = Path(os.path.realpath(out))
-    if final.exists() and not final.is_dir():
+    if os.path.lexists(final) and not final.is_dir():
         raise OutputError(f"{final}: found a file, expected a folder to write; choose another")
     if final in _and_parents(Path.cwd()):
         raise OutputError(
@@ -99,6 +99,7 @@ def check_output_file(path: Path | str, expected: str, is_earlier: Callable[[str
     Raises: OutputError for any other.
     """
     path = Path(path)
+    check_above(path)
     if not os.path.lexists(path):
         return
     if path.is_dir():
@@ -113,6 +114,13 @@ def check_output_file(path: Path | str, expected: str, is_earlier: Callable[[str
             f"{path}: found something else than an earlier result, expected no file or {expected}; "
             "nothing was changed. Choose another name"
         )
+
+
+def check_above(path: Path) -> None:
+    """Raises: OutputError where something else than a folder lies above a file to write."""
+    above = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if not above.is_dir():
+        raise OutputError(f"{path}: found a file or a broken link at {above}, expected a folder")
 
 
 def paths_read(config: Any, *named: str | None) -> list[Path]:
@@ -144,7 +152,7 @@ def output_folder(
     inputs = list(inputs)
     final = check_output(out, stage, inputs)
     work, aside = _beside(final, "unfinished"), _beside(final, "replaced")
-    with _sole_worker(work):
+    with _sole_worker(work, stage):
         try:
             _heal(final, aside)
             check_output(out, stage, inputs)  # another process may have been here
@@ -225,13 +233,21 @@ def _write_marker(folder: Path, marker: _Marker) -> None:
 
 
 @contextlib.contextmanager
-def _sole_worker(work: Path) -> Iterator[None]:
+def _sole_worker(work: Path, stage: str) -> Iterator[None]:
     """Hold the lock of the hidden folder, which is made where it is absent."""
-    ours = _is_vacant(work) or (work / LOCK).exists() or _read_marker(work)
-    if work.is_symlink() or not ours:
-        raise OutputError(f"{work}: this name is needed for unfinished work; move the files away")
     with contextlib.ExitStack() as stack:
         try:
+            left = _read_marker(work)
+            if work.is_symlink() or not (_is_vacant(work) or (work / LOCK).exists() or left):
+                raise OutputError(
+                    f"{work}: this name is needed for unfinished work; move the files away"
+                )
+            # Of a model's answers, for example, which may have been paid for.
+            if left and left.key is not None and left.stage != stage:
+                raise OutputError(
+                    f"{work}: found unfinished work of `didgen {left.stage}`; finish it by that "
+                    "command, delete it, or choose another folder for the output"
+                )
             stack.enter_context(sole_writer(work))
         except OSError as error:
             raise OutputError(

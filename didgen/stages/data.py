@@ -1,6 +1,7 @@
 """Read the source, prepare its images, split them without leaks, write manifests and the audit."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ def run(config: Config) -> None:
 
     archives = config.archives if config.source == "isic2018" else None
     read = paths_read(config, config.folder, config.table, config.mirror, archives)
-    if config.folder and config.out.resolve().is_relative_to(Path(config.folder).resolve()):
+    out = Path(os.path.realpath(config.out))
+    if config.folder and out.is_relative_to(os.path.realpath(config.folder)):
         raise ValueError(
             f"{config.out} lies in {config.folder}, whose folders are all read as images; choose "
             "another folder for the output"

@@ -5,8 +5,10 @@ import functools
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +116,7 @@ def run(config: Config) -> None:
     trained in different ways.
     """
     check_output(config.tables, "verdict", paths_read(config))
-    if config.out.resolve().is_relative_to(config.tables.resolve()):
+    if Path(os.path.realpath(config.out)).is_relative_to(os.path.realpath(config.tables)):
         raise VerdictError(
             f"out: found {config.out}, which lies in the folder {config.tables} that --tables "
             "names and that is replaced as a whole; expected a file outside it, such as "

@@ -288,6 +288,14 @@ def test_a_torn_first_line_is_cut_off(tmp_path):
         assert len(Journal(tmp_path)) == 0 and journal.path.read_bytes() == b""
 
 
+def test_a_cache_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(
+        ValueError, match="found a file or a broken link at .*notes, expected a f"
+    ):
+        Journal(tmp_path / "notes")
+
+
 @pytest.mark.parametrize("name", ["answers.jsonl", "answers.jsonl.lock"])
 def test_a_journal_follows_no_link_out_of_its_folder(tmp_path, name):
     kept = Journal(tmp_path / "kept")

@@ -319,3 +319,11 @@ def test_prepare_takes_the_archives_that_were_fetched(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(DownloadError, match=message):
         listed_folder(listing)
+
+
+@pytest.mark.parametrize("name", ["notes", "notes/deep"])
+def test_a_file_in_the_place_of_the_folder_of_downloads_is_named(server, tmp_path, name):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ValueError, match="notes.*: found a file or a broken link at .*notes, expe"):
+        fetch(server, tmp_path / name)
+    assert (tmp_path / "notes").read_text() == "mine" and not server.requests

@@ -170,6 +170,15 @@ def test_a_file_where_a_folder_is_expected_is_kept(tmp_path):
     assert tree(tmp_path) == {"notes.txt": "mine"}
 
 
+def test_a_link_to_itself_and_a_name_without_room_are_refused_before_the_work(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop: found a file, expected a folder"):
+        check_output(tmp_path / "loop", "stage")
+    # The folder of unfinished work has a longer name.
+    with pytest.raises(OutputError, match=r"cannot be written to \(File name too long\)"):
+        write(tmp_path / ("x" * 250), {"a": "1"})
+
+
 def test_a_mount_point_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
     with pytest.raises(OutputError, match="a disk is mounted"):
@@ -249,6 +258,17 @@ def test_unfinished_work_of_the_same_key_is_continued(tmp_path):
         assert tree(folder) == {".lock": ""}
         (folder / "3").write_text("3")
     assert tree(tmp_path) == {"out/3": "3"}
+
+
+def test_unfinished_work_of_another_stage_is_kept(tmp_path):
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "out", "a", key="k") as work:
+        (work / "answers").write_text("paid")
+        raise KeyboardInterrupt
+    for key in ("k", "other", None):
+        with pytest.raises(OutputError, match="found unfinished work of `didgen a`; finish it"):
+            write(tmp_path / "out", {"x": "1"}, stage="b", key=key)
+    write(tmp_path / "out", {"x": "1"}, stage="a", key="k")
+    assert tree(tmp_path) == {"out/answers": "paid", "out/x": "1"}
 
 
 def test_unfinished_work_of_another_key_is_begun_anew(tmp_path):
@@ -402,6 +422,9 @@ def test_an_output_file_replaces_only_its_own_kind(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="folder: found a folder, expected the name of a file"):
         check(tmp_path / "folder")
+    for above in ("notes.txt", "notes.txt/deep", "link"):
+        with pytest.raises(OutputError, match="found a file or a broken link at .*, expected a f"):
+            check(tmp_path / above / "a.json")
 
 
 def test_the_log_says_nothing_without_foreign_files(tmp_path, caplog):

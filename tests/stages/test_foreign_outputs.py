@@ -157,3 +157,19 @@ def test_no_data_set_is_prepared_inside_the_folder_it_is_read_from(mine, tmp_pat
         assert f"{out} lies in {mine}, whose folders are all read as images" in caplog.text
         caplog.clear()
     assert {str(path.relative_to(mine)) for path in mine.rglob("*") if path.is_file()} == set(FILES)
+
+
+@pytest.mark.parametrize(
+    "words", [["prepare", "--source", "folder", "--folder", "loop", "--out", "out"],
+              ["prepare", "--phantoms", "56", "--out", "loop"],
+              ["verdict", "--run", "r", "--tables", "loop", "--out", "v.json"],
+              ["verdict", "--run", "r", "--tables", "t", "--out", "loop"],
+              ["fetch", "--mirror", "loop", "--out", "a.json"],
+              ["fetch", "--mirror", "http://127.0.0.1:9", "--archives", "loop", "--out", "a.json"],
+              ["report", "--run-dir", "loop", "--out", "r/index.html"]],
+)  # fmt: skip
+def test_a_link_to_itself_is_no_folder_and_no_file(words, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main(words) in (1, 2) and "loop" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
