@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,9 @@ def _jsonable(value: Any) -> Any:
 
 def read_json(path: Path | str) -> Any:
     """Read a JSON file. Raises: `OSError`; `ValueError` for what is no JSON."""
+    # Of a pipe or a device there may be no end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path}: found no plain file, expected one of JSON")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError:

@@ -1,7 +1,6 @@
 """Where a network runs and in which arithmetic: bfloat16 where it is quicker, else float32."""
 
 import functools
-import json
 import logging
 import os
 import time
@@ -68,8 +67,11 @@ def kept(path: Path, choose: Callable[[], dict]) -> dict:
         with sole_writer(path.parent):
             if not path.is_file():
                 write_json(path, choose())
-            return read_json(path)
-    except (OSError, json.JSONDecodeError) as error:
+            found = read_json(path)
+            if found["precision"] not in ("float32", "bfloat16"):
+                raise ValueError(f"found {found['precision']!r}, expected float32 or bfloat16")
+            return found
+    except (OSError, ValueError, LookupError, TypeError) as error:
         LOGGER.warning("%s cannot be used (%s): arithmetic is timed anew", path, error)
         return choose()
 

@@ -56,9 +56,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST:
-            raise ConfigFileError(f"{path}: too large for a configuration, {LARGEST} bytes at most")
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            # No more of what has no end, such as a device.
+            content = stream.read(LARGEST + 1)
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigFileError(
             f"{path}: not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8, which some "
@@ -67,6 +68,9 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigFileError(f"{path}: cannot be read ({why})") from None
+    if len(content) > LARGEST:
+        raise ConfigFileError(f"{path}: too large for a configuration, {LARGEST} bytes at most")
+    return text
 
 
 def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:

@@ -193,3 +193,12 @@ def test_csv_and_checksum(tmp_path):
     assert (tmp_path / "t.csv").read_bytes() == b"a\n1\n"
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+
+
+def test_json_is_read_from_plain_files_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path}: found no plain file, expected one of JSON"):
+            read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none")

@@ -87,11 +87,12 @@ def test_a_run_keeps_its_choice_on_another_machine(cache, monkeypatch, tmp_path)
     assert pick_precision("auto", "cpu") == "bfloat16"
 
 
-def test_a_broken_cache_is_no_obstacle(cache, monkeypatch, caplog) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]", "null", '{"precision": "float7"}', "\xff"])
+def test_a_broken_cache_is_no_obstacle(cache, monkeypatch, caplog, text) -> None:
     _timing(monkeypatch, "float32")
     pick_precision("auto", "cpu")
     (path,) = cache.glob("*.json")
-    path.write_text("{")
+    path.write_text(text, encoding="latin-1")
     calls = _timing(monkeypatch, "bfloat16")
     assert pick_precision("auto", "cpu") == "bfloat16"
     assert calls and str(path) in caplog.text

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,11 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for path in (tmp_path, tmp_path / "none.yaml", tmp_path / "a\0b", tmp_path / ("x" * 300)):
         with pytest.raises(ConfigFileError, match="cannot be read"):
             read_config_file(path)
+
+
+def test_of_a_device_without_an_end_no_more_is_read_than_a_configuration_has():
+    with pytest.raises(ConfigFileError, match="/dev/zero: too large for a configuration"):
+        read_config_file(Path("/dev/zero"))
 
 
 def test_yaml_and_json_are_read(written):
