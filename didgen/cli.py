@@ -103,7 +103,9 @@ def explain(error: ValidationError) -> str:
             message = "unknown key; remove it or correct its spelling"
         # What stands under a key that does not exist, or under one of a key, may be a secret.
         hidden = fault["type"] in ("missing", "value_error", "extra_forbidden") or "key" in key
-        found = "" if hidden else f": found {_short(repr(fault['input']))}"
+        text = repr(fault["input"])
+        # Nor is an address shown that stands where none belongs.
+        found = "" if hidden or "://" in text or "@" in text else f": found {_short(text)}"
         lines.append(f"  {key}{found}: {message}")
     return "\n".join(lines)
 
@@ -211,13 +213,19 @@ def _is_many(annotation: object) -> bool:
     return any(_is_many(inner) for inner in typing.get_args(annotation) if inner is not type(None))
 
 
+class _Plain(logging.Formatter):
+    """Names of files and members of archives may hold characters that command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def _start_logging(stage: str) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if _debugging() else logging.INFO,
-        format=f"%(asctime)s {stage}: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain(f"%(asctime)s {stage}: %(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if _debugging() else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler])
     for noisy in ("httpx", "PIL", "matplotlib", "urllib3", "filelock", "numexpr"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from didgen import cli
 from didgen.settings import data
+from tests.conftest import REPOSITORY
 
 
 def test_help_lists_the_stages_in_the_order_data_walks(capsys):
@@ -73,3 +76,22 @@ def test_what_may_be_a_secret_is_not_shown(key, caplog):
     settings = json.dumps({"captioner": "openai", key: "sk-very secret"})
     assert cli.main(["caption", "--settings", settings]) == 2
     assert key in caplog.text and "very secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"finetune": "https://me:pQxZ@h"}, {"finetune": {"backbone": ["//me:pQxZ@h"]}},
+                 {"finetune": {"steps": "http://h/x?key=pQxZ"}}],
+)  # fmt: skip
+def test_no_address_is_shown_where_none_belongs(settings, caplog):
+    assert cli.main(["prefetch", "--out", "x", "--settings", json.dumps(settings)]) == 2
+    assert "finetune" in caplog.text and "pQxZ" not in caplog.text
+
+
+def test_no_name_in_the_log_commands_the_terminal(tmp_path):
+    name = tmp_path / "a\x1b[2J\x9b\u202e\rü\udcff.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "didgen", "prepare", "--settings", name],
+        capture_output=True, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert r"a\x1b[2J\x9b\u202e\rü\udcff.yaml: cannot be read" in done.stderr
