@@ -83,14 +83,14 @@ def test_what_may_be_a_secret_is_not_shown(key, caplog):
                  {"finetune": {"steps": "http://h/x?key=pQxZ"}}],
 )  # fmt: skip
 def test_no_address_is_shown_where_none_belongs(settings, caplog):
-    assert cli.main(["prefetch", "--out", "x", "--settings", json.dumps(settings)]) == 2
+    assert cli.main(["weights", "--out", "x", "--settings", json.dumps(settings)]) == 2
     assert "finetune" in caplog.text and "pQxZ" not in caplog.text
 
 
 def test_no_name_in_the_log_commands_the_terminal(tmp_path):
     name = tmp_path / "a\x1b[2J\x9b\u202e\rü\udcff.yaml"
     done = subprocess.run(
-        [sys.executable, "-m", "didgen", "prepare", "--settings", name],
+        [sys.executable, "-m", "didgen", "data", "--settings", name],
         capture_output=True, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert done.returncode == 2

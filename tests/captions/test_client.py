@@ -290,9 +290,7 @@ def test_a_torn_first_line_is_cut_off(tmp_path):
 
 def test_a_cache_that_is_a_file_is_named(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(
-        ValueError, match="found a file or a broken link at .*notes, expected a f"
-    ):
+    with pytest.raises(ValueError, match="found a file or a broken link at .*notes, expected a f"):
         Journal(tmp_path / "notes")
 
 

@@ -160,8 +160,8 @@ def test_no_data_set_is_prepared_inside_the_folder_it_is_read_from(mine, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "words", [["prepare", "--source", "folder", "--folder", "loop", "--out", "out"],
-              ["prepare", "--phantoms", "56", "--out", "loop"],
+    "words", [["data", "--source", "folder", "--folder", "loop", "--out", "out"],
+              ["data", "--phantoms", "56", "--out", "loop"],
               ["verdict", "--run", "r", "--tables", "loop", "--out", "v.json"],
               ["verdict", "--run", "r", "--tables", "t", "--out", "loop"],
               ["fetch", "--mirror", "loop", "--out", "a.json"],
