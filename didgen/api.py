@@ -1,10 +1,14 @@
 """What a researcher wants without the workflow: sample, make pairs, read masks, record attention.
 
-Images are uint8 (H, W, 3), masks bool (H, W), of the backbone's size. Further keyword arguments
-are keys of the configuration's sections `images` and `pairs`, with the same defaults.
+Images are uint8 (H, W, 3), masks bool (H, W), of the backbone's size. Taken too: gray images,
+images with alpha, whose clear pixels are laid on white, and masks of 0 and 1 or of 0 and 255; not
+numbers of an unknown scale. Seeds: 0 to 2^63 - 1. Further keyword arguments are keys of the
+configuration's sections `images` and `pairs`, with the same defaults.
+
+All functions raise `TypeError` or `ValueError` for what they cannot use, before any costly work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from didgen.attention.recorder import AttentionRecorder
 from didgen.attention.trace import record_attention
 from didgen.backbone.handle import Backbone
 from didgen.backbone.prompts import build_prompt
+from didgen.data.images import to_rgb
 from didgen.methods.didgen.objective import attention_loss
 from didgen.methods.didgen.readout import read_out
 from didgen.methods.didgen.sampler import DidgenSynthesizer
@@ -32,8 +37,23 @@ __all__ += ["region_loss", "sample"]
 
 
 def load(folder: str | Path, device: str | torch.device | None = None) -> Backbone:
-    """A fine-tuned folder, on a GPU where there is one. Raises: `BackboneError`."""
-    return Backbone.load(str(folder), device=device or default_device())
+    """A fine-tuned folder, on a GPU where there is one.
+
+    Raises: `BackboneError`; `ValueError` for a device that is not there.
+    """
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder: found {_brief(folder)}, expected a path")
+    if device is not None:
+        try:
+            torch.zeros(1, device=device).item()
+        # Each device has errors of its own, as of a version of PyTorch that was built without it.
+        except Exception as error:
+            raise ValueError(
+                f"device: found {_brief(device)}, which cannot be used "
+                f"({str(error).splitlines()[0]}); expected 'cpu', 'cuda', 'cuda:0' or the like, or "
+                "None for a GPU where there is one"
+            ) from None
+    return Backbone.load(folder, device=device or default_device())
 
 
 def sample(
@@ -43,7 +63,10 @@ def sample(
 
     Raises: `ValueError` for settings that do not exist or a backbone that was not fine-tuned.
     """
-    requests = [Request(str(n), "", caption, seed + n) for n, caption in enumerate(captions)]
+    _check_backbone(backbone)
+    texts = _texts(captions)
+    first = _whole("seed", seed, 0, 2**63 - len(texts))
+    requests = [Request(str(n), "", text, first + n) for n, text in enumerate(texts)]
     return _synthesize(backbone, ImageSettings(**settings), requests)
 
 
@@ -59,15 +82,24 @@ def make_pairs(
     A sample whose `failure` is not empty should not be used. Raises: `ValueError` as `sample`, and
     for a mask that cannot be followed.
     """
-    pairs = zip(masks, captions, strict=True)
-    requests = [Request(str(n), "", text, seed + n, mask) for n, (mask, text) in enumerate(pairs)]
+    _check_backbone(backbone)
+    layouts = [_mask(f"masks[{n}]", mask) for n, mask in enumerate(_some("masks", masks))]
+    texts = _texts(captions, "masks", len(layouts))
+    first = _whole("seed", seed, 0, 2**63 - len(texts))
+    requests = [
+        Request(f"masks[{n}]", "", text, first + n, mask)
+        for n, (mask, text) in enumerate(zip(layouts, texts, strict=True))
+    ]
     return _synthesize(backbone, DidgenPairs(**settings), requests)
 
 
 def _synthesize(
     backbone: Backbone, settings: Sampling, requests: Sequence[Request]
 ) -> list[Sample]:
+    for request in requests:
+        build_prompt(request.caption, backbone.tokenizer)
     synthesizer = DidgenSynthesizer(backbone, settings)
+    synthesizer.check(requests)
     size = settings.batch_size
     batches = [requests[first : first + size] for first in range(0, len(requests), size)]
     return [made for batch in batches for made in synthesizer.synthesize(batch)]
@@ -85,11 +117,17 @@ def read_masks(
 
     captions: what is known of each image; None: nothing. timestep: noise that is added, 0 to 999.
     """
-    prompts = [build_prompt(c, backbone.tokenizer) for c in captions or [""] * len(images)]
+    _check_backbone(backbone)
+    side = backbone.image_size
+    pixels = [_pixels(f"images[{n}]", each, side) for n, each in enumerate(_some("images", images))]
+    texts = [""] * len(pixels) if captions is None else _texts(captions, "images", len(pixels))
+    timestep = _whole("timestep", timestep, 0, len(backbone.scheduler.alphas_cumprod) - 1)
+    seed = _whole("seed", seed, 0, 2**63 - len(pixels))
+    prompts = [build_prompt(text, backbone.tokenizer) for text in texts]
     chosen, masks = DidgenPairs(**settings), []
-    for first in range(0, len(images), chosen.batch_size):
+    for first in range(0, len(pixels), chosen.batch_size):
         part = slice(first, first + chosen.batch_size)
-        batch = np.stack(images[part])
+        batch = np.stack(pixels[part])
         seeds = range(seed + first, seed + first + len(batch))
         _, annotation = read_out(backbone, batch, prompts[part], seeds, timestep, chosen)
         masks.append(annotation.masks.cpu().numpy())
@@ -99,8 +137,95 @@ def read_masks(
 def region_loss(maps: Tensor, masks: Tensor, **settings: Any) -> Tensor:
     """L_attn (Eq. 3) of K tokens and their regions, mean over images: for one's own training loop.
 
-    Shapes: maps and masks (B, K, r, r); `AttentionRecorder.cross_maps` gives the maps. settings:
-    keys of the section `finetune`.
+    Shapes: maps and masks (B, K, r, r); `AttentionRecorder.cross_maps` gives the maps. Masks may be
+    soft, in [0, 1]. settings: keys of the section `finetune`.
     """
+    for name, value in (("maps", maps), ("masks", masks)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: found {_brief(value)}, expected a tensor (B, K, r, r)")
+        if not value.numel():
+            raise ValueError(f"{name}: found shape {tuple(value.shape)}, expected at least one map")
+    low, high = (edge.item() for edge in masks.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"masks: found values from {low} to {high}, expected 0 to 1; divide masks of 255 by it"
+        )
     chosen = FinetuneSettings(**settings)
     return attention_loss(maps, masks, chosen.reading, chosen.normalization).mean()
+
+
+def _brief(value: object) -> str:
+    """A value in a message: its type, and itself where that is short."""
+    text = repr(value)
+    kind = type(value).__name__
+    return f"{text} ({kind})" if len(text) <= 60 and text.isprintable() else f"a {kind}"
+
+
+def _check_backbone(backbone: object) -> None:
+    if not isinstance(backbone, Backbone):
+        raise TypeError(f"backbone: found {_brief(backbone)}, expected what `didgen.load` returns")
+
+
+def _some(name: str, values: object) -> list[Any]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: found {_brief(values)}, expected a list")
+    listed = list(values)
+    if not listed:
+        raise ValueError(f"{name}: found none, expected at least one")
+    return listed
+
+
+def _texts(captions: object, beside: str = "", count: int | None = None) -> list[str]:
+    texts = _some("captions", captions)
+    for n, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"captions[{n}]: found {_brief(text)}, expected a text")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(
+                f"captions[{n}]: found half of a surrogate pair, expected Unicode text"
+            )
+    if count not in (None, len(texts)):
+        raise ValueError(f"found {count} {beside} and {len(texts)} captions, expected as many")
+    return texts
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: found {_brief(value)}, expected a whole number")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: found {value}, expected {low} to {high}")
+    return int(value)
+
+
+def _mask(name: str, mask: object) -> np.ndarray:
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"{name}: found {_brief(mask)}, expected an array (H, W)")
+    if mask.ndim != 2:
+        raise ValueError(f"{name}: found an array of shape {mask.shape}, expected a mask (H, W)")
+    if mask.dtype == bool:
+        return mask
+    values = set(np.unique(mask).tolist())
+    if not (values <= {0, 1} or values <= {0, 255}):
+        raise ValueError(
+            f"{name}: found {len(values)} different values of {mask.dtype}, expected bool, 0 and "
+            "1, or 0 and 255; threshold it first"
+        )
+    return mask > 0
+
+
+def _pixels(name: str, image: object, side: int) -> np.ndarray:
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"{name}: found {_brief(image)}, expected an array; of a Pillow image, "
+            'np.asarray(image.convert("RGB"))'
+        )
+    try:
+        pixels = to_rgb(image)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if pixels.shape[:2] != (side, side):
+        raise ValueError(
+            f"{name}: found {pixels.shape[1]}x{pixels.shape[0]} px, expected {side}x{side} px, the "
+            "backbone's size; cut it to a square and resize it"
+        )
+    return pixels

@@ -83,6 +83,165 @@ def test_region_loss_is_zero_for_maps_that_are_the_masks() -> None:
     assert didgen.region_loss(mask, mask.flip(1)).item() > 0.1
 
 
+def test_gray_images_alpha_and_masks_of_numbers_mean_what_is_documented(model) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    gray, clear = photo[..., 0], np.where(disc(), 255, 0).astype(np.uint8)
+    white = np.where(disc()[..., None], photo, 255).astype(np.uint8)
+    same = [
+        (gray, np.stack([gray] * 3, -1)),
+        (np.dstack([photo, np.full_like(gray, 255)]), photo),
+        (np.dstack([photo, clear]), white),
+    ]
+    for given, meant in same:
+        read = [didgen.read_masks(model, [each]) for each in (given, meant)]
+        assert np.array_equal(*read)
+    masks = [disc(), disc().astype(float), disc().astype(np.uint8) * 255]
+    made = didgen.make_pairs(model, masks, ["A nevus."] * 3, eta=1.0, **QUICK)
+    assert all(np.array_equal(pair.request.mask, disc()) for pair in made)
+
+
+@pytest.fixture
+def no_work(monkeypatch) -> None:
+    """Any pass through a network fails the test."""
+
+    def run(*arguments, **more):
+        pytest.fail("a network ran before the input was refused")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", run)
+
+
+PHOTO = np.zeros((128, 128, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("captions", "words"),
+    [
+        ("A nevus.", "captions: found 'A nevus.'.*expected a list"),
+        (None, "captions: found None"),
+        ([], "captions: found none, expected at least one"),
+        (["A nevus."] * 2 + [float("nan")], r"captions\[2\]: found nan \(float\), expected a text"),
+        (["A \ud800."], r"captions\[0\]: found half of a surrogate pair"),
+        (["A nevus.", "A nevus.", "A lesion."], "'A lesion.' holds the reserved word"),
+    ],
+)
+def test_captions_that_are_no_list_of_texts_are_refused(model, no_work, captions, words) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        didgen.sample(model, captions, **QUICK)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, 2**63 - 1, 1.5, True, "0", None])
+def test_seeds_that_are_none_are_refused(model, no_work, seed) -> None:
+    two = ["A nevus."] * 2
+    with pytest.raises((TypeError, ValueError), match=f"seed: found {seed!r}"):
+        didgen.sample(model, two, seed=seed, **QUICK)
+    with pytest.raises((TypeError, ValueError), match=f"seed: found {seed!r}"):
+        didgen.make_pairs(model, [disc()] * 2, two, seed=seed, **QUICK)
+    with pytest.raises((TypeError, ValueError), match=f"seed: found {seed!r}"):
+        didgen.read_masks(model, [PHOTO] * 2, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        (None, "masks: found None"),
+        ([], "masks: found none, expected at least one"),
+        ([disc(), None], r"masks\[1\]: found None .*expected an array"),
+        (disc(), r"masks\[0\]: found an array of shape \(128,\)"),
+        ([disc()] * 3, "found 3 masks and 2 captions, expected as many"),
+        ([disc(), disc() * 0.5], r"masks\[1\]: found 2 different values of float64"),
+        ([disc(), np.full((128, 128), np.nan)], r"masks\[1\]: found 1 different values"),
+        ([disc(), -disc().astype(int)], r"masks\[1\]: found 2 different values of int64"),
+        ([disc(), disc()[:64]], r"masks\[1\]: found 128x64 px, expected 128x128"),
+        ([disc(), disc() & False], r"masks\[1\]: the mask is empty"),
+    ],
+)
+def test_masks_that_cannot_be_followed_are_named(model, no_work, masks, words) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        didgen.make_pairs(model, masks, ["A nevus."] * 2, **{**QUICK, "batch_size": 1})
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([], "images: found none"),
+        (PHOTO, r"images\[0\]: found 3x128 px"),
+        ([PHOTO, "photo.png"], r"images\[1\]: found 'photo.png'"),
+        ([PHOTO, PHOTO / 255], r"images\[1\]: found float64 of shape"),
+        ([PHOTO, PHOTO.astype(np.uint16)], r"images\[1\]: found uint16"),
+        ([PHOTO, PHOTO[..., :2]], r"images\[1\]: found uint8 of shape \(128, 128, 2\)"),
+        ([PHOTO, PHOTO[:64]], r"images\[1\]: found 128x64 px, expected 128x128 px"),
+    ],
+)
+def test_images_of_another_kind_are_named(model, no_work, images, words) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        didgen.read_masks(model, images, batch_size=1)
+
+
+@pytest.mark.parametrize("timestep", [-1, 1.5, 1000, 5000, True, "3", None])
+def test_timesteps_that_do_not_exist_are_refused(model, no_work, timestep) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"timestep: found {timestep!r}"):
+        didgen.read_masks(model, [PHOTO], timestep=timestep)
+
+
+def test_captions_of_images_are_as_many(model, no_work) -> None:
+    with pytest.raises(ValueError, match="found 1 images and 2 captions"):
+        didgen.read_masks(model, [PHOTO], ["A nevus."] * 2)
+    with pytest.raises(TypeError, match="captions: found 'A'"):
+        didgen.read_masks(model, [PHOTO], "A")
+
+
+MAPS = torch.rand(1, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "words"),
+    [
+        (MAPS, MAPS * float("nan"), "masks: found values from nan to nan, expected 0 to 1"),
+        (MAPS, MAPS.round() * 255, "masks: found values from 0.0 to 255.0"),
+        (MAPS, -MAPS, "masks: found values from -"),
+        (MAPS, None, "masks: found None"),
+        (MAPS.numpy(), MAPS, "maps: found a ndarray, expected a tensor"),
+        (MAPS[:0], MAPS[:0], r"maps: found shape \(0, 2, 16, 16\)"),
+        (MAPS, MAPS[:, :1], "should both be"),
+    ],
+)
+def test_masks_that_are_no_regions_have_no_loss(maps, masks, words) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        didgen.region_loss(maps, masks)
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "meta", -1, ""])
+def test_a_device_that_is_not_there_is_named_before_weights_are_read(tmp_path, device) -> None:
+    with pytest.raises(ValueError, match=f"device: found {device!r}"):
+        didgen.load(tmp_path, device)
+
+
+def test_what_is_no_backbone_is_named() -> None:
+    with pytest.raises(TypeError, match="folder: found None"):
+        didgen.load(None)
+    for call in (didgen.sample, didgen.read_masks):
+        with pytest.raises(TypeError, match="backbone: found 'results/demo'"):
+            call("results/demo", [PHOTO])
+
+
+@pytest.mark.parametrize("tokens", ["<lesion>", [], [""], ["<lesion>", None]])
+def test_tokens_that_are_no_list_of_words_are_refused(pipe, tokens) -> None:
+    with (
+        pytest.raises((TypeError, ValueError), match="tokens: found"),
+        didgen.record_attention(pipe, tokens=tokens),
+    ):
+        pass
+    assert not pipe.unet._forward_hooks and not pipe.text_encoder._forward_pre_hooks
+
+
+def test_a_pipeline_of_another_kind_is_refused() -> None:
+    with (
+        pytest.raises(TypeError, match="without unet, tokenizer, text_encoder"),
+        didgen.record_attention("results/demo", tokens=["<lesion>"]),
+    ):
+        pass
+
+
 def test_settings_that_do_not_exist_are_refused(model) -> None:
     with pytest.raises(ValueError, match="colour"):
         didgen.sample(model, ["A nevus."], colour="red")

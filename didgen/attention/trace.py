@@ -83,9 +83,21 @@ def record_attention(
     pipe: a diffusers pipeline with `unet`, `tokenizer` and `text_encoder`. resolution: side of the
     maps, cells. What the pipeline returns stays the same to the bit.
 
-    Raises: `AttentionRecordingError` for a prompt without one of the words, or a resolution at
-    which no layer works.
+    Raises: `TypeError` for a pipeline without one of these, or words that are no list of texts;
+    `AttentionRecordingError` for a prompt without one of the words, or a resolution at which no
+    layer works.
     """
+    absent = [n for n in ("unet", "tokenizer", "text_encoder") if getattr(pipe, n, None) is None]
+    if absent:
+        raise TypeError(
+            f"pipe: found a {type(pipe).__name__} without {', '.join(absent)}, expected a "
+            "diffusers pipeline of Stable Diffusion 1.x or 2.x"
+        )
+    tokens = tokens if isinstance(tokens, str) else list(tokens)
+    if isinstance(tokens, str) or not all(isinstance(word, str) for word in tokens):
+        raise TypeError(f"tokens: found {tokens!r}, expected a list of words, such as ['lesion']")
+    if not tokens or not all(word.strip() for word in tokens):
+        raise ValueError(f"tokens: found {tokens!r}, expected at least one word, and none empty")
     pieces = {word: pipe.tokenizer(word, add_special_tokens=False).input_ids for word in tokens}
     maps = TokenMaps(tokens, pieces)
 

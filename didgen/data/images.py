@@ -84,12 +84,30 @@ def decode_image(
         if image.mode in ("CMYK", "YCbCr", "RGBX"):
             changes.append(f"{image.mode} converted to RGB")
         image = _eight_bit_rgb(image)
-        if image.mode == "RGBA":
-            if np.asarray(image.getchannel("A")).min() < 255:
-                changes.append("transparency laid on white")
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image).convert("RGB")
-        return Decoded(np.asarray(image), shape, tuple(changes))
+        if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
+            changes.append("transparency laid on white")
+        return Decoded(np.asarray(_on_white(image)), shape, tuple(changes))
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of gray (H, W), RGB or RGBA (H, W, 4), clear pixels laid on white.
+
+    Raises: `ValueError` for other shapes and for other numbers, whose full scale nobody knows.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,), (4,)) or pixels.ndim < 2:
+        raise ValueError(
+            f"found {pixels.dtype} of shape {pixels.shape}, expected uint8 of shape (H, W, 3), "
+            "(H, W, 4) or (H, W)"
+        )
+    return np.asarray(_on_white(Image.fromarray(pixels)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB; of an RGBA image, its clear pixels laid on white."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 @contextmanager
