@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+from didgen.runtime.files import read_object
+
 TINY = Path(__file__).parents[1] / "tiny" / "weights"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+CONFIGS = (
+    *("vae/config.json", "text_encoder/config.json", "unet/config.json"),
+    *("tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"),
+)
 WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "unet": "diffusion_pytorch_model",
@@ -57,6 +63,16 @@ def check_folder(folder: Path) -> str | None:
         raise BackboneError(
             f"{folder} lacks {', '.join(missing)}: expected the parts {', '.join(PARTS)}"
         )
+    for name in CONFIGS:
+        file = folder / name
+        if file.name == "tokenizer_config.json" and not file.is_file():
+            continue
+        if not file.is_file():
+            raise BackboneError(f"{folder} lacks {name}; copy or download the folder again")
+        try:
+            read_object(file)
+        except ValueError as error:
+            raise BackboneError(f"{error}; copy or download the folder again") from None
     variants = []
     for part, stem in WEIGHTS.items():
         files = sorted((folder / part).glob(f"{stem}*.safetensors"))

@@ -48,6 +48,17 @@ class Backbone:
                 f"the UNet takes {channels} channels, the autoencoder gives "
                 f"{self.latent_channels}: expected a text-to-image model (not one for inpainting)"
             )
+        size, scale = self.unet.config.sample_size, self.vae.config.scaling_factor
+        if not (isinstance(size, int) and size > 0):
+            raise BackboneError(
+                f"the UNet's sample_size is {size!r}, expected the side of the latents in cells; "
+                "correct unet/config.json"
+            )
+        if not (isinstance(scale, int | float) and scale > 0):
+            raise BackboneError(
+                f"the autoencoder's scaling_factor is {scale!r}, expected a positive number; "
+                "correct vae/config.json"
+            )
         wanted, given = self.unet.config.cross_attention_dim, self._text_config.hidden_size
         if wanted != given:
             raise BackboneError(

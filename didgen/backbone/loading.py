@@ -1,19 +1,16 @@
 """Opening a backbone: a diffusers folder, a hub id, a single .safetensors file or "tiny"."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from didgen.backbone.folder import TINY, BackboneError, check_file, check_folder, is_local
 from didgen.backbone.hub import fetch
+from didgen.runtime.files import read_object
 
 LOGGER = logging.getLogger(__name__)
-# What the libraries raise for files that are damaged or hold another model.
-_FOREIGN = (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError)
 
 
 def load_tokenizer(
@@ -34,7 +31,8 @@ def load_tokenizer(
         return CLIPTokenizer.from_pretrained(str(place), subfolder="tokenizer")
     except BackboneError:
         raise
-    except _FOREIGN as error:
+    # Each library has errors of its own for files that are damaged or hold another model.
+    except Exception as error:
         raise BackboneError(
             f"cannot open the tokenizer of {str(source)!r}: {error}; expected a diffusers Stable "
             "Diffusion folder or hub id"
@@ -80,7 +78,8 @@ def open_parts(
         parts = open_checkpoint(place, dtype) if place.is_file() else _open_folder(place, dtype)
     except BackboneError:
         raise
-    except _FOREIGN as error:
+    # Each library has errors of its own for files that are damaged or hold another model.
+    except Exception as error:
         raise BackboneError(
             f"cannot open {str(place)!r} as a Stable Diffusion model with safetensors weights: "
             f"{error}; if it was copied or downloaded, do that again"
@@ -136,7 +135,8 @@ def open_scheduler(folder: Path) -> Any:
     import diffusers
 
     path = folder / "scheduler" / "scheduler_config.json"
-    found = json.loads(path.read_text(encoding="utf-8")).get("_class_name", "")
-    if not hasattr(diffusers, found):
-        raise BackboneError(f"{path} names the scheduler {found!r}, which diffusers does not have")
-    return getattr(diffusers, found).from_pretrained(str(folder), subfolder="scheduler")
+    name = read_object(path).get("_class_name", "")
+    kind = getattr(diffusers, str(name), None)
+    if diffusers.SchedulerMixin not in getattr(kind, "__mro__", ()):
+        raise BackboneError(f"{path} names the scheduler {name!r}, which diffusers does not have")
+    return kind.from_pretrained(str(folder), subfolder="scheduler")

@@ -9,11 +9,14 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class OutOfSpace(OSError):
@@ -133,14 +136,54 @@ def _jsonable(value: Any) -> Any:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file. Raises: `OSError`; `ValueError` for what is no JSON."""
+    """Read a JSON file. Raises: `OSError`; `ValueError`, which names the file, for what is none."""
     # Of a pipe or a device there may be no end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path}: found no plain file, expected one of JSON")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def read_object(path: Path | str) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises: as `read_json`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: found a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def read_csv(path: Path | str, columns: Iterable[str] = ()) -> "pd.DataFrame":
+    """Read a table that a stage wrote: every cell as text, "" where absent.
+
+    Raises: `ValueError`, which names the file, where there is none or no table, a column is missing
+    or an id stands twice.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; run the stage that writes it first")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: cannot be read as a table ({error}); run the stage that writes it again"
+        ) from None
+    absent = [name for name in columns if name not in frame]
+    if absent:
+        raise ValueError(
+            f"{path}: found columns {', '.join(frame)}, expected also {', '.join(absent)}; run the "
+            "stage that writes it again"
+        )
+    twice = frame.loc[frame["id"].duplicated(), "id"].tolist() if "id" in frame else []
+    if twice:
+        raise ValueError(
+            f"{path}: {len(twice)} ids stand twice, such as {twice[0]!r}; run the stage that "
+            "writes it again"
+        )
+    return frame
 
 
 def write_csv(path: Path | str, frame: Any) -> None:

@@ -104,11 +104,59 @@ def test_weights_that_are_not_finite_are_named_when_they_are_opened(saved, tmp_p
         Backbone.load(tmp_path / "copy")
 
 
-def test_an_unknown_scheduler_is_named(saved, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vae/config.json",
+        "text_encoder/config.json",
+        "unet/config.json",
+        "tokenizer/tokenizer_config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "found a JSON list, expected an object"),
+        ('"a"', "found a JSON str"),
+        ("", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON .*recursion"),
+    ],
+)
+def test_a_configuration_that_is_no_object_is_named(saved, tmp_path, name, text, words):
     shutil.copytree(saved, tmp_path / "copy")
-    path = tmp_path / "copy/scheduler/scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "Nothing"}))
-    with pytest.raises(BackboneError, match="'Nothing'"):
+    (tmp_path / "copy" / name).write_text(text)
+    with pytest.raises(BackboneError, match=f"{name}: {words}"):
+        Backbone.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "words"),
+    [
+        ("scheduler/scheduler_config.json", "_class_name", "Nothing", "'Nothing'"),
+        ("scheduler/scheduler_config.json", "_class_name", "AutoencoderKL", "'AutoencoderKL'"),
+        ("scheduler/scheduler_config.json", "_class_name", "__name__", "'__name__'"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 0, "cannot open .*copy"),
+        ("text_encoder/config.json", "hidden_size", -1, "cannot open .*copy"),
+        ("unet/config.json", "sample_size", None, "sample_size is None"),
+        ("unet/config.json", "sample_size", [16, 16], r"sample_size is \[16, 16\]"),
+        ("unet/config.json", "sample_size", -1, "sample_size is -1"),
+        ("vae/config.json", "scaling_factor", None, "scaling_factor is None"),
+        ("vae/config.json", "scaling_factor", 0, "scaling_factor is 0"),
+    ],
+)
+def test_values_that_no_backbone_has_are_named(saved, tmp_path, name, key, value, words):
+    shutil.copytree(saved, tmp_path / "copy")
+    path = tmp_path / "copy" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(BackboneError, match=words):
+        Backbone.load(tmp_path / "copy")
+
+
+def test_a_folder_without_a_configuration_is_named(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "copy")
+    (tmp_path / "copy/unet/config.json").unlink()
+    with pytest.raises(BackboneError, match="copy lacks unet/config.json"):
         Backbone.load(tmp_path / "copy")
 
 
