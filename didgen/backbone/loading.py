@@ -136,7 +136,7 @@ def open_scheduler(folder: Path) -> Any:
 
     path = folder / "scheduler" / "scheduler_config.json"
     name = read_object(path).get("_class_name", "")
-    kind = getattr(diffusers, str(name), None)
+    kind: Any = getattr(diffusers, str(name), None)
     if diffusers.SchedulerMixin not in getattr(kind, "__mro__", ()):
         raise BackboneError(f"{path} names the scheduler {name!r}, which diffusers does not have")
     return kind.from_pretrained(str(folder), subfolder="scheduler")

@@ -90,6 +90,11 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
     _refuse(outside, f"{where}: paths that leave the folder", "use paths relative to the manifest")
     _refuse(frame.loc[frame["image"] == "", "id"].tolist(), f"{where}: rows without image", "fix")
     check_identities(frame, where)
+    for column in ("image", "mask"):
+        # Some file systems hold names that differ only by case for one.
+        names = frame[column].map(lambda name: name and os.path.normpath(name).lower())
+        shared = frame.loc[(names != "") & names.duplicated(keep=False), "id"].tolist()
+        _refuse(shared, f"{where}: rows that share one {column} file", "keep one of them")
     check_groups(frame, where)
 
 
@@ -99,6 +104,12 @@ def check_identities(frame: pd.DataFrame, where: str) -> None:
     _refuse(unfit, f"{where}: ids that are no file names", "rename them: files are named after ids")
     duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
     _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")
+    alike = frame.loc[frame["id"].str.lower().duplicated(keep=False), "id"].tolist()
+    _refuse(
+        alike,
+        f"{where}: ids that differ only in upper and lower case",
+        "rename them: some file systems hold both for the same name",
+    )
     strange = sorted(set(frame["split"]) - set(SPLITS))
     _refuse(strange, f"{where}: unknown splits", f"use one of {', '.join(SPLITS)}")
 

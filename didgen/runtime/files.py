@@ -154,36 +154,30 @@ def read_object(path: Path | str) -> dict[str, Any]:
     return value
 
 
-def read_csv(path: Path | str, columns: Iterable[str] = ()) -> "pd.DataFrame":
+def read_csv(path: Path | str, stage: str, columns: Iterable[str] = ()) -> "pd.DataFrame":
     """Read a table that a stage wrote: every cell as text, "" where absent.
 
-    Raises: `ValueError`, which names the file, where there is none or no table, a column is missing
-    or an id stands twice.
+    Raises: `ValueError`, which names file and stage, where there is none or no table, a column is
+    missing or an id stands twice.
     """
     import pandas as pd
 
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; run the stage that writes it first")
+        raise ValueError(f"{path}: no such file; run the {stage} stage first")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: cannot be read as a table ({error}); run the stage that writes it again"
-        ) from None
-    absent = [name for name in columns if name not in frame]
-    if absent:
-        raise ValueError(
-            f"{path}: found columns {', '.join(frame)}, expected also {', '.join(absent)}; run the "
-            "stage that writes it again"
-        )
-    twice = frame.loc[frame["id"].duplicated(), "id"].tolist() if "id" in frame else []
-    if twice:
-        raise ValueError(
-            f"{path}: {len(twice)} ids stand twice, such as {twice[0]!r}; run the stage that "
-            "writes it again"
-        )
-    return frame
+        fault = f"cannot be read as a table ({error})"
+    else:
+        absent = ", ".join(name for name in columns if name not in frame)
+        twice = frame.loc[frame["id"].duplicated(), "id"].tolist() if "id" in frame else []
+        if not absent and not twice:
+            return frame
+        fault = f"found columns {', '.join(frame)}, expected also {absent}" if absent else (
+            f"{len(twice)} ids stand twice, such as {twice[0]!r}"
+        )  # fmt: skip
+    raise ValueError(f"{path}: {fault}; run the {stage} stage again")
 
 
 def write_csv(path: Path | str, frame: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from didgen.data.leaks import groups_of
-from didgen.runtime.files import read_json
+from didgen.runtime.files import read_csv, read_object
 
 LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
@@ -141,8 +141,26 @@ def clusters_of(arms: Arms) -> np.ndarray:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    words = (*IDENTITY, "prediction")
-    table = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+    """An arm's table, sorted by id: probabilities and scores as numbers, all else as text."""
+    classified = path.name == "predictions.csv"
+    stage = "classify" if classified else "segment"
+    columns = ("label", "prediction") if classified else ("dice", "iou")
+    table = read_csv(path, stage, ("id", *columns))
+    numbers = [name for name in table if name.startswith("p_")] if classified else ["dice", "iou"]
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    unfit = table.loc[~table[numbers].apply(lambda own: own.between(0, 1)).all(axis=1), "id"]
+    if len(unfit):
+        raise VerdictError(
+            f"{path}: {len(unfit)} rows ({', '.join(unfit[:5])}) whose {', '.join(numbers)} are "
+            "not all numbers from 0 to 1; train the arm again"
+        )
+    codes = {name.removeprefix("p_") for name in numbers}
+    named = {*table["label"], *table["prediction"]} if classified else set()
+    if odd := sorted(named - codes):
+        raise VerdictError(
+            f"{path}: found classes {odd}, expected those with a column p_, {sorted(codes)}; train "
+            "the arm again"
+        )
     return table.sort_values("id", ignore_index=True)
 
 
@@ -150,9 +168,9 @@ def _metrics(table: Path) -> dict[str, Any]:
     path = table.with_name("metrics.json")
     if not path.is_file():
         raise VerdictError(f"{path}: no such file, expected it beside {table.name}; train anew")
-    metrics = read_json(path)
+    metrics = read_object(path)
     absent = [key for key in NEEDED if key not in metrics]
-    if absent or "best_score" not in metrics["training"]:
+    if absent or "best_score" not in (metrics["training"] or {}):
         raise VerdictError(
             f"{path}: found no {', '.join(absent) or 'best_score under training'}, expected what "
             "the classify and segment stages write; train anew"

@@ -67,10 +67,10 @@ def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFram
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
-    from didgen.runtime.files import place_file
+    from didgen.runtime.files import place_file, read_csv
 
     table = folder / "metadata.csv"
-    if table.is_file() and not len(pd.read_csv(table)):
+    if not len(read_csv(table, "images" if scores is None else "pairs")):
         return pd.DataFrame()
     frame = read_manifest(table)
     if scores is not None:
@@ -87,11 +87,9 @@ def _kept(frame: "pd.DataFrame", scores: Path, table: Path) -> "pd.DataFrame":
 
     Raises: `ValueError` for a pair that was not filtered, or was made anew since.
     """
-    import pandas as pd
+    from didgen.runtime.files import read_csv
 
-    if not scores.is_file():
-        raise ValueError(f"{scores}: no such file; run the filter stage first")
-    judged = pd.read_csv(scores, dtype=str, keep_default_na=False).set_index("id")
+    judged = read_csv(scores, "filter", ("id", "sha256", "kept")).set_index("id")
     told = judged["sha256"].reindex(frame["id"])
     unknown = frame.loc[(told != frame.set_index("id")["sha256"]).to_numpy(), "id"].tolist()
     if unknown:

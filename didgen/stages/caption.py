@@ -28,7 +28,7 @@ from didgen.captions.llm_captions import (
     word,
 )
 from didgen.captions.measure import ImageRow, image_rows, measure_files
-from didgen.runtime.files import write_csv, write_json, write_text
+from didgen.runtime.files import read_csv, write_csv, write_json, write_text
 from didgen.runtime.outputs import output_folder, paths_read
 from didgen.runtime.progress import track
 from didgen.settings.caption import Config
@@ -103,17 +103,7 @@ def read_caption_rows(path: Path, ids: Iterable[str]) -> pd.DataFrame:
 
     Raises: as `read_captions`.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; run the caption stage first")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: no table ({error}); run the caption stage again") from None
-    if not {"id", "caption"} <= set(table.columns):
-        raise ValueError(f"{path}: found columns {list(table.columns)}, expected id and caption")
-    if not table["id"].is_unique:
-        raise ValueError(f"{path}: an id stands twice; run the caption stage again")
-    table = table.set_index("id", drop=False)
+    table = read_csv(path, "caption", ("id", "caption")).set_index("id", drop=False)
     wanted = list(ids)
     absent = [name for name in wanted if name not in table.index]
     if absent:

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
+from didgen.runtime.files import read_csv
 
 
 def all_failed(kind: str, folders: Sequence[Path]) -> str:
     """Why a set has no sample, from what `failed.csv` lists in its folders: counts by reason."""
     tables = [folder / "failed.csv" for folder in folders if (folder / "failed.csv").is_file()]
-    failures = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in tables]
+    failures = [read_csv(path, kind, ("id", "failure")) for path in tables]
     reasons = [text.partition(":")[0] for table in failures for text in table["failure"]]
     if not reasons:
         return f"there are no {kind} in {', '.join(map(str, folders))}; run the {kind} stage again"
@@ -26,7 +26,7 @@ def all_rejected(scores: Path | None) -> str:
     """Why no pair is kept, from `scores.csv`, with counts; "" where one is, or none was made."""
     if scores is None:
         return ""
-    table = pd.read_csv(scores, dtype=str, keep_default_na=False)
+    table = read_csv(scores, "filter", ("kept", "reasons"))
     if table.empty or (table["kept"] == "yes").any():
         return ""
     counts = Counter(reason for cell in table["reasons"] for reason in cell.split("; "))

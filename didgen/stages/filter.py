@@ -88,12 +88,13 @@ def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
     import pandas as pd
 
     from didgen.data.manifest import read_manifest
+    from didgen.runtime.files import read_csv
     from didgen.stages.failures import all_failed
 
     parts = {}
     for folder in folders:
         table = folder / "metadata.csv"
-        if not table.is_file() or len(pd.read_csv(table)):
+        if len(read_csv(table, "pairs")):
             parts[table] = read_manifest(table).assign(folder=str(folder))
     if not parts:
         raise ValueError(all_failed("pairs", folders))

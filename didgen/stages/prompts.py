@@ -15,7 +15,7 @@ from didgen.captions.diversity import diversity
 from didgen.captions.few_shot import Send, write_prompts
 from didgen.captions.recombine import ClassCaptions
 from didgen.data.manifest import read_manifest
-from didgen.runtime.files import write_csv, write_json, write_text
+from didgen.runtime.files import read_csv, write_csv, write_json, write_text
 from didgen.runtime.outputs import output_folder, paths_read
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.prompts import Config
@@ -123,16 +123,9 @@ def read_prompts(path: Path | None, code: str, count: int) -> list[tuple[tuple[s
 
     Raises: `ValueError` when the file is missing or has fewer.
     """
-    if path is None or not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; expected prompts.csv of the prompts stage")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: no table ({error}); run the prompts stage again") from None
-    if not {"label", "caption", "parent_ids"} <= set(table.columns):
-        raise ValueError(
-            f"{path}: found columns {list(table.columns)}; run the prompts stage again"
-        )
+    if path is None:
+        raise ValueError("found no file of prompts, expected prompts.csv of the prompts stage")
+    table = read_csv(path, "prompts", ("label", "caption", "parent_ids"))
     rows = table[table["label"] == code]
     if len(rows) < count:
         raise ValueError(

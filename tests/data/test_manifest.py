@@ -37,6 +37,10 @@ def test_round_trip_keeps_empty_text_and_integers(tmp_path):
     ("changes", "message"),
     [
         ({"id": ["a", "a", "c"]}, r"duplicate ids: 1 \(a\)"),
+        ({"id": ["a", "A", "c"]}, r"only in upper and lower case: 2 \(a, A\); rename them"),
+        ({"image": ["a.png", "b.png", "./b.png"]}, r"rows that share one image file: 2 \(b, c\)"),
+        ({"image": ["A.png", "a.png", "c.png"]}, r"rows that share one image file: 2 \(a, b\)"),
+        ({"mask": ["m.png", "m.png", ""]}, r"rows that share one mask file: 2 \(a, b\)"),
         ({"label": ["", "WART", "NV"]}, r"unknown labels: 1 \(WART\); use one of MEL, NV"),
         ({"label": ["", "", "NV"]}, r"neither label nor mask: 1 \(b\)"),
         ({"split": ["train", "dev", "test"]}, r"unknown splits: 1 \(dev\)"),

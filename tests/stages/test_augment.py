@@ -73,6 +73,29 @@ def test_a_damaged_set_is_refused_and_removes_nothing(tmp_path):
     assert files(out) == files(first)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b"\x89PNG\r\n", b'id,image\na,"b\n'])
+def test_a_set_whose_table_cannot_be_read_is_named(tmp_path, content):
+    first = synthetic_set(tmp_path / "first", ["a"], paired=False)
+    (first / "metadata.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="first/metadata.csv: cannot be read as a table"):
+        augment.run(augment.Config(images=(first,), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_share_one_file_are_refused(tmp_path):
+    first = synthetic_set(tmp_path / "first", ["a", "b"], paired=False)
+    table = pd.read_csv(first / "metadata.csv").assign(image="images/a.png")
+    table.to_csv(first / "metadata.csv", index=False)
+    with pytest.raises(ValueError, match=r"rows that share one image file: 2 \(a, b\)"):
+        augment.run(augment.Config(images=(first,), out=tmp_path / "out"))
+
+
+def test_ids_of_two_sets_that_differ_by_case_are_refused(tmp_path):
+    sets = [synthetic_set(tmp_path / name, [name], paired=False) for name in ("a", "A")]
+    with pytest.raises(ValueError, match=r"only in upper and lower case: 2 \(A, a\)"):
+        augment.run(augment.Config(images=tuple(sets), out=tmp_path / "out"))
+
+
 def test_two_pictures_of_one_name_are_refused(tmp_path):
     first = synthetic_set(tmp_path / "first", ["a"], paired=False)
     second = synthetic_set(tmp_path / "second", ["a"], paired=False)

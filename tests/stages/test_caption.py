@@ -97,10 +97,10 @@ def test_read_captions_names_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"no caption for 1 of 2 images \(b\)"):
         caption.read_captions(path, ["a", "b"])
     path.write_text("id,text\na,A spot.\n")
-    with pytest.raises(ValueError, match="expected id and caption"):
+    with pytest.raises(ValueError, match="found columns id, text, expected also caption"):
         caption.read_captions(path, ["a"])
     path.write_text("id,caption\na,A spot.\na,A spot.\n")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="1 ids stand twice, such as 'a'"):
         caption.read_captions(path, ["a"])
 
 

@@ -12,7 +12,7 @@ from didgen.data.manifest import SYNTHETIC_COLUMNS, read_manifest, write_manifes
 from didgen.downstream import segmenters
 from didgen.metrics.masks import area_fraction, border_contact, pale_outside
 from didgen.metrics.segmentation import iou
-from didgen.runtime.files import sha256_file, write_png
+from didgen.runtime.files import sha256_file, write_csv, write_png
 from didgen.settings.filter import Settings as FilterSettings
 from didgen.stages import augment, filter
 
@@ -251,6 +251,23 @@ def test_the_augmented_set_takes_the_kept_pairs_alone(folders, segmenter, tmp_pa
     assert frame["id"].tolist() == ["good", "good_2"]
     assert frame["segmenter_iou"].astype(float).tolist()[0] == 1
     assert sorted(path.name for path in (out / "images").iterdir()) == ["good.png", "good_2.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.drop(columns="sha256"), "expected also sha256"),
+        (lambda table: table.drop(columns="id"), "expected also id"),
+        (lambda table: table.drop(columns="kept"), "expected also kept"),
+        (lambda table: pd.concat([table, table[:1]]), "1 ids stand twice"),
+    ],
+)
+def test_scores_that_no_filter_writes_are_named(folders, segmenter, tmp_path, change, words):
+    run_filter(folders, tmp_path / "filter")
+    scores = tmp_path / "filter/scores.csv"
+    write_csv(scores, change(pd.read_csv(scores)))
+    with pytest.raises(ValueError, match=f"scores.csv: .*{words}.*run the filter stage again"):
+        augment.run(augment.Config(pairs=folders, scores=scores, out=tmp_path / "augmented"))
 
 
 def test_pairs_made_anew_since_are_refused(folders, segmenter, tmp_path):

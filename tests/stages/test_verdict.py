@@ -249,6 +249,66 @@ def test_another_arithmetic_is_allowed_and_said(results, caplog):
     assert "bfloat16" in caplog.text
 
 
+PREDICTIONS, SCORES = (
+    "classify/synthetic/seed1/predictions.csv",
+    "segment/original/seed0/scores.csv",
+)
+
+
+def cell(column, value):
+    def change(table):
+        table[column] = table[column].astype(object)
+        table.loc[3, column] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            PREDICTIONS,
+            lambda table: table.drop(columns="id"),
+            "expected also id; run the classify stage",
+        ),
+        (PREDICTIONS, lambda table: table.drop(columns="prediction"), "expected also prediction"),
+        (PREDICTIONS, lambda table: table.drop(columns="p_NV"), r"found classes \['NV'\]"),
+        (PREDICTIONS, cell("id", "t2"), "1 ids stand twice, such as 't2'"),
+        (PREDICTIONS, cell("prediction", "WART"), r"found classes \['WART'\].*\['MEL', 'NV'\]"),
+        (PREDICTIONS, cell("p_MEL", "x"), r"1 rows \(t3\) whose p_MEL, p_NV are not all numbers"),
+        (PREDICTIONS, cell("p_MEL", "nan"), r"1 rows \(t3\)"),
+        (PREDICTIONS, cell("p_MEL", -0.1), r"1 rows \(t3\)"),
+        (SCORES, lambda table: table.drop(columns="dice"), "expected also dice"),
+        (
+            SCORES,
+            cell("dice", ""),
+            r"1 rows \(t3\) whose dice, iou are not all numbers from 0 to 1",
+        ),
+        (SCORES, cell("iou", "inf"), r"1 rows \(t3\)"),
+    ],
+)
+def test_tables_that_no_training_writes_are_named(results, name, change, words):
+    write_csv(results / name, change(pd.read_csv(results / name)))
+    with pytest.raises(ValueError, match=f"(?s){name}: .*{words}"):
+        judge(results)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b'a,b\n"'])
+@pytest.mark.parametrize("name", [PREDICTIONS, "segment/original/seed0/metrics.json"])
+def test_files_that_cannot_be_read_are_named(results, name, content):
+    (results / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: cannot be read as"):
+        judge(results)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null"])
+def test_metrics_that_are_no_object_are_named(results, content):
+    (results / "classify/original/seed0/metrics.json").write_text(content)
+    with pytest.raises(ValueError, match="metrics.json: found a JSON .*, expected an object"):
+        judge(results)
+
+
 def test_results_without_metrics_are_refused(results):
     path = results / "segment" / "synthetic" / "seed1" / "metrics.json"
     write_json(path, {"n_train": 40, "n_synthetic": 4})
@@ -442,7 +502,7 @@ def test_patients_are_the_unit_of_chance(results):
 
 
 def test_arms_and_seeds_of_an_earlier_run_are_passed_over(tmp_path):
-    table = pd.DataFrame({"id": ["a", "b"], "lesion_id": ["", ""], "dice": [0.5, 0.7]})
+    table = scores(np.array([0.5, 0.7]))
     for arm in ("original", "synthetic", "retired"):
         for seed in (10, 1, 2):
             put(tmp_path, arm, seed, table)
