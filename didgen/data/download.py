@@ -452,10 +452,13 @@ def read_sums(text: str, where: str) -> dict[str, str]:
     matches = [_SUM.match(line.rstrip()) for line in lines]
     bad = [line for line, match in zip(lines, matches, strict=True) if not match]
     if bad or not lines:
+        fault = (
+            f"{len(bad)} of {len(lines)} lines are no checksum (the first is {bad[0][:60]!r})"
+            if bad
+            else "is empty"
+        )
         raise ChecksumError(
-            f"{where}: {len(bad)} of {len(lines)} lines are no checksum (the first is "
-            f"{(bad or [''])[0][:60]!r}); expected what `sha256sum` writes; correct or remove the "
-            "list"
+            f"{where}: {fault}; expected what `sha256sum` writes; correct or remove the list"
         )
     for match in filter(None, matches):
         digest, name = match[1].lower(), match[2]

@@ -34,6 +34,7 @@ WAITING = 4
 # Starting processes takes about as long as preparing so many images.
 WORTH_A_PROCESS = 32
 SHOWN_FAILURES = 20
+LEAST_SIDE = 8  # px
 # Loads OpenCV and SciPy, which only they need.
 _FINGERPRINTS = "didgen.data.fingerprints"
 
@@ -185,6 +186,12 @@ def prepare_one(record: Record, plan: PreparationPlan) -> "Prepared | str":
         if not plan.write:
             return Prepared(
                 {"id": record.id}, photograph.shape, (), *_identity(decoded, plan), None
+            )
+        height, width = photograph.shape
+        if min(height, width) < LEAST_SIDE:
+            raise ImageError(
+                f"{record.pixels.name}: found {width}x{height} px, expected at least {LEAST_SIDE} "
+                "px a side, or there is nothing to learn from; replace the file or remove the row"
             )
         if plan.hair_removal:
             from didgen.data.hair import remove_hair

@@ -14,6 +14,7 @@ from didgen.data.sources.catalog import provenance
 
 LOGGER = logging.getLogger(__name__)
 SHOWN_SIZES = 10
+SMALL, ELONGATED = 32, 5
 
 
 def summary(
@@ -31,6 +32,17 @@ def summary(
     doubt = doubtful_masks(area for values in areas.values() for area in values)
     if doubt:
         LOGGER.warning("masks: %s", doubt)
+    odd = [
+        f"{name} ({shape[1]}x{shape[0]})"
+        for name, shape in zip(frame["id"], (item.shape for item in prepared), strict=True)
+        if min(shape) < SMALL or max(shape) > ELONGATED * min(shape)
+    ]
+    if odd:
+        LOGGER.warning(
+            "%d of %d images have a side of less than %d px, or one that is more than %d times the "
+            "other: little of a lesion is left in them: %s%s; look at them, or leave them out",
+            len(odd), len(frame), SMALL, ELONGATED, ", ".join(odd[:5]), ", ..." * (len(odd) > 5),
+        )  # fmt: skip
     counts = frame.assign(label=frame["label"].replace("", "mask only"))
     counts = counts.groupby(["split", "label"]).size()
     changes = Counter(word for item in prepared for word in item.changes)

@@ -35,7 +35,7 @@ def json_file(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise broken(path, f"not readable as JSON ({error})", "a JSON object") from error
     if not isinstance(value, dict):
         raise broken(path, f"a JSON {type(value).__name__}", "a JSON object")
@@ -57,7 +57,7 @@ def text_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
         return None
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise broken(path, f"not readable as CSV ({error})", "a CSV table") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:

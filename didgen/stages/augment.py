@@ -34,8 +34,8 @@ def _augment(config: Config, out: Path) -> None:
 
     if not (config.images or config.pairs):
         raise ValueError("found neither images nor pairs, expected --images, --pairs or both")
-    images = [_gather(folder, out) for folder in config.images]
-    pairs = [_gather(folder, out, config.scores) for folder in config.pairs]
+    images = [_gather(folder, out, "images") for folder in config.images]
+    pairs = [_gather(folder, out, "pairs", config.scores) for folder in config.pairs]
     for kind, folders, made in (
         ("images", config.images, images),
         ("pairs", config.pairs, pairs),
@@ -62,7 +62,7 @@ def _augment(config: Config, out: Path) -> None:
     LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
 
 
-def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFrame":
+def _gather(folder: Path, out: Path, kind: str, scores: Path | None = None) -> "pd.DataFrame":
     """The rows of a set, its files placed in `out`; with `scores`, of the kept pairs alone."""
     import pandas as pd
 
@@ -70,7 +70,7 @@ def _gather(folder: Path, out: Path, scores: Path | None = None) -> "pd.DataFram
     from didgen.runtime.files import place_file, read_csv
 
     table = folder / "metadata.csv"
-    if not len(read_csv(table, "images" if scores is None else "pairs")):
+    if not len(read_csv(table, kind)):
         return pd.DataFrame()
     frame = read_manifest(table)
     if scores is not None:

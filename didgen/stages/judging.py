@@ -154,7 +154,7 @@ def state_folder(
 
 
 def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None) -> "Log":
-    """The log of an arm's training. Raises: MissingPackage."""
+    """The log of an arm's training. Raises: `MissingExtra`."""
     from didgen.training.log import Log
 
     run = f"{stage}-{config.arm}-seed{config.seed}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from didgen.report.reading import BrokenResult, shards, synthetic_set, trials
+from didgen.report.reading import BrokenResult, json_file, shards, synthetic_set, trials
 from didgen.report.sections import pairs, provenance, samples
 from didgen.settings.report import Settings
 
@@ -23,6 +23,13 @@ def test_a_set_is_all_its_shards_and_no_shard_of_an_earlier_run(own_run: Path) -
     assert pairs.section(own_run, Settings()).content["total"] == 4
     facts = dict(provenance.section(own_run, Settings()).content["facts"])
     assert facts["Synthetic class-conditional images"].startswith("8 rows, 4 seeds")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "", "3", "[]", '{"a": NaN}'])
+def test_a_verdict_that_is_no_object_is_named(own_run: Path, content: str) -> None:
+    (own_run / "verdict.json").write_text(content)
+    with pytest.raises(BrokenResult, match="verdict.json: .*expected a JSON object"):
+        json_file(own_run / "verdict.json")
 
 
 def test_failures_of_all_shards_are_added(own_run: Path) -> None:

@@ -52,6 +52,10 @@ TABLE = {
     "cut off": (named(3, "3.jpg", half), ONE + "3.jpg"),
     "two unreadable": (both(file("3.png", b""), file("5.png", b"x")),
                        "2 of 24 images cannot be used:\n  i03: .*\n  i05: "),
+    "one pixel": (both(file("3.png", lambda p: photograph((1, 1)).save(p)), cell("mask", 3, "")),
+                  ONE + "found 1x1 px, expected at least 8 px a side"),
+    "one line": (both(file("3.png", lambda p: photograph((20000, 1)).save(p)),
+                      cell("mask", 3, "")), ONE + "found 20000x1 px"),
     "unreadable mask": (file("3_mask.png", b"x"), ONE + "3_mask.png"),
     "mask of another size": (file("3_mask.png", lambda p: outline((60, 50)).save(p)),
                              ONE + "found a mask of 60x50 pixels, expected 48x40"),
@@ -256,6 +260,18 @@ def test_masks_that_look_inverted_are_a_warning(clinic, caplog, fill):
         outline().save(folder / f"{k}_mask.png")
     prepare(folder, frame, fit="squash")
     assert not [record for record in caplog.records if record.getMessage().startswith("masks:")]
+
+
+def test_images_in_which_little_is_left_are_a_warning_with_names(clinic, caplog):
+    folder, frame = clinic
+    prepare(folder, frame)
+    assert "little of a lesion" not in caplog.text
+    photograph((31, 31)).save(folder / "3.png")
+    photograph((400, 60)).save(folder / "5.png")
+    frame.loc[[3, 5], "mask"] = ""
+    prepare(folder, frame)
+    assert "2 of 24 images have a side of less than 32 px" in caplog.text
+    assert "i03 (31x31)" in caplog.text and "i05 (400x60)" in caplog.text
 
 
 def test_left_out_rows_are_counted_in_the_summary(clinic, caplog):
