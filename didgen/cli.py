@@ -4,11 +4,13 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -122,7 +124,7 @@ def read_config(
 ) -> BaseModel:
     """Build a stage's Config from `--settings` (a JSON object or file) and flags, which win."""
     given = vars(parser.parse_args(arguments))
-    values = _settings(given.pop("settings"))
+    values = _settings(given.pop("settings", None))
     return kind.model_validate(values | given)
 
 
@@ -178,6 +180,8 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--settings",
+        action=_Once,
+        default=argparse.SUPPRESS,
         metavar="JSON",
         help="the stage's section: a JSON object, or a JSON or YAML file of one",
     )
@@ -188,6 +192,7 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{key.replace('_', '-')}",
             dest=key,
+            action=_Once,
             default=argparse.SUPPRESS,
             nargs="+" if many else None,
             type=_literal,
@@ -195,6 +200,21 @@ def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
             metavar=key.upper(),
         )
     return parser
+
+
+class _Once(argparse.Action):
+    """Of a flag that stands twice only the last one would count."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if self.dest in namespace:
+            parser.error(f"{option_string} stands twice, and only one would count; make them one")
+        setattr(namespace, self.dest, values)
 
 
 def _literal(text: str) -> object:
@@ -214,10 +234,15 @@ def _is_many(annotation: object) -> bool:
 
 
 class _Plain(logging.Formatter):
-    """Names of files and members of archives may hold characters that command a terminal."""
+    """Without what may command a terminal, as in names of files, or be a secret in an address.
+
+    Libraries put the addresses that they ask into their errors: those of the environment, which
+    no setting checks, and those that a server sent them on to.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = re.sub(r"(\w:/+)[^/\s]*@", r"\1", super().format(record))
+        text = re.sub(r"(\w:/+[^\s?#'\"]*)[?#][^\s'\"]+", r"\1", text)
         return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 

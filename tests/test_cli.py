@@ -57,6 +57,16 @@ def test_wrong_settings_end_with_2_and_name_the_key(arguments, expected, caplog)
     assert expected in caplog.text
 
 
+@pytest.mark.parametrize(
+    "flags", [["--out", "x", "--out", "y"], ["--settings", "{}", "--out", "x", "--settings={}"]]
+)
+def test_a_flag_that_stands_twice_is_named(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["data", *flags])
+    flag = flags[0]
+    assert caught.value.code == 2 and f"{flag} stands twice" in capsys.readouterr().err
+
+
 def test_a_key_that_stands_twice_in_a_flag_is_named(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["data", "--out", "x", "--labels", '{"a": "MEL", "a": "NV"}'])
@@ -95,3 +105,15 @@ def test_no_name_in_the_log_commands_the_terminal(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert r"a\x1b[2J\x9b\u202e\rü\udcff.yaml: cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("secret", ["me:pQxZ@h/x", "pQ@xZ@h/x", "h/x?key=pQxZ", "h/x#pQxZ"])
+def test_no_log_shows_a_secret_of_an_address(secret):
+    # Whatever puts it into a message: here it stands where a file should.
+    done = subprocess.run(
+        [sys.executable, "-m", "didgen", "data", "--settings", f"https://{secret}"],
+        capture_output=True, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.returncode == 2 and "https:/h/x" in done.stderr
+    assert "cannot be read" in done.stderr
+    assert "pQ" not in done.stderr and "xZ" not in done.stderr

@@ -102,6 +102,11 @@ def check_output_file(path: Path | str, expected: str, is_earlier: Callable[[str
     check_above(path)
     if not os.path.lexists(path):
         return
+    if path.is_symlink():
+        raise OutputError(
+            f"{path}: found a link to {os.path.realpath(path)}, which would be replaced and not "
+            "followed; name that file, or remove the link"
+        )
     if path.is_dir():
         raise OutputError(f"{path}: found a folder, expected the name of a file to write")
     try:

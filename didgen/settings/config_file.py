@@ -94,7 +94,7 @@ def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:
         for key, value in node.value:
             here = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode):
-                _check_plain(key, f"{path}:{here}")
+                _check_plain(key, f"{path}:{here}", a_word=True)
                 if key.value in lines:
                     raise ConfigFileError(
                         f"{path}:{here}: `{key.value}` stands there and in line "
@@ -108,8 +108,11 @@ def _check(node: yaml.Node | None, path: Path, sizes: dict[int, int]) -> int:
     return size
 
 
-def _check_plain(node: yaml.ScalarNode, place: str) -> None:
-    """Raises: ConfigFileError for what YAML reads as another number than it looks, or as a date."""
+def _check_plain(node: yaml.ScalarNode, place: str, a_word: bool = False) -> None:
+    """Raises: ConfigFileError for what YAML reads as another number than it looks, or as a date.
+
+    a_word: where a number is taken for the text that it is written as.
+    """
     kind = node.tag.rpartition(":")[2]
     if kind == "timestamp":
         read = "a date"
@@ -117,6 +120,8 @@ def _check_plain(node: yaml.ScalarNode, place: str) -> None:
         read = "a number in base 60"
     elif kind == "int" and re.match(r"[-+]?0[0-7_]", node.value):
         read = "a number in base 8"
+    elif a_word and kind == "int" and str(int(node.value, 0)) != node.value:
+        read = f"the number {int(node.value, 0)}"
     else:
         return
     raise ConfigFileError(

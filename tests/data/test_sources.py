@@ -161,6 +161,14 @@ def test_a_bad_ground_truth_names_file_and_column(tmp_path, content, message):
         isic2018_records(tmp_path, official=False)
 
 
+def test_a_ground_truth_is_one_table(tmp_path):
+    task3(tmp_path, HEADER)
+    with zipfile.ZipFile(tmp_path / "ISIC2018_Task3_Training_GroundTruth.zip", "a") as archive:
+        archive.writestr("other/another.csv", HEADER)
+    with pytest.raises(SourceError, match="found 2 tables .truth.csv, other/another.csv., exp"):
+        isic2018_records(tmp_path, official=False)
+
+
 def test_lesion_groups_need_their_columns(tmp_path):
     groups = task3(tmp_path, HEADER + "ISIC_2,1.0" + ",0.0" * 6)
     groups.write_text("image,lesion\nISIC_2,HAM_7\n")

@@ -415,9 +415,12 @@ def test_an_output_file_replaces_only_its_own_kind(tmp_path):
     (tmp_path / "b.json").write_bytes(b"\xff")
     # Nobody writes to it: to read it would be to wait for ever.
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(tmp_path / "gone")
-    for name in (*texts, "b.json", "pipe", "link"):
+    for name in (*texts, "b.json", "pipe"):
         with pytest.raises(OutputError, match=f"{name}: found something .* no file or a sum; noth"):
+            check(tmp_path / name)
+    for name, target in (("link", "gone"), ("loop", "loop"), ("linked.json", "own.json")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(OutputError, match=f"{name}: found a link to .*{target}, which would"):
             check(tmp_path / name)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="folder: found a folder, expected the name of a file"):

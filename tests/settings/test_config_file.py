@@ -45,6 +45,8 @@ def written(tmp_path):
         ("data:\n  fit: 2:8\n", "yaml:2: found 2:8, which YAML reads as a number in base 60"),
         ("seeds: [1, 190:20:30.15]", "yaml:1: found 190:20:30.15, which YAML .* base 60"),
         ("data:\n  labels:\n    010: MEL\n", "yaml:3: found 010, which YAML reads .* in base 8"),
+        ("data:\n  labels:\n    0x10: MEL\n", "yaml:3: found 0x10, which YAML .* the number 16"),
+        ("data: {labels: {1_0: MEL}}", "yaml:1: found 1_0, which YAML reads as the number 10"),
         ("seed: -0_7", "yaml:1: found -0_7, which YAML reads as a number in base 8"),
         ("run: 2024-01-31", "yaml:1: found 2024-01-31, which YAML reads as a date; put quotes"),
         ("run: 2024-13-45", "yaml:1: found 2024-13-45, which YAML reads as a date; put quotes"),

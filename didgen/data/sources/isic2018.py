@@ -59,7 +59,13 @@ def _task1(folder: Path, phase: str, split: str) -> list[Record]:
 def _task3(folder: Path, phase: str, split: str) -> list[Record]:
     images = _members(folder / f"ISIC2018_Task3_{phase}_Input.zip", ".jpg")
     truth = folder / f"ISIC2018_Task3_{phase}_GroundTruth.zip"
-    (archive, member), *_ = _members(truth, ".csv").values()
+    tables = list(_members(truth, ".csv").values())
+    if len(tables) > 1:
+        raise SourceError(
+            f"{truth}: found {len(tables)} tables ({', '.join(name for _, name in tables)}), "
+            "expected one; fetch the official archive again"
+        )
+    ((archive, member),) = tables
     where = f"{archive.name}/{member}"
     rows = _rows(read_member(archive, member), ("image", *CLASSES), where)
     _refuse_repeats([row["image"] or "" for row in rows], where)
