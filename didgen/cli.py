@@ -87,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         LOGGER.error("%s: %s", name, error, exc_info=_debugging())
         return EXIT_BAD_INPUT
     except OSError as error:
+        if error.filename and isinstance(error, FileExistsError | NotADirectoryError):
+            LOGGER.error("%s: %s: found a file, expected a folder", name, error.filename)
+            return EXIT_BAD_INPUT
         LOGGER.error("%s: %s", name, error, exc_info=_debugging())
         return EXIT_FAILED
     except KeyboardInterrupt:

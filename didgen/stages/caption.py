@@ -51,7 +51,9 @@ def run(config: Config) -> None:
     `ModelError` or `TooManyFailed`.
     """
     models = (config.backbone, config.model, config.mmproj, config.text_model)
-    read = paths_read(config, config.cache, *models)
+    read = paths_read(config, *models)
+    # Also where it is yet to be made: what lies there would be replaced.
+    read += [Path(config.cache)] if config.cache else []
     # A model's answers may lie in the folder, and must outlive a failure.
     with output_folder(config.out, "caption", read, key="answers") as out:
         _caption(config, out)

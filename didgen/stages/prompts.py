@@ -16,7 +16,7 @@ from didgen.captions.few_shot import Send, write_prompts
 from didgen.captions.recombine import ClassCaptions
 from didgen.data.manifest import read_manifest
 from didgen.runtime.files import read_csv, write_csv, write_json, write_text
-from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.prompts import Config
 from didgen.stages.caption import read_caption_rows
@@ -30,13 +30,16 @@ def run(config: Config) -> None:
     Responses are kept: an interrupted run sends no request twice.
     Raises: `ValueError` where captions were measured, or a class has none; `ModelError`.
     """
-    # The model's answers may lie in the folder, and must outlive a failure.
-    with output_folder(config.out, "prompts", paths_read(config), key="answers") as out:
-        _write(config, out)
-
-
-def _write(config: Config, out: Path) -> None:
+    read = paths_read(config)
+    check_output(config.out, "prompts", read)
     model = model_of(config.captioner)
+    read += [Path(model.cache)] if model.cache else []
+    # The model's answers may lie in the folder, and must outlive a failure.
+    with output_folder(config.out, "prompts", read, key="answers") as out:
+        _write(config, model, out)
+
+
+def _write(config: Config, model: CaptionSettings, out: Path) -> None:
     tokenizer = load_tokenizer(config.backbone)
     classes = class_captions(config.train, config.captions, config.classes)
     rows: list[dict[str, str]] = []

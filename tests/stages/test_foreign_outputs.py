@@ -1,5 +1,8 @@
 """No stage writes into a folder of the user's, and each says so before it reads anything."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from didgen import cli
@@ -173,3 +176,31 @@ def test_a_link_to_itself_is_no_folder_and_no_file(words, tmp_path, monkeypatch,
     (tmp_path / "loop").symlink_to("loop")
     assert cli.main(words) in (1, 2) and "loop" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+@pytest.mark.parametrize("place", [".", "deep/answers"])
+def test_answers_are_not_kept_in_an_output_that_is_replaced(place, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    cache = f"out/{place}"
+    server = {"captioner": "openai", "model": "m", "cache": cache}
+    (tmp_path / "captioner.json").write_text(json.dumps(server))
+    own = ["--captioner", "openai", "--model", "m", "--cache", cache]
+    for words in (
+        ["caption", *NEEDED["caption"], *own],
+        ["prompts", *[{"c": "captioner.json"}.get(word, word) for word in NEEDED["prompts"]]],
+    ):
+        assert cli.main([*words, "--out", "out"]) == 2
+        assert f"is or holds {Path(cache)}, which {words[0]} reads" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["captioner.json"]
+
+
+def test_a_file_in_the_place_of_a_state_is_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine")
+    assert cli.main(["pretrain-tiny", "--work", "notes", "--out", "o"]) == 2
+    assert "pretrain-tiny: notes: found a file, expected a folder" in caplog.text
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/recipe.json").write_text("mine")
+    assert cli.main(["pretrain-tiny", "--work", "work", "--out", "o"]) == 2
+    assert "work/recipe.json: cannot be read as JSON (Exp" in caplog.text
+    assert (tmp_path / "work/recipe.json").read_text() == "mine"
