@@ -217,6 +217,19 @@ def test_weights_that_are_no_numbers_are_named_before_training(mini_run, tmp_pat
         finetune.run(config.model_copy(update={"backbone": str(poisoned)}))
 
 
+def test_a_loss_that_is_not_finite_names_its_step_and_the_remedy(mini_run, tmp_path):
+    from didgen.backbone.handle import Backbone
+
+    backbone = Backbone.load(mini_run.pretrained)
+    backbone.unet.conv_out.weight.data.fill_(1e38)  # finite, its products are not
+    backbone.save(tmp_path / "huge")
+    config = mini_run.finetune_config(tmp_path / "x", backbone=str(tmp_path / "huge"), steps=2)
+    words = r"step 1: the loss\w* is (inf|nan); .*saved state is kept\. .*learning_rate"
+    with pytest.raises(ValueError, match=words):
+        finetune.run(config)
+    assert not (tmp_path / "x").exists()
+
+
 def test_images_of_another_size_than_the_backbone_are_refused(mini_run, tmp_path):
     from didgen.stages import data
 
