@@ -142,7 +142,7 @@ def ask(server, journal, attributes):
     return one
 
 
-def check(server, folder, attributes, caplog):
+def assert_answer_or_clear_failure(server, folder, attributes, caplog):
     """Ask, and ask again as a later run would."""
     started = time.monotonic()
     # Two questions at most, each within its time; generous, for a machine that is busy.
@@ -174,7 +174,7 @@ def test_any_reply_is_an_answer_or_a_clear_failure(
     server, tmp_path_factory, caplog, body, status, attributes
 ):
     server.reply = (reply_bytes(body, b"%d X" % status), 0)
-    check(server, tmp_path_factory.mktemp("journal"), attributes, caplog)
+    assert_answer_or_clear_failure(server, tmp_path_factory.mktemp("journal"), attributes, caplog)
 
 
 @settings(max_examples=STREAMS, deadline=None, suppress_health_check=FIXTURES)
@@ -183,7 +183,7 @@ def test_any_bytes_on_the_wire_are_an_answer_or_a_clear_failure(
     server, tmp_path_factory, caplog, reply, attributes
 ):
     server.reply = reply
-    check(server, tmp_path_factory.mktemp("journal"), attributes, caplog)
+    assert_answer_or_clear_failure(server, tmp_path_factory.mktemp("journal"), attributes, caplog)
 
 
 @settings(max_examples=REPLIES, deadline=None)

@@ -135,6 +135,7 @@ def test_what_interrupted_writes_left_is_removed_and_nothing_else(tmp_path):
 
 def test_no_folder_has_no_leftovers(tmp_path):
     remove_leftovers(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

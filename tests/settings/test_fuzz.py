@@ -75,7 +75,7 @@ def changed(changes):
     return config
 
 
-def is_usable(config):
+def assert_usable(config):
     """What an accepted configuration promises to the workflow."""
     plain = config.model_dump(mode="json")
     SCHEMA.validate(plain)
@@ -104,31 +104,31 @@ def texts(value):
         yield value
 
 
-def explained(error):
+def assert_explained(error):
     """The refusal as the user reads it: a line for each fault, nothing that steers a terminal."""
     lines = cli.explain(error).split("\n")
     assert len(lines) == error.error_count()
     assert all(line.isprintable() and len(line) < 2000 for line in lines), lines
 
 
-def is_refused_or_usable(changes):
+def assert_refused_or_usable(changes):
     try:
         config = RunConfig.model_validate(changed(changes))
     except ValidationError as error:
-        explained(error)
+        assert_explained(error)
     else:
-        is_usable(config)
+        assert_usable(config)
 
 
 @pytest.mark.parametrize("keys", KEYS, ids=".".join)
 def test_any_value_of_one_key_is_refused_or_usable(keys):
     for value in HOSTILE:
-        is_refused_or_usable([(keys, value)])
+        assert_refused_or_usable([(keys, value)])
 
     @settings(QUICK, max_examples=15)
     @given(value=VALUES)
     def try_out(value):
-        is_refused_or_usable([(keys, value)])
+        assert_refused_or_usable([(keys, value)])
 
     try_out()
 
@@ -142,7 +142,7 @@ def test_any_value_of_one_key_is_refused_or_usable(keys):
     )
 )
 def test_any_values_of_several_keys_are_refused_or_usable(changes):
-    is_refused_or_usable(changes)
+    assert_refused_or_usable(changes)
 
 
 def as_json(value):
