@@ -23,17 +23,9 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
-    from didgen.runtime.outputs import check_output, output_folder, paths_read
-    from didgen.stages.judging import finish_state, load_arm, state_folder
+    from didgen.stages.judging import train_arm
 
-    read = paths_read(config, config.weights)
-    check_output(config.out, "classify", read)
-    frames, counts = load_arm(config, "label")
-    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
-    # A tracker's files are continued where the training is.
-    with output_folder(config.out, "classify", read, key=state and state.name) as out:
-        _train(config, out, state, frames, counts)
-    finish_state(state)
+    train_arm(config, "classify", "label", _train)
 
 
 def _train(

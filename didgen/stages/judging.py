@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -39,6 +40,28 @@ class JudgeConfig(Protocol):
     state: Path | None
 
     def model_dump_json(self, *, exclude: Any = None) -> str: ...
+
+
+def train_arm(
+    config: JudgeConfig,
+    stage: Literal["classify", "segment"],
+    need: Literal["label", "mask"],
+    train: Callable[[Any, Path, Path | None, dict[str, "pd.DataFrame"], dict[str, Any]], None],
+) -> None:
+    """Let `train` write the results of an arm: from config, folder, state, tables and counts.
+
+    Raises: as `check_output`, `load_arm` and `train`.
+    """
+    from didgen.runtime.outputs import check_output, output_folder, paths_read
+
+    read = paths_read(config, config.weights)
+    check_output(config.out, stage, read)
+    frames, counts = load_arm(config, need)
+    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
+    # A tracker's files are continued where the training is.
+    with output_folder(config.out, stage, read, key=state and state.name) as out:
+        train(config, out, state, frames, counts)
+    finish_state(state)
 
 
 def load_arm(

@@ -23,17 +23,9 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, an unknown encoder or weights of another; `TrainingStopped`.
     """
-    from didgen.runtime.outputs import check_output, output_folder, paths_read
-    from didgen.stages.judging import finish_state, load_arm, state_folder
+    from didgen.stages.judging import train_arm
 
-    read = paths_read(config, config.weights)
-    check_output(config.out, "segment", read)
-    frames, counts = load_arm(config, "mask")
-    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
-    # A tracker's files are continued where the training is.
-    with output_folder(config.out, "segment", read, key=state and state.name) as out:
-        _train(config, out, state, frames, counts)
-    finish_state(state)
+    train_arm(config, "segment", "mask", _train)
 
 
 def _train(
