@@ -97,5 +97,6 @@ def run_steps(
                 team.wait()
                 if late:
                     raise OutOfTime(f"stopped after step {done} of {steps}")
-                LOGGER.warning("asked to end after step %d of %d", done, steps)
+                kept = "stopped" if folder is None else "saved"
+                LOGGER.warning("asked to end: %s after step %d of %d", kept, done, steps)
                 raise TrainingStopped(143)
