@@ -23,7 +23,9 @@ rule weights:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         code=revision("weights"),
-        settings=as_json({name: config[name] for name in NAMING_WEIGHTS}),
+        settings=as_json(
+            {name: config[name] for name in NAMING_WEIGHTS}, tokenizer_only=not FINE_TUNED
+        ),
         # Another cache is filled anew.
         caches=lambda wildcards: [os.environ.get(key, "") for key in CACHES],
     message:

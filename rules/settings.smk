@@ -134,7 +134,7 @@ def method_of(section):
 
 def fine_tuned(files):
     """The files where something is made with the fine-tuned backbone, else none."""
-    return files if "didgen" in models_used(config["data"]["tasks"], method_name) else []
+    return files if FINE_TUNED else []
 
 
 def model_of(section):
@@ -276,6 +276,7 @@ RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
 ARMS = config["arms"]
 TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()}
+FINE_TUNED = "didgen" in models_used(config["data"]["tasks"], method_name)
 CLASSIFY_ARMS = of_task(ARMS, "classification", TASKS_OF_SETS)
 SEGMENT_ARMS = of_task(ARMS, "segmentation", TASKS_OF_SETS)
 

@@ -21,12 +21,7 @@ _WEIGHTS = tuple(f"{part}/{stem}*.safetensors" for part, stem in WEIGHTS.items()
 _TOKENIZER = ("tokenizer/*",)
 
 
-def fetch(
-    name: str,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    tokenizer_only: bool = False,
-) -> Path:
+def fetch(name: str, revision: str | None, local_files_only: bool, tokenizer_only: bool) -> Path:
     """The folder of a hub repository in the local cache, fetched where needed.
 
     A repository that left the hub is replaced by a public copy, and the log says so. `revision`

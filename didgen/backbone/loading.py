@@ -43,7 +43,8 @@ def locate(
     source: str | Path,
     revision: str | None = None,
     local_files_only: bool = False,
-    tokenizer_only: bool = False,
+    *,
+    tokenizer_only: bool,
 ) -> Path:
     """The local folder, or the .safetensors file, that a source stands for.
 
@@ -73,7 +74,7 @@ def open_parts(
     """
     from didgen.backbone.single_file import open_checkpoint
 
-    place = locate(source, revision, local_files_only)
+    place = locate(source, revision, local_files_only, tokenizer_only=False)
     try:
         parts = open_checkpoint(place, dtype) if place.is_file() else _open_folder(place, dtype)
     except BackboneError:

@@ -20,6 +20,11 @@ class Settings(Section):
     classify: ClassifySettings = Field(ClassifySettings(), description="section `classify`")
     segment: SegmentSettings = Field(SegmentSettings(), description="section `segment`")
     fidelity: FidelitySettings = Field(FidelitySettings(), description="section `fidelity`")
+    tokenizer_only: bool = Field(
+        False,
+        description="of the backbone only the tokenizer, by which captions are measured: nothing "
+        "is made with it",
+    )
 
 
 class Config(Settings):

@@ -58,7 +58,12 @@ def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
 
     finetune = config.finetune
     models: list[tuple[str, Callable[[], Any]]] = [
-        (finetune.backbone, lambda: locate(finetune.backbone, finetune.revision)),
+        (
+            finetune.backbone,
+            lambda: locate(
+                finetune.backbone, finetune.revision, tokenizer_only=config.tokenizer_only
+            ),
+        ),
         *_networks(config),
         *_spaces(config.fidelity),
         *_captioners(config.caption),

@@ -68,6 +68,17 @@ def test_a_backbone_that_is_not_there_is_named(tmp_path, monkeypatch, name, mess
     assert not config.out.exists()
 
 
+def test_of_a_backbone_that_makes_nothing_the_tokenizer_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    given = {"finetune": {"backbone": str(folder)}, "out": tmp_path / "weights.json"}
+    with pytest.raises(ValueError, match="1 of 1 models"):
+        weights.run(weights.Config(**given))
+    weights.run(weights.Config(**given, tokenizer_only=True))
+    assert given["out"].is_file()
+
+
 def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) -> None:
     asked = []
 

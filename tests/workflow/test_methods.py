@@ -30,13 +30,14 @@ def test_without_images_nothing_needs_the_fine_tuned_backbone(unfinished: Path, 
     """Nor has the data to be of the backbone's size."""
     data = {"source": "phantoms", "phantoms": 56, "size": 96, "tasks": ["segmentation"]}
     configure(unfinished, data=data, pairs={"method": "warp", "count": 4})
-    done = snakemake(unfinished)
+    done = snakemake(unfinished, "all", "weights")
     assert done.returncode == 0, done.stdout[-3000:]
     assert (unfinished / RUN / "report" / "index.html").exists()
     stages = received(unfinished)
     assert not {"finetune", "maps", "images", "prompts", "classify", "label_fidelity"} & set(stages)
     assert stages["train"]["method"] == stages["pairs"]["method"] == "warp"
     assert stages["pairs"]["model"] == str(RUN / "methods" / "warp")
+    assert stages["weights"]["tokenizer_only"]
 
 
 def test_images_of_the_backbone_go_with_pairs_of_another_method(
