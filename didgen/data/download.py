@@ -431,11 +431,11 @@ class ArchiveLock:
         return file.name if file.parent == self._folder.absolute() else str(file)
 
     def _read(self) -> dict[str, Entry]:
-        if not self.path.is_file():
+        if not os.path.lexists(self.path):
             return {}
         try:
             return {key: Entry(**values) for key, values in read_json(self.path)["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ChecksumError(
                 f"{self.path}: not a lock file of this program; restore it from a copy, or delete "
                 "it so that the archives are recorded anew"

@@ -331,3 +331,12 @@ def test_a_file_in_the_place_of_the_folder_of_downloads_is_named(server, tmp_pat
     with pytest.raises(ValueError, match="notes.*: found a file or a broken link at .*notes, expe"):
         fetch(server, tmp_path / name)
     assert (tmp_path / "notes").read_text() == "mine" and not server.requests
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_lies_in_the_place_of_the_records_is_named_before_a_download(server, tmp_path, kind):
+    place = tmp_path / "archives.lock.json"
+    place.mkdir() if kind == "folder" else place.symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"archives\.lock\.json: not a lock file of this program"):
+        fetch(server, tmp_path)
+    assert os.path.lexists(place) and not any(server.sent[name] for name in FILES)
