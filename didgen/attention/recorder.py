@@ -79,6 +79,15 @@ class AttentionRecorder:
     ) -> None:
         if cross is None and self_ is None:
             raise AttentionRecordingError("ask for cross, self_, or both; got neither")
+        if not isinstance(unet, nn.Module):
+            raise AttentionRecordingError(f"unet: found a {type(unet).__name__}, expected a UNet")
+        for name, asked in (("cross", cross), ("self_", self_)):
+            side = asked.get("resolution") if isinstance(asked, dict) else None
+            if asked is not None and not isinstance(side, int | tuple | list):
+                raise AttentionRecordingError(
+                    f"{name}: found {asked!r}, expected a dict with a resolution: the grid's "
+                    "shorter side, or (height, width)"
+                )
         self.unet = unet
         self._cross = cross
         self._self = self_

@@ -8,7 +8,7 @@ import pandas as pd
 
 from didgen.data.classes import CLASSES
 from didgen.data.sources.records import SourceError
-from didgen.data.sources.tables import read_table
+from didgen.data.sources.tables import LONGEST_ID, read_table
 from didgen.runtime.files import write_csv
 
 COLUMNS = (
@@ -95,12 +95,23 @@ def check_manifest(frame: pd.DataFrame, where: str) -> None:
         names = frame[column].map(lambda name: name and os.path.normpath(name).lower())
         shared = frame.loc[(names != "") & names.duplicated(keep=False), "id"].tolist()
         _refuse(shared, f"{where}: rows that share one {column} file", "keep one of them")
+    # Of a set's rows, as text.
+    sizes = frame[["width", "height"]].apply(pd.to_numeric, errors="coerce")
+    none = frame.loc[(sizes < 1).any(axis=1), "id"].tolist()
+    _refuse(none, f"{where}: rows whose width or height is less than 1 px", "correct them")
+    both = frame.loc[(frame["mask"] != "") & (frame["mask"] == frame["image"]), "id"].tolist()
+    _refuse(both, f"{where}: rows whose mask is their image", "name the mask's own file")
     check_groups(frame, where)
 
 
 def check_identities(frame: pd.DataFrame, where: str) -> None:
     """Check ids and the names of splits. Needs columns id, split. Raises: `ManifestError`."""
-    unfit = [name for name in frame["id"] if "/" in name or name in ("", ".", "..")]
+    unfit = [
+        ascii(name)[:LONGEST_ID]
+        for name in frame["id"]
+        if "/" in name or name in ("", ".", "..") or not name.isprintable()
+        or len(name) > LONGEST_ID
+    ]  # fmt: skip
     _refuse(unfit, f"{where}: ids that are no file names", "rename them: files are named after ids")
     duplicated = frame.loc[frame["id"].duplicated(), "id"].tolist()
     _refuse(duplicated, f"{where}: duplicate ids", "give every image an id of its own")

@@ -216,17 +216,24 @@ def load_segmenter(path: Path) -> tuple[nn.Module, SegmenterCard]:
             f"{path}: found weights that do not say how they were trained, expected those of the "
             "segment stage; run it again"
         )
-    values = json.loads(text)
-    card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
-    built = build_segmenter(
-        card.encoder,
-        card.image_size,
-        card.decoder_channels,
-        pretrained=False,
-        model=card.model,
-        weights=None,
-    )
-    load_model(built.model, path)
+    try:
+        values = json.loads(text)
+        card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
+        built = build_segmenter(
+            card.encoder,
+            card.image_size,
+            card.decoder_channels,
+            pretrained=False,
+            model=card.model,
+            weights=None,
+        )
+        load_model(built.model, path)
+    # RuntimeError: of PyTorch for weights of another network; of Python for text nested too deeply.
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise SavedSegmenterError(
+            f"{path}: what it says of its network does not fit ({error}); run the segment stage "
+            "again"
+        ) from error
     if card.standardized:
         standardize_encoder(built.model, card.model, card.encoder)
     return built.model.eval().requires_grad_(False), card

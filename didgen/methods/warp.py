@@ -120,9 +120,14 @@ def train(data: pd.DataFrame, config: Config) -> None:
 
 def load(folder: Path, settings: Any, device: str) -> "WarpSynthesizer":
     """The synthesizer of a list of lesions. Raises: `ValueError` when an image is missing."""
-    images = pd.DataFrame(read_json(folder / LIST))
-    for name in ("image", "mask"):
-        images[name] = [folder / path for path in images[name]]
+    try:
+        images = pd.DataFrame(read_json(folder / LIST))
+        for name in ("image", "mask"):
+            images[name] = [folder / path for path in images[name]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / LIST}: no list of lesions ({error}); train the method again"
+        ) from error
     missing = [str(p) for p in (*images["image"], *images["mask"]) if not p.is_file()]
     if missing:
         raise ValueError(f"{folder / LIST}: {len(missing)} files are gone, such as {missing[0]}")

@@ -1,6 +1,7 @@
 """The arms' result tables, read back and matched: every arm and seed on the same test images."""
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from didgen.runtime.files import read_csv, read_object
 
 LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
+COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_real")
 # What all trainings must share, or a difference between arms may come from it; of the last two,
 # each part by itself.
 ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
@@ -175,6 +177,17 @@ def _metrics(table: Path) -> dict[str, Any]:
             f"{path}: found no {', '.join(absent) or 'best_score under training'}, expected what "
             "the classify and segment stages write; train anew"
         )
+    available, score = metrics.get("n_available", {}), metrics["training"]["best_score"]
+    counts = {key: metrics[key] for key in COUNTS if key in metrics}
+    counts |= available if isinstance(available, dict) else {"n_available": available}
+    unfit = {key: n for key, n in counts.items() if type(n) is not int or n < 0}
+    if type(score) not in (int, float) or not math.isfinite(score):
+        unfit["best_score"] = score
+    if unfit:
+        raise VerdictError(
+            f"{path}: found {unfit}, expected whole numbers from 0 on and a finite score; train "
+            "anew"
+        )
     return metrics
 
 
@@ -184,8 +197,14 @@ def _check_matched(folder: Path, name: str, results: Arms) -> None:
         raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
     first = first_table(results)
     same = [column for column in IDENTITY if column in first]
+    classes = [column for column in first if column.startswith("p_")]
     for arm, own in results.items():
         for seed, table in own.tables.items():
+            if (columns := [name for name in table if name.startswith("p_")]) != classes:
+                raise VerdictError(
+                    f"{folder}/{arm}/seed{seed}/{name}: found columns {columns}, expected "
+                    f"{classes} as in {next(iter(results))}; train the arms again"
+                )
             if table["id"].duplicated().any() or not table[same].equals(first[same]):
                 raise VerdictError(
                     f"{folder}/{arm}/seed{seed}/{name}: other test images than in "

@@ -146,6 +146,15 @@ def test_no_layer_at_the_resolution_is_an_error(unet, inputs):
         unet(latents, timestep, embeddings)
 
 
+@pytest.mark.parametrize("asked", [16, {}, {"resolution": None}, {"resolution": "16"}])
+@pytest.mark.parametrize("kind", ["cross", "self_"])
+def test_requests_that_are_none_are_refused_at_once(unet, kind, asked):
+    with pytest.raises(AttentionRecordingError, match=f"{kind}: found .*expected a dict"):
+        AttentionRecorder(unet, **{kind: asked})
+    with pytest.raises(AttentionRecordingError, match="unet: found a str"):
+        AttentionRecorder("unet", **{kind: {"resolution": 16}})
+
+
 def test_asking_for_nothing_or_for_what_was_not_asked(unet, inputs):
     with pytest.raises(AttentionRecordingError, match="got neither"):
         AttentionRecorder(unet)

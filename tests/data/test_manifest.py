@@ -37,6 +37,11 @@ def test_round_trip_keeps_empty_text_and_integers(tmp_path):
     ("changes", "message"),
     [
         ({"id": ["a", "a", "c"]}, r"duplicate ids: 1 \(a\)"),
+        ({"width": [0, 8, 8]}, r"width or height is less than 1 px: 1 \(a\)"),
+        ({"height": [8, -5, 8]}, r"width or height is less than 1 px: 1 \(b\)"),
+        ({"mask": ["images/a.png", "", ""]}, r"rows whose mask is their image: 1 \(a\)"),
+        ({"id": ["a\n", "b", "c"]}, r"ids that are no file names: 1 \('a\\n'\)"),
+        ({"id": ["x" * 300, "b", "c"]}, "ids that are no file names: 1"),
         ({"id": ["a", "A", "c"]}, r"only in upper and lower case: 2 \(a, A\); rename them"),
         ({"image": ["a.png", "b.png", "./b.png"]}, r"rows that share one image file: 2 \(b, c\)"),
         ({"image": ["A.png", "a.png", "c.png"]}, r"rows that share one image file: 2 \(a, b\)"),

@@ -1,9 +1,13 @@
 """Segmenters by name: each gives one logit a pixel, and unknown ones are refused."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from didgen.downstream import segmenters
 from didgen.downstream.networks.xbound_former import XBoundOutput
 from didgen.downstream.segmenters import (
     SavedSegmenterError,
@@ -85,3 +89,17 @@ def test_other_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(SavedSegmenterError, match="do not say how they were trained"):
         load_segmenter(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("card", ["", "[]", "{", "{}", "null", "[" * 100_000, '{"encoder": "x"}'])
+def test_a_card_that_is_none_is_named(tmp_path, card):
+    save_file({"a": torch.zeros(1)}, tmp_path / "s.safetensors", {segmenters.CARD: card})
+    with pytest.raises(SavedSegmenterError, match="s.safetensors: what it says of its network"):
+        load_segmenter(tmp_path / "s.safetensors")
+
+
+def test_weights_of_another_network_than_the_card_says_are_named(tmp_path):
+    metadata = {segmenters.CARD: json.dumps(asdict(CARD))}
+    save_file({"a": torch.zeros(1)}, tmp_path / "s.safetensors", metadata)
+    with pytest.raises(SavedSegmenterError, match="s.safetensors: what it says of its network"):
+        load_segmenter(tmp_path / "s.safetensors")

@@ -149,3 +149,11 @@ def test_a_missing_image_is_refused(tmp_path):
     (tmp_path / "masks/b.png").unlink()
     with pytest.raises(ValueError, match=r"1 files are gone, such as .*b\.png"):
         warp.load(tmp_path / "warp", None, "cpu")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", "null", "[", '[{"image": 1}]', "[1, 2]"])
+def test_a_list_of_lesions_that_is_none_is_named(tmp_path, text):
+    trained(tmp_path)
+    (tmp_path / "warp/lesions.json").write_text(text)
+    with pytest.raises(ValueError, match=r"lesions\.json: no list of lesions"):
+        warp.load(tmp_path / "warp", None, "cpu")

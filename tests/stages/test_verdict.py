@@ -1,5 +1,6 @@
 """The verdict stage, from result tables made by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +307,35 @@ def test_files_that_cannot_be_read_are_named(results, name, content):
 def test_metrics_that_are_no_object_are_named(results, content):
     (results / "classify/original/seed0/metrics.json").write_text(content)
     with pytest.raises(ValueError, match="metrics.json: found a JSON .*, expected an object"):
+        judge(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": {"best_score": None}}, "'best_score': None"),
+        ({"training": {"best_score": float("inf")}}, "'best_score': inf"),
+        ({"n_synthetic": None}, "'n_synthetic': None"),
+        ({"n_synthetic": -1}, "'n_synthetic': -1"),
+        ({"n_synthetic": 1.5}, "'n_synthetic': 1.5"),
+        ({"n_train": "many"}, "'n_train': 'many'"),
+        ({"n_available": []}, r"'n_available': \[\]"),
+        ({"n_available": {"synthetic": "x"}}, "'synthetic': 'x'"),
+    ],
+)
+def test_metrics_that_no_training_writes_are_named(results, change, words):
+    path = results / "classify/synthetic/seed0/metrics.json"
+    path.write_text(json.dumps(read_json(path) | change))
+    with pytest.raises(
+        VerdictError, match=f"seed0/metrics.json: found {{{words}}}, expected whole"
+    ):
+        judge(results)
+
+
+def test_an_arm_with_other_classes_is_named(results):
+    path = results / PREDICTIONS
+    write_csv(path, pd.read_csv(path).assign(p_DF=0.0))
+    with pytest.raises(VerdictError, match=r"found columns \['p_MEL', 'p_NV', 'p_DF'\], expected"):
         judge(results)
 
 
