@@ -292,3 +292,39 @@ def test_settings_load_without_heavy_libraries() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=module_name)
+def test_a_stage_imports_at_the_top_of_its_file(path: Path) -> None:
+    """It is loaded only to be run, by the command line, which has all imports of stages in one
+    place."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    below = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and node not in tree.body
+    ]
+    assert not below
+
+
+def test_no_package_of_an_extra_is_imported_when_a_stage_is_loaded() -> None:
+    """What one option needs is imported where that option is used."""
+    files = {module_name(path): path for path in MODULES}
+    waiting = [name for name in files if name.startswith("didgen.stages.")]
+    seen: set[str] = set()
+    loaded: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in files:
+            loaded.add(name.split(".")[0])
+        elif name not in seen:
+            seen.add(name)
+            for node in ast.parse(files[name].read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Import):
+                    waiting += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    base = imported_from(files[name], node)
+                    inner = [f"{base}.{alias.name}" for alias in node.names]
+                    waiting += [base, *(each for each in inner if each in files)]
+    assert "torch" in loaded and len(seen) > 100
+    assert not loaded & set(PACKAGES)

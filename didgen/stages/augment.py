@@ -2,12 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from didgen.data.manifest import check_manifest, read_manifest
+from didgen.runtime.files import place_file, read_csv, write_csv, write_json, write_text
+from didgen.runtime.outputs import output_folder, paths_read
 from didgen.settings.augment import Config
-
-if TYPE_CHECKING:
-    import pandas as pd
+from didgen.stages.failures import all_failed, all_rejected
 
 LOGGER = logging.getLogger(__name__)
 
@@ -19,19 +21,11 @@ def run(config: Config) -> None:
     Raises: `ManifestError` for a damaged set, `ValueError` when all images, or all pairs, failed or
     were rejected.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     with output_folder(config.out, "augment", paths_read(config)) as out:
         _augment(config, out)
 
 
 def _augment(config: Config, out: Path) -> None:
-    import pandas as pd
-
-    from didgen.data.manifest import check_manifest
-    from didgen.runtime.files import write_csv, write_json, write_text
-    from didgen.stages.failures import all_failed, all_rejected
-
     if not (config.images or config.pairs):
         raise ValueError("found neither images nor pairs, expected --images, --pairs or both")
     images = [_gather(folder, out, "images") for folder in config.images]
@@ -62,13 +56,8 @@ def _augment(config: Config, out: Path) -> None:
     LOGGER.info("%d synthetic images, %d with a mask", len(frame), int((frame["mask"] != "").sum()))
 
 
-def _gather(folder: Path, out: Path, kind: str, scores: Path | None = None) -> "pd.DataFrame":
+def _gather(folder: Path, out: Path, kind: str, scores: Path | None = None) -> pd.DataFrame:
     """The rows of a set, its files placed in `out`; with `scores`, of the kept pairs alone."""
-    import pandas as pd
-
-    from didgen.data.manifest import read_manifest
-    from didgen.runtime.files import place_file, read_csv
-
     table = folder / "metadata.csv"
     if not len(read_csv(table, kind)):
         return pd.DataFrame()
@@ -82,13 +71,11 @@ def _gather(folder: Path, out: Path, kind: str, scores: Path | None = None) -> "
     return frame
 
 
-def _kept(frame: "pd.DataFrame", scores: Path, table: Path) -> "pd.DataFrame":
+def _kept(frame: pd.DataFrame, scores: Path, table: Path) -> pd.DataFrame:
     """The rows that the filter keeps, with the scores that it added.
 
     Raises: `ValueError` for a pair that was not filtered, or was made anew since.
     """
-    from didgen.runtime.files import read_csv
-
     judged = read_csv(scores, "filter", ("id", "sha256", "kept")).set_index("id")
     told = judged["sha256"].reindex(frame["id"])
     unknown = frame.loc[(told != frame.set_index("id")["sha256"]).to_numpy(), "id"].tolist()

@@ -2,17 +2,32 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from didgen.downstream.classic import classic
+from didgen.downstream.classifiers import (
+    Loss,
+    build_classifier,
+    class_weights,
+    classification_loss,
+    weighted_loss,
+)
+from didgen.downstream.datasets import ImageSet, build, class_codes, keep_in_memory
+from didgen.downstream.training import predict, seeded, train
+from didgen.metrics.classification import (
+    DECIDING,
+    expected_calibration_error,
+    summarize,
+    temperature,
+)
+from didgen.runtime.precision import default_device
 from didgen.settings.arms import parse_arm
 from didgen.settings.classify import Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.downstream.classifiers import Loss
-    from didgen.downstream.datasets import ImageSet
+from didgen.stages.judging import grid_of, train_arm, training_log, write_results
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,8 +38,6 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
-    from didgen.stages.judging import train_arm
-
     train_arm(config, "classify", "label", _train)
 
 
@@ -32,22 +45,9 @@ def _train(
     config: Config,
     out: Path,
     state: Path | None,
-    frames: dict[str, "pd.DataFrame"],
+    frames: dict[str, pd.DataFrame],
     counts: dict[str, Any],
 ) -> None:
-    from didgen.downstream.classic import classic
-    from didgen.downstream.classifiers import build_classifier
-    from didgen.downstream.datasets import build, class_codes, keep_in_memory
-    from didgen.downstream.training import predict, seeded, train
-    from didgen.metrics.classification import (
-        DECIDING,
-        expected_calibration_error,
-        summarize,
-        temperature,
-    )
-    from didgen.runtime.precision import default_device
-    from didgen.stages.judging import grid_of, training_log, write_results
-
     log = training_log("classify", config, out, state)
     # Real images alone name the classes, so every arm has the same ones.
     classes = class_codes([frames["real"], frames["val"], frames["test"]])
@@ -60,7 +60,7 @@ def _train(
     LOGGER.info("%s, weights: %s", built.name, built.weights)
     keep_in_memory(list(sets.values()), config.memory_gb)
 
-    def score(outputs: "np.ndarray", data: "ImageSet") -> float:
+    def score(outputs: np.ndarray, data: ImageSet) -> float:
         return DECIDING[config.classification_metric](data.labels, outputs.argmax(1))
 
     kind = parse_arm(config.arm).kind
@@ -91,24 +91,18 @@ def _train(
     write_results(config, out, "classification", built, outcome, details, tables)
 
 
-def _loss(kind: str, data: "ImageSet", n_classes: int) -> "Loss":
-    from didgen.downstream.classifiers import class_weights, classification_loss, weighted_loss
-
+def _loss(kind: str, data: ImageSet, n_classes: int) -> Loss:
     if kind != "weighted":
         return classification_loss
     return weighted_loss(class_weights(data.labels, n_classes))
 
 
-def _softmax(logits: "np.ndarray") -> "np.ndarray":
-    from scipy.special import softmax
-
+def _softmax(logits: np.ndarray) -> np.ndarray:
     # In float64: rounding to float32 would make ties among near-certain predictions.
     return softmax(logits.astype("float64"), axis=1)
 
 
-def _predictions(
-    data: "ImageSet", probabilities: "np.ndarray", classes: list[str]
-) -> "pd.DataFrame":
+def _predictions(data: ImageSet, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     table = data.identity()
     table["label"] = [classes[k] for k in data.labels]
     table["prediction"] = [classes[k] for k in probabilities.argmax(1)]

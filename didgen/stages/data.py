@@ -3,12 +3,31 @@
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from didgen.data.download import archives_folder, listed_folder
+from didgen.data.leaks import ACCEPTED
+from didgen.data.manifest import (
+    SPLITS,
+    check_groups,
+    check_identities,
+    read_manifest,
+    write_manifest,
+)
+from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
+from didgen.data.preparation import PreparationPlan, as_table, identify_images, prepare_images
+from didgen.data.selection import choose_records, identities
+from didgen.data.sources.isic2018 import isic2018_records
+from didgen.data.sources.layouts import published_records
+from didgen.data.sources.own import folder_records, own_records
+from didgen.data.sources.phantom import phantom_records
+from didgen.data.sources.published import LAYOUTS
+from didgen.data.sources.records import Record
+from didgen.data.summary import summary
+from didgen.runtime.files import write_json, write_text
+from didgen.runtime.outputs import output_folder, paths_read
 from didgen.settings.data import Config
-
-if TYPE_CHECKING:
-    from didgen.data.sources.records import Record
 
 LOGGER = logging.getLogger(__name__)
 
@@ -19,8 +38,6 @@ def run(config: Config) -> None:
     Raises: `SourceError`, `SplitError`, `LeakError` or `ManifestError` before anything is named as
     finished; what can be told without pixels, before any is read.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     archives = config.archives if config.source == "isic2018" else None
     read = paths_read(config, config.folder, config.table, config.mirror, archives)
     out = Path(os.path.realpath(config.out))
@@ -34,13 +51,6 @@ def run(config: Config) -> None:
 
 
 def _prepare(config: Config, out: Path) -> None:
-    from didgen.data.manifest import SPLITS, write_manifest
-    from didgen.data.partition import SplitRule, check_before_pixels, duplicates_of, partition
-    from didgen.data.preparation import PreparationPlan, as_table, identify_images, prepare_images
-    from didgen.data.selection import choose_records, identities
-    from didgen.data.summary import summary
-    from didgen.runtime.files import write_json, write_text
-
     limits = (config.max_per_class, config.max_masks, config.seed, config.tasks)
     choice = choose_records(_read_source(config), config.classes, *limits)
     rule = SplitRule(
@@ -76,30 +86,18 @@ def _prepare(config: Config, out: Path) -> None:
     LOGGER.info("images by split: %s", kept["split"].value_counts().to_dict())
 
 
-def _read_source(config: Config) -> list["Record"]:
+def _read_source(config: Config) -> list[Record]:
     if config.source == "phantoms":
-        from didgen.data.sources.phantom import phantom_records
-
         return phantom_records(config.phantoms, config.classes, config.seed)
     if config.source == "isic2018":
-        from didgen.data.download import archives_folder, listed_folder
-        from didgen.data.sources.isic2018 import isic2018_records
-
         folder = archives_folder(config.mirror, config.archives)
         if config.listing:
             folder = listed_folder(config.listing)
         return isic2018_records(folder, official=config.splits == "official")
     if config.source == "table":
-        from didgen.data.sources.own import own_records
-
         return own_records(config.table, config.columns, config.labels)
     if config.source == "folder":
-        from didgen.data.sources.own import folder_records
-
         return folder_records(config.folder, config.labels)
-    from didgen.data.sources.layouts import published_records
-    from didgen.data.sources.published import LAYOUTS
-
     return published_records(config.folder, LAYOUTS[config.source])
 
 
@@ -108,11 +106,6 @@ def _check_written(out: Path) -> None:
 
     Raises: `ManifestError`. Leaks that the user accepts (`on_leak: warn`) are marked, and pass.
     """
-    import pandas as pd
-
-    from didgen.data.leaks import ACCEPTED
-    from didgen.data.manifest import SPLITS, check_groups, check_identities, read_manifest
-
     files = [out / f"{split}.csv" for split in SPLITS]
     frame = pd.concat([read_manifest(path, check_files=False) for path in files])
     check_identities(frame, "manifests as written")

@@ -2,15 +2,22 @@
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from didgen.data.archives import members
+from didgen.data.download import archives_folder, fetch_archives, is_official, readable
+from didgen.data.sources.catalog import (
+    TASK1_SOURCE,
+    TASK3_SOURCE,
+    Archive,
+    needed_archives,
+    provenance,
+)
+from didgen.runtime.files import write_json
+from didgen.runtime.outputs import check_output_file
 from didgen.settings.fetch import Config
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from didgen.data.sources.catalog import Archive
 
 LOGGER = logging.getLogger(__name__)
 
@@ -20,13 +27,6 @@ def run(config: Config) -> None:
 
     Raises: `DownloadError` or `ChecksumError` naming each file, where it was sought and what to do.
     """
-    from dataclasses import asdict
-
-    from didgen.data.download import archives_folder, fetch_archives, is_official, readable
-    from didgen.data.sources.catalog import TASK1_SOURCE, TASK3_SOURCE, needed_archives, provenance
-    from didgen.runtime.files import write_json
-    from didgen.runtime.outputs import check_output_file
-
     check_output_file(config.out, "a list of archives", _is_listing)
     wanted = needed_archives(official=config.splits == "official")
     archives = fetch_archives(
@@ -81,14 +81,12 @@ def _is_listing(text: str) -> bool:
     return json.loads(text).keys() == keys
 
 
-def _count(path: Path, archive: "Archive") -> int:
+def _count(path: Path, archive: Archive) -> int:
     """How many images, masks or tables an archive holds."""
-    from didgen.data.archives import members
-
     return 1 if archive.kind == "lesions" else len(members(path, archive.suffix))
 
 
-def _report_counts(wanted: "Sequence[Archive]", counts: "Sequence[int]", official: bool) -> None:
+def _report_counts(wanted: Sequence[Archive], counts: Sequence[int], official: bool) -> None:
     """Say which archives hold another number of files than the challenge's own.
 
     From the challenge's servers that is worth a warning, since not all checksums are known; a

@@ -3,15 +3,31 @@
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
+
+from didgen.data.leaks import groups_of
+from didgen.downstream.feature_spaces import FeatureSpace, open_space
+from didgen.metrics.frechet import (
+    TooFewImages,
+    axes_for,
+    check_enough,
+    frechet_distance,
+    principal_axes,
+)
+from didgen.metrics.half_samples import half_sample_intervals, least_half, matched_with_floor
+from didgen.metrics.kernel_distance import kernel_distance
+from didgen.metrics.manifold import precision_recall_density_coverage
+from didgen.metrics.pair_means import NoPairs, draw_pairs, pair_mean_interval
+from didgen.runtime.files import write_csv, write_json
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.precision import default_device
+from didgen.runtime.progress import track
 from didgen.settings.fidelity import Config, Space
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.downstream.feature_spaces import FeatureSpace
+from didgen.stages.fidelity_sets import load_sets, pair_values, read_batch
 
 LOGGER = logging.getLogger(__name__)
 BATCH = 32
@@ -30,8 +46,6 @@ def run(config: Config) -> None:
     a set is too small is refused by name, with what would do; a set too small for any is left out
     with a warning. Raises: ValueError for missing weights.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     weights = (config.inception_weights, config.dinov2_weights, config.lpips_weights)
     read = paths_read(config, *weights)
     with output_folder(config.out, "fidelity", read) as out:
@@ -39,11 +53,6 @@ def run(config: Config) -> None:
 
 
 def _run(config: Config, out: Path) -> None:
-    import pandas as pd
-
-    from didgen.runtime.files import write_csv, write_json
-    from didgen.stages.fidelity_sets import load_sets
-
     sets = load_sets(config)
     spaces = [_open(name, config) for name in config.spaces]
     found = {}
@@ -61,21 +70,15 @@ def _run(config: Config, out: Path) -> None:
     )
 
 
-def _open(name: Space, config: Config) -> "FeatureSpace":
-    from didgen.downstream.feature_spaces import open_space
-    from didgen.runtime.precision import default_device
-
+def _open(name: Space, config: Config) -> FeatureSpace:
     weights = {"inception": config.inception_weights, "dinov2": config.dinov2_weights}.get(name)
     return open_space(name, weights, default_device())
 
 
 def _in_space(
-    space: "FeatureSpace", real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config
+    space: FeatureSpace, real: pd.DataFrame, synthetic: pd.DataFrame, config: Config
 ) -> dict[str, Any]:
     """Every measure of one set in one space, with N, interval and the floor of real images."""
-    from didgen.data.leaks import groups_of
-    from didgen.metrics.half_samples import half_sample_intervals, matched_with_floor
-
     features = [_features(space, frame["image"].tolist()) for frame in (real, synthetic)]
     clusters = groups_of(real)
     measures, refused = _measures(space, *features, clusters, config)
@@ -116,21 +119,10 @@ def _possible(name: str, low: float, high: float) -> list[float]:
 
 
 def _measures(
-    space: "FeatureSpace", real: "np.ndarray", synthetic: "np.ndarray", clusters: "np.ndarray",
+    space: FeatureSpace, real: np.ndarray, synthetic: np.ndarray, clusters: np.ndarray,
     config: Config,
 ) -> tuple[Any, dict[str, str]]:  # fmt: skip
     """A function of features to all measures that the sets can bear, and why others cannot."""
-    from didgen.metrics.frechet import (
-        TooFewImages,
-        axes_for,
-        check_enough,
-        frechet_distance,
-        principal_axes,
-    )
-    from didgen.metrics.half_samples import least_half
-    from didgen.metrics.kernel_distance import kernel_distance
-    from didgen.metrics.manifold import precision_recall_density_coverage
-
     refused: dict[str, str] = {}
     distances: dict[str, Any] = {space.kernel: kernel_distance}
     try:
@@ -154,32 +146,23 @@ def _measures(
             "more images"
         )
 
-    def measures(r: "np.ndarray", s: "np.ndarray") -> dict[str, float]:
+    def measures(r: np.ndarray, s: np.ndarray) -> dict[str, float]:
         found = {name: distance(r, s) for name, distance in distances.items()}
         return found | (precision_recall_density_coverage(r, s, config.neighbours) if near else {})
 
     return measures, refused
 
 
-def _features(space: "FeatureSpace", paths: list[Path]) -> "np.ndarray":
+def _features(space: FeatureSpace, paths: list[Path]) -> np.ndarray:
     """The features of images, (N, D)."""
-    import torch
-
-    from didgen.runtime.progress import track
-    from didgen.stages.fidelity_sets import read_batch
-
     starts = track(range(0, len(paths), BATCH), label=f"features, {space.name}")
     with torch.inference_mode():
         parts = [space.embed(read_batch(paths[s : s + BATCH], space.side)) for s in starts]
     return torch.cat(parts).double().numpy()
 
 
-def _pairs(real: "pd.DataFrame", synthetic: "pd.DataFrame", config: Config) -> dict[str, Any]:
+def _pairs(real: pd.DataFrame, synthetic: pd.DataFrame, config: Config) -> dict[str, Any]:
     """Mean MS-SSIM and perceptual distance of pairs within and across the sets."""
-    from didgen.data.leaks import groups_of
-    from didgen.metrics.pair_means import NoPairs, draw_pairs, pair_mean_interval
-    from didgen.stages.fidelity_sets import pair_values
-
     kinds = {
         "synthetic": (synthetic, None),
         "real": (real, None),

@@ -4,30 +4,34 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import torch
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    from didgen.settings.fidelity import Config
+from didgen.data.images import read_image
+from didgen.data.leaks import groups_of
+from didgen.data.manifest import read_manifest, resolve
+from didgen.downstream.feature_spaces import Lite0Features, open_lpips
+from didgen.metrics.perceptual import perceptual_distance
+from didgen.runtime.progress import track
+from didgen.settings.fidelity import Config
 
 LOGGER = logging.getLogger(__name__)
 BATCH = 16
-Loaded = dict[str, tuple["pd.DataFrame", "pd.DataFrame", dict[str, Any]]]
+Loaded = dict[str, tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]]
 
 
-def load_sets(config: "Config") -> Loaded:
+def load_sets(config: Config) -> Loaded:
     """Real and synthetic rows of each set, and what to tell of them.
 
     Images made from a class stand against real images of the same classes; lesion-mask pairs
     against real images that have a mask. Raises: ValueError when no set has two images on each
     side.
     """
-    from didgen.data.leaks import groups_of
-    from didgen.data.manifest import read_manifest, resolve
-
     frames = {}
     for name, path in (("real", getattr(config, config.reference)), ("made", config.synthetic)):
         frame = read_manifest(path)
@@ -74,14 +78,12 @@ def load_sets(config: "Config") -> Loaded:
 
 
 def match_classes(
-    real: "pd.DataFrame", synthetic: "pd.DataFrame", seed: int
-) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    real: pd.DataFrame, synthetic: pd.DataFrame, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows drawn so that every class has the same number in both: what the smaller one has.
 
     Sets that differ in their classes alone would be far apart, however good their images.
     """
-    import pandas as pd
-
     parts: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
     for label in sorted(set(real["label"]) & set(synthetic["label"])):
         own = [frame[frame["label"] == label] for frame in (real, synthetic)]
@@ -99,21 +101,15 @@ def match_classes(
     return drawn[0], drawn[1]
 
 
-def _limited(frame: "pd.DataFrame", count: int, seed: int) -> "pd.DataFrame":
+def _limited(frame: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     if len(frame) <= count:
         return frame.reset_index(drop=True)
     LOGGER.info("%d of %d images left out: max_images", len(frame) - count, len(frame))
     return frame.sample(count, random_state=seed).reset_index(drop=True)
 
 
-def read_batch(paths: Sequence[Path], side: int) -> "torch.Tensor":
+def read_batch(paths: Sequence[Path], side: int) -> torch.Tensor:
     """Images as uint8 (B, 3, side, side), squashed with Pillow's bicubic filter and antialias."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from didgen.data.images import read_image
-
     sized = [
         np.asarray(Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC))
         for path in paths
@@ -122,14 +118,9 @@ def read_batch(paths: Sequence[Path], side: int) -> "torch.Tensor":
 
 
 def pair_values(
-    first: Sequence[Path], second: Sequence[Path], config: "Config"
-) -> dict[str, "np.ndarray"]:
+    first: Sequence[Path], second: Sequence[Path], config: Config
+) -> dict[str, np.ndarray]:
     """MS-SSIM and the perceptual distance of each pair of files, by name, (P,)."""
-    import torch
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
-    from didgen.runtime.progress import track
-
     name, distance = perceptual(config.lpips_weights)
     found: dict[str, list[torch.Tensor]] = {"MS-SSIM": [], name: []}
     with torch.inference_mode():
@@ -146,15 +137,10 @@ def pair_values(
 
 
 @functools.cache
-def perceptual(weights: str | None) -> tuple[str, Callable[..., "torch.Tensor"]]:
+def perceptual(weights: str | None) -> tuple[str, Callable[..., torch.Tensor]]:
     """The name and function of a distance of images in [-1, 1], BCHW to (B,)."""
     if weights is not None:
-        from didgen.downstream.feature_spaces import open_lpips
-
         return "LPIPS (AlexNet)", open_lpips(weights)
-    from didgen.downstream.feature_spaces import Lite0Features
-    from didgen.metrics.perceptual import perceptual_distance
-
     features = Lite0Features()
     return (
         "perceptual distance (EfficientNet-Lite0, not LPIPS)",

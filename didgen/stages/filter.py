@@ -1,17 +1,27 @@
 """Keep or reject lesion-mask pairs by their scores, and show what was rejected and why."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import read_manifest
+from didgen.downstream.datasets import build
+from didgen.downstream.segmenters import load_segmenter
+from didgen.downstream.training import predict
+from didgen.metrics.segmentation import iou
+from didgen.metrics.selection import Gate, rejection_curve, rejections
+from didgen.report.sheet import Tile, contact_sheet, pair_picture
+from didgen.runtime.files import read_csv, sha256_file, write_csv, write_json, write_png, write_text
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.precision import default_device
 from didgen.settings.filter import Config, Settings
 from didgen.settings.methods import METHODS
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.metrics.selection import Gate
+from didgen.stages.failures import all_failed, all_rejected
 
 LOGGER = logging.getLogger(__name__)
 # Images that the segmenter sees before their outputs are dropped: bounds the memory.
@@ -28,23 +38,14 @@ def run(config: Config) -> None:
     Raises: `ValueError` when the segmenter saw synthetic images, when scores are missing, when all
     pairs failed or not one is kept.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     with output_folder(config.out, "filter", paths_read(config)) as out:
         _filter(config, out)
     # Only now, so that what says why is in its place.
-    from didgen.stages.failures import all_rejected
-
     if fault := all_rejected(config.out / "scores.csv"):
         raise ValueError(fault)
 
 
 def _filter(config: Config, out: Path) -> None:
-    import pandas as pd
-
-    from didgen.metrics.selection import rejections
-    from didgen.runtime.files import write_csv, write_json, write_text
-
     frame = _read_pairs(config.pairs)
     segmenter = _segmenter_scores(config, frame)
     scores = {name: frame[name].to_numpy(float) for name in SCORES if name in frame}
@@ -65,10 +66,8 @@ def _filter(config: Config, out: Path) -> None:
     write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-def gates_of(settings: Settings) -> "list[Gate]":
+def gates_of(settings: Settings) -> list[Gate]:
     """The bounds as gates, in the order in which reasons are told."""
-    from didgen.metrics.selection import Gate
-
     return [
         Gate("mask unlike condition", "layout_iou", low=settings.min_layout_iou),
         Gate("mask unlike segmenter's", "segmenter_iou", low=settings.min_segmenter_iou),
@@ -80,17 +79,11 @@ def gates_of(settings: Settings) -> "list[Gate]":
     ]
 
 
-def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
+def _read_pairs(folders: tuple[Path, ...]) -> pd.DataFrame:
     """The rows of all pairs, sorted by id; `folder` says where a row's files lie.
 
     Raises: `ValueError` where there is none, a score is missing, or methods differ.
     """
-    import pandas as pd
-
-    from didgen.data.manifest import read_manifest
-    from didgen.runtime.files import read_csv
-    from didgen.stages.failures import all_failed
-
     parts = {}
     for folder in folders:
         table = folder / "metadata.csv"
@@ -122,17 +115,8 @@ def _read_pairs(folders: tuple[Path, ...]) -> "pd.DataFrame":
     return frame
 
 
-def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
+def _segmenter_scores(config: Config, frame: pd.DataFrame) -> dict[str, Any]:
     """Fill in the column `segmenter_iou`; returns what the segmenter says of itself."""
-    from dataclasses import asdict
-
-    import numpy as np
-
-    from didgen.downstream.datasets import build
-    from didgen.downstream.segmenters import load_segmenter
-    from didgen.metrics.segmentation import iou
-    from didgen.runtime.files import sha256_file
-
     model, card = load_segmenter(config.segmenter)
     if card.arm != "original":
         raise ValueError(
@@ -153,18 +137,13 @@ def _segmenter_scores(config: Config, frame: "pd.DataFrame") -> dict[str, Any]:
     return asdict(card) | {"sha256": sha256_file(config.segmenter)}
 
 
-def _predicted(model: Any, data: Any) -> "np.ndarray":
+def _predicted(model: Any, data: Any) -> np.ndarray:
     """Where the segmenter sees a lesion, bool (N, H, W), in single precision."""
-    from didgen.downstream.training import predict
-    from didgen.runtime.precision import default_device
-
     device = default_device()
     return predict(model.to(device), data, device, precision="float32")[:, 0] > 0
 
 
-def _summary(
-    frame: "pd.DataFrame", gates: "list[Gate]", reasons: list[list[str]]
-) -> dict[str, Any]:
+def _summary(frame: pd.DataFrame, gates: list[Gate], reasons: list[list[str]]) -> dict[str, Any]:
     kept = frame[frame["reasons"] == ""]
     rows = {gate.name: gate for gate in gates if (gate.low, gate.high) != (None, None)}
     return {
@@ -181,20 +160,18 @@ def _summary(
     }
 
 
-def _means(frame: "pd.DataFrame") -> dict[str, float | None]:
+def _means(frame: pd.DataFrame) -> dict[str, float | None]:
     """The mean of each score over the pairs that have it; null where none has."""
     known = {name: frame[name].dropna() for name in SCORES if name in frame}
     return {name: float(v.mean()) if len(v) else None for name, v in known.items()}
 
 
-def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
+def _curves(frame: pd.DataFrame, reasons: list[list[str]]) -> dict[str, Any]:
     """Quality of what remains when the least confident share is rejected.
 
     No curve measures quality by the score that it rejects by: a rise says that two independent
     scores agree on what is good.
     """
-    from didgen.metrics.selection import rejection_curve
-
     curves = []
     for score, quality in (
         ("layout_iou", "segmenter_iou"),
@@ -218,12 +195,8 @@ def _curves(frame: "pd.DataFrame", reasons: list[list[str]]) -> dict[str, Any]:
     }
 
 
-def _draw_rejected(rejected: "pd.DataFrame", shown: int, path: Path) -> None:
+def _draw_rejected(rejected: pd.DataFrame, shown: int, path: Path) -> None:
     """Draw the first pairs of every reason in turn, so that no reason hides another."""
-    from didgen.data.images import read_image, read_mask
-    from didgen.report.sheet import Tile, contact_sheet, pair_picture
-    from didgen.runtime.files import write_png
-
     turn = rejected.groupby("reasons").cumcount()
     chosen = rejected.assign(turn=turn).sort_values(["turn", "reasons", "id"]).head(shown)
     tiles = []

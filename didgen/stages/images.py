@@ -1,14 +1,20 @@
 """Synthesize class-conditional images from text alone."""
 
 import logging
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from didgen.backbone.loading import load_tokenizer
+from didgen.captions.recombine import recombine
+from didgen.data.classes import CLASSES
+from didgen.data.manifest import read_manifest
+from didgen.methods.protocol import Request, derive_seed
+from didgen.runtime.outputs import check_output, paths_read
 from didgen.settings.images import Config
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from didgen.methods.protocol import Request
+from didgen.stages.caption import read_captions
+from didgen.stages.prompts import class_captions, read_prompts
+from didgen.stages.synthetic_set import synthesize_to_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -18,18 +24,11 @@ def run(config: Config) -> None:
 
     Raises: `ValueError` for a class without training captions or an unusable backbone.
     """
-    from didgen.runtime.outputs import check_output, paths_read
-    from didgen.stages.synthetic_set import synthesize_to_folder
-
     check_output(config.out, "images", paths_read(config))
     synthesize_to_folder("images", _requests(config), config)
 
 
-def _requests(config: Config) -> list["Request"]:
-    from didgen.data.manifest import read_manifest
-    from didgen.methods.protocol import Request, derive_seed
-    from didgen.stages.caption import read_captions
-
+def _requests(config: Config) -> list[Request]:
     train = read_manifest(config.train)
     captions = read_captions(config.captions, train["id"])
     present = [code for code in dict.fromkeys(train["label"]) if code]
@@ -52,18 +51,12 @@ def _requests(config: Config) -> list["Request"]:
 
 
 def _captions(
-    config: Config, code: str, parents: list[str], captions: "pd.Series"
+    config: Config, code: str, parents: list[str], captions: pd.Series
 ) -> list[tuple[tuple[str, ...], str]]:
     """Parent ids and caption of each image of a class."""
     if config.prompts == "llm":
-        from didgen.stages.prompts import read_prompts
-
         return read_prompts(config.prompts_file, code, config.per_class)
     if config.prompts == "recombined":
-        from didgen.backbone.loading import load_tokenizer
-        from didgen.captions.recombine import recombine
-        from didgen.stages.prompts import class_captions
-
         (own,) = class_captions(config.train, config.captions, (code,))
         made, counts = recombine(own, config.per_class, load_tokenizer(config.model), config.seed)
         LOGGER.info("%s: %d new prompts, %d repeated", code, counts.made, counts.repeated)
@@ -73,13 +66,9 @@ def _captions(
 
 
 def _caption(
-    config: Config, code: str, number: int, parents: list[str], captions: "pd.Series"
+    config: Config, code: str, number: int, parents: list[str], captions: pd.Series
 ) -> tuple[tuple[str, ...], str]:
     """The caption of the n-th image of a class; every training caption has its turn."""
-    import numpy as np
-
-    from didgen.data.classes import CLASSES
-
     if config.prompts == "prefix":
         return (), f"A {CLASSES[code].phrase}."
     turn, place = divmod(number, len(parents))

@@ -1,19 +1,27 @@
 """What training a classifier and training a segmenter share: an arm's tables in, results out."""
 
 import dataclasses
+import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
+import timm
+import torch
 
-    from didgen.downstream.classifiers import Built
-    from didgen.downstream.datasets import ImageSet
-    from didgen.downstream.training import Outcome
-    from didgen.training.log import Log
+import didgen
+from didgen.downstream.arms import compose, proportionate
+from didgen.downstream.classifiers import Built
+from didgen.downstream.datasets import ImageSet, check_apart, usable_rows
+from didgen.downstream.training import Outcome
+from didgen.runtime.files import sha256_file, write_csv, write_json
+from didgen.runtime.outputs import check_output, output_folder, paths_read
+from didgen.settings.arms import parse_arm
+from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,14 +54,12 @@ def train_arm(
     config: JudgeConfig,
     stage: Literal["classify", "segment"],
     need: Literal["label", "mask"],
-    train: Callable[[Any, Path, Path | None, dict[str, "pd.DataFrame"], dict[str, Any]], None],
+    train: Callable[[Any, Path, Path | None, dict[str, pd.DataFrame], dict[str, Any]], None],
 ) -> None:
     """Let `train` write the results of an arm: from config, folder, state, tables and counts.
 
     Raises: as `check_output`, `load_arm` and `train`.
     """
-    from didgen.runtime.outputs import check_output, output_folder, paths_read
-
     read = paths_read(config, config.weights)
     check_output(config.out, stage, read)
     frames, counts = load_arm(config, need)
@@ -66,19 +72,12 @@ def train_arm(
 
 def load_arm(
     config: JudgeConfig, need: Literal["label", "mask"]
-) -> tuple[dict[str, "pd.DataFrame"], dict[str, Any]]:
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """The tables of an arm ("train", "val", "test", and "real": train without what the arm adds).
 
     Also returns how many images each has and how many lack what the task needs.
     Raises: ValueError for leaks between them, or an arm whose images are not there.
     """
-    import pandas as pd
-
-    from didgen.downstream.arms import compose
-    from didgen.downstream.datasets import check_apart, usable_rows
-    from didgen.runtime.files import sha256_file
-    from didgen.settings.arms import parse_arm
-
     arm = parse_arm(config.arm)
     paths = {"real": config.train, "val": config.val, "test": config.test}
     if arm.needs_synthetic and config.synthetic is not None:
@@ -120,10 +119,8 @@ def load_arm(
 
 
 def _limited(
-    real: "pd.DataFrame", config: JudgeConfig, need: Literal["label", "mask"]
-) -> "pd.DataFrame":
-    from didgen.downstream.arms import proportionate
-
+    real: pd.DataFrame, config: JudgeConfig, need: Literal["label", "mask"]
+) -> pd.DataFrame:
     wanted = config.real_images
     if wanted is None:
         return real
@@ -144,16 +141,9 @@ class StatefulConfig(Protocol):
 
 
 def state_folder(
-    config: StatefulConfig, frames: dict[str, "pd.DataFrame"], weights: str | None
+    config: StatefulConfig, frames: dict[str, pd.DataFrame], weights: str | None
 ) -> Path | None:
     """Where a training's state belongs: a folder named after its settings, images and weights."""
-    import hashlib
-
-    import timm
-    import torch
-
-    import didgen
-
     if config.state is None:
         return None
     # The classifier of another stage's settings is a section of its own.
@@ -176,10 +166,8 @@ def state_folder(
     return config.state / digest.hexdigest()[:16]
 
 
-def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None) -> "Log":
+def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None) -> Log:
     """The log of an arm's training. Raises: `MissingExtra`."""
-    from didgen.training.log import Log
-
     run = f"{stage}-{config.arm}-seed{config.seed}"
     run = run if state is None else f"{run}-{state.name}"
     return Log("training", out, report_to=config.report_to, run=run)
@@ -187,8 +175,6 @@ def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None)
 
 def finish_state(state: Path | None) -> None:
     """Remove the state of a training whose results are written."""
-    import shutil
-
     if state is not None:
         shutil.rmtree(state, ignore_errors=True)
 
@@ -197,17 +183,12 @@ def write_results(
     config: JudgeConfig,
     out: Path,
     task: str,
-    built: "Built",
-    outcome: "Outcome",
+    built: Built,
+    outcome: Outcome,
     details: dict[str, Any],
-    tables: dict[str, "pd.DataFrame"],
+    tables: dict[str, pd.DataFrame],
 ) -> None:
     """Write the tables, `curves.csv`, `config.json` and last `metrics.json` into `out`."""
-    import pandas as pd
-
-    from didgen.runtime.files import write_csv, write_json
-    from didgen.settings.arms import parse_arm
-
     arm = parse_arm(config.arm)
     training = dataclasses.asdict(outcome)
     curves = training.pop("curves")
@@ -230,7 +211,7 @@ def write_results(
     write_json(out / "metrics.json", report)
 
 
-def grid_of(data: "ImageSet") -> str:
+def grid_of(data: ImageSet) -> str:
     """The size in px at which images are seen and masks are compared."""
     height, width = data.images.shape[:2]
     return f"{width}x{height} px"

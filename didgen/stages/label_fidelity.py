@@ -1,17 +1,28 @@
 """Do synthetic images show the class that was asked for? Judged by classifiers of real images."""
 
+import dataclasses
+import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from didgen.data.leaks import groups_of
+from didgen.downstream.classifiers import Built, build_classifier, classification_loss
+from didgen.downstream.datasets import build, class_codes, keep_in_memory, usable_rows
+from didgen.downstream.training import predict, seeded, train
+from didgen.metrics.agreement import class_agreement, seen_instead
+from didgen.metrics.classification import balanced_accuracy
+from didgen.runtime.files import read_json, write_csv, write_json
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.precision import default_device
 from didgen.settings.label_fidelity import Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.downstream.classifiers import Built
+from didgen.stages.judging import finish_state, state_folder
+from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
 REAL, SYNTHETIC = "real", "synthetic"
@@ -26,11 +37,6 @@ def run(config: Config) -> None:
     rarest has fewer lesions than folds are asked for, there are as many folds as it has lesions.
     With `state`, judges that are done are not trained again after an interruption.
     """
-    import hashlib
-
-    from didgen.runtime.outputs import output_folder, paths_read
-    from didgen.stages.judging import finish_state
-
     read = paths_read(config, config.classifier.weights)
     # A tracker's files are continued where the trainings are.
     key = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
@@ -41,13 +47,8 @@ def run(config: Config) -> None:
         finish_state(state)
 
 
-def _report(config: Config, out: Path, frames: dict[str, "pd.DataFrame"]) -> list[Path | None]:
+def _report(config: Config, out: Path, frames: dict[str, pd.DataFrame]) -> list[Path | None]:
     """Write the results; returns the folders of the trainings' states."""
-    import pandas as pd
-
-    from didgen.data.leaks import groups_of
-    from didgen.runtime.files import write_csv, write_json
-
     # Numbered over all images: a fold alone may miss the one that relates two others.
     lesions = {REAL: groups_of(frames["real"]), SYNTHETIC: groups_of(frames["made"])}
     classes, folds = _folds(frames["real"], config)
@@ -79,10 +80,8 @@ def _report(config: Config, out: Path, frames: dict[str, "pd.DataFrame"]) -> lis
     return states
 
 
-def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
+def _frames(config: Config) -> dict[str, pd.DataFrame]:
     """Real training and validation images with a label, and synthetic ones of their classes."""
-    from didgen.downstream.datasets import usable_rows
-
     paths = {"real": config.train, "val": config.val, "made": config.synthetic}
     frames = {name: usable_rows(path, "label")[0] for name, path in paths.items()}
     frames["real"] = _of_several_lesions(frames["real"])
@@ -99,8 +98,8 @@ def _frames(config: Config) -> dict[str, "pd.DataFrame"]:
 
 
 def _of_classes(
-    frames: dict[str, "pd.DataFrame"], name: str, path: Path, why: str, advice: str
-) -> "pd.DataFrame":
+    frames: dict[str, pd.DataFrame], name: str, path: Path, why: str, advice: str
+) -> pd.DataFrame:
     """The rows of `name` whose class real images have; the others are counted.
 
     Raises: ValueError where none is left.
@@ -116,10 +115,8 @@ def _of_classes(
     return rows[known].reset_index(drop=True)
 
 
-def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
+def _of_several_lesions(real: pd.DataFrame) -> pd.DataFrame:
     """The images of classes with two lesions or more: one is learnt from and another judged."""
-    from didgen.data.leaks import groups_of
-
     labels, groups = real["label"], groups_of(real)
     alone = {label for label in set(labels) if len(set(groups[labels == label])) < 2}
     if alone:
@@ -130,14 +127,8 @@ def _of_several_lesions(real: "pd.DataFrame") -> "pd.DataFrame":
     return real[~labels.isin(alone)].reset_index(drop=True)
 
 
-def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray"]:
+def _folds(real: pd.DataFrame, config: Config) -> tuple[list[str], np.ndarray]:
     """The classes, and the fold of each real image: lesions whole, classes even."""
-    import numpy as np
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    from didgen.data.leaks import groups_of
-    from didgen.downstream.datasets import class_codes
-
     groups = groups_of(real)
     labels = real["label"].to_numpy(str)
     lesions = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels)}
@@ -154,16 +145,13 @@ def _folds(real: "pd.DataFrame", config: Config) -> tuple[list[str], "np.ndarray
 
 
 def _judge(
-    learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
+    learned: dict[str, pd.DataFrame], shown: dict[str, pd.DataFrame],
     classes: list[str], config: Config, out: Path, fold: int,
 ) -> tuple[Path | None, dict[str, Any], dict[str, list[str]]]:  # fmt: skip
     """The class that one classifier sees in each image shown: found in its state, or trained.
 
     Also returns the folder of its state, and what it is.
     """
-    from didgen.runtime.files import read_json, write_json
-    from didgen.stages.judging import state_folder
-
     state = state_folder(config, {**learned, **shown}, config.classifier.weights)
     kept = None if state is None else state / "judgements.json"
     if kept is not None and kept.is_file():
@@ -177,16 +165,9 @@ def _judge(
 
 
 def _train_judge(
-    learned: dict[str, "pd.DataFrame"], shown: dict[str, "pd.DataFrame"],
+    learned: dict[str, pd.DataFrame], shown: dict[str, pd.DataFrame],
     classes: list[str], config: Config, out: Path, fold: int, state: Path | None,
-) -> tuple["Built", dict[str, list[str]]]:  # fmt: skip
-    from didgen.downstream.classifiers import build_classifier, classification_loss
-    from didgen.downstream.datasets import build, keep_in_memory
-    from didgen.downstream.training import predict, seeded, train
-    from didgen.metrics.classification import balanced_accuracy
-    from didgen.runtime.precision import default_device
-    from didgen.training.log import Log
-
+) -> tuple[Built, dict[str, list[str]]]:  # fmt: skip
     judge = config.classifier
     run = f"label_fidelity-fold{fold}" + (f"-{state.name}" if state is not None else "")
     log = Log("training", out / f"fold{fold}", report_to=judge.report_to, run=run)
@@ -214,14 +195,8 @@ def _train_judge(
     }  # fmt: skip
 
 
-def _summary(judgements: "pd.DataFrame", classes: list[str], config: Config) -> dict[str, Any]:
+def _summary(judgements: pd.DataFrame, classes: list[str], config: Config) -> dict[str, Any]:
     """Agreement of each class in synthetic and in real images, and what is seen instead."""
-    import dataclasses
-
-    import numpy as np
-
-    from didgen.metrics.agreement import class_agreement, seen_instead
-
     found, shares = {}, {}
     for kind, rows in judgements.groupby("kind"):
         # A real image has one judge, a synthetic one a judge each fold.

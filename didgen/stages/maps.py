@@ -2,15 +2,28 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from didgen.attention.annotation import otsu
+from didgen.attention.layers import CROSS_SIDE
+from didgen.attention.maps import minmax, upsample
+from didgen.attention.panels import attention_panel
+from didgen.backbone.handle import Backbone
+from didgen.backbone.prompts import PREFIX, build_prompt
+from didgen.data.images import read_image, read_mask
+from didgen.data.manifest import read_manifest, resolve
+from didgen.methods.didgen.cache import check_sizes
+from didgen.methods.didgen.readout import read_out
+from didgen.methods.protocol import derive_seed
+from didgen.metrics.segmentation import iou
+from didgen.runtime.files import write_json, write_png, write_text
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.precision import default_device
 from didgen.settings.maps import Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.backbone.handle import Backbone
+from didgen.stages.caption import read_captions
+from didgen.stages.mask_truth import draw_extremes, mask_scores, truth_summary
 
 LOGGER = logging.getLogger(__name__)
 
@@ -24,23 +37,11 @@ def run(config: Config) -> None:
 
     Raises: `BackboneError` for an unusable backbone, `ValueError` for images of another size.
     """
-    from didgen.runtime.outputs import output_folder, paths_read
-
     with output_folder(config.out, "maps", paths_read(config)) as out:
         _run(config, out)
 
 
 def _run(config: Config, out: Path) -> None:
-    import numpy as np
-
-    from didgen.attention.layers import CROSS_SIDE
-    from didgen.backbone.handle import Backbone
-    from didgen.backbone.prompts import PREFIX
-    from didgen.methods.didgen.cache import check_sizes
-    from didgen.runtime.files import write_json, write_text
-    from didgen.runtime.precision import default_device
-    from didgen.stages.mask_truth import draw_extremes, truth_summary
-
     frame = _draw(config)
     if frame is None:
         result = {
@@ -82,9 +83,7 @@ def _run(config: Config, out: Path) -> None:
     write_text(out / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-def _draw(config: Config) -> "pd.DataFrame | None":
-    from didgen.data.manifest import read_manifest, resolve
-
+def _draw(config: Config) -> pd.DataFrame | None:
     frame = read_manifest(config.manifest)
     frame = frame[frame["mask"] != ""]
     if frame.empty:
@@ -96,21 +95,9 @@ def _draw(config: Config) -> "pd.DataFrame | None":
 
 
 def _measure(
-    frame: "pd.DataFrame", drawn: set[str], backbone: "Backbone", config: Config, out: Path
-) -> "tuple[list[dict], np.ndarray]":
+    frame: pd.DataFrame, drawn: set[str], backbone: Backbone, config: Config, out: Path
+) -> tuple[list[dict], np.ndarray]:
     """The rows of a batch, and its annotated masks, bool (B, H, W)."""
-    import numpy as np
-
-    from didgen.attention.annotation import otsu
-    from didgen.attention.maps import minmax, upsample
-    from didgen.attention.panels import attention_panel
-    from didgen.data.images import read_image, read_mask
-    from didgen.methods.didgen.readout import read_out
-    from didgen.methods.protocol import derive_seed
-    from didgen.metrics.segmentation import iou
-    from didgen.runtime.files import write_png
-    from didgen.stages.mask_truth import mask_scores
-
     images = np.stack([read_image(path) for path in frame["image"]])
     masks = np.stack([read_mask(path) for path in frame["mask"]])
     names = frame["id"].tolist()
@@ -145,10 +132,7 @@ def _measure(
     return rows, annotated
 
 
-def _prompts(names: list[str], backbone: "Backbone", config: Config) -> list[str]:
-    from didgen.backbone.prompts import PREFIX, build_prompt
-    from didgen.stages.caption import read_captions
-
+def _prompts(names: list[str], backbone: Backbone, config: Config) -> list[str]:
     if config.prompt == "prefix":
         return [PREFIX] * len(names)
     captions = read_captions(config.captions, names)

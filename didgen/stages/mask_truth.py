@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+import numpy as np
+import pandas as pd
+
+from didgen.attention.panels import truth_panel
+from didgen.data.images import read_image, read_mask
+from didgen.metrics.boundary import band_width, boundary_iou, hausdorff95
+from didgen.metrics.segmentation import dice, iou
+from didgen.metrics.selection import rejection_curve
+from didgen.runtime.files import write_png
 
 MEASURES = ("iou", "dice", "boundary_iou", "hd95")
 
 
-def mask_scores(annotated: "np.ndarray", true: "np.ndarray") -> dict[str, float]:
+def mask_scores(annotated: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """IoU, Dice and boundary IoU in [0, 1], and HD95 in px, of a mask; bool (H, W) both."""
-    from didgen.metrics.boundary import boundary_iou, hausdorff95
-    from didgen.metrics.segmentation import dice, iou
-
     return {
         "annotated_iou": float(iou(annotated, true)),
         "annotated_dice": float(dice(annotated, true)),
@@ -26,11 +29,6 @@ def mask_scores(annotated: "np.ndarray", true: "np.ndarray") -> dict[str, float]
 
 def truth_summary(rows: Sequence[dict], height: int, width: int) -> dict[str, Any]:
     """Mean, spread, median and quartiles of each measure over the images, failures included."""
-    import numpy as np
-
-    from didgen.metrics.boundary import band_width
-    from didgen.metrics.selection import rejection_curve
-
     found: dict[str, Any] = {
         "compared_at": f"{width}x{height} px",
         "boundary_band_px": band_width(height, width),
@@ -68,16 +66,12 @@ def extremes(rows: Sequence[dict], each: int) -> list[tuple[str, int]]:
 
 
 def draw_extremes(
-    rows: Sequence[dict], frame: "pd.DataFrame", masks: "np.ndarray", each: int, out: Path
+    rows: Sequence[dict], frame: pd.DataFrame, masks: np.ndarray, each: int, out: Path
 ) -> list[dict[str, Any]]:
     """Write `truth/*.png`, a panel an image: the image, the true outline, the annotated one.
 
     `masks`: the annotated ones, bool (N, H, W), in the order of `rows` and `frame`.
     """
-    from didgen.attention.panels import truth_panel
-    from didgen.data.images import read_image, read_mask
-    from didgen.runtime.files import write_png
-
     drawn = []
     for kind, index in extremes(rows, each):
         row = rows[index]

@@ -2,17 +2,24 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from didgen.captions.attributes import Attributes
+from didgen.captions.outline import with_layout
+from didgen.captions.sentence import write_sentence
 from didgen.data.classes import CLASSES
+from didgen.data.images import read_mask
+from didgen.data.manifest import read_manifest, resolve
+from didgen.methods.conditions import sample_mask, warp_mask
+from didgen.methods.protocol import Request, derive_seed
+from didgen.methods.shapes import fit_shapes
+from didgen.runtime.outputs import check_output, paths_read
 from didgen.settings.methods import METHODS
 from didgen.settings.pairs import AnyConfig, Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.methods.protocol import Request
+from didgen.stages.caption import read_caption_rows
+from didgen.stages.synthetic_set import synthesize_to_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -22,14 +29,11 @@ def run(config: AnyConfig) -> None:
 
     Raises: `ValueError` when no training image has a mask or the backbone is unusable.
     """
-    from didgen.runtime.outputs import check_output, paths_read
-    from didgen.stages.synthetic_set import synthesize_to_folder
-
     check_output(config.out, "pairs", paths_read(config))
     synthesize_to_folder("pairs", PairRequests(config), config)
 
 
-class PairRequests(Sequence["Request"]):
+class PairRequests(Sequence[Request]):
     """All pairs' requests, whatever the shard: caption, seed and parents of each, and for methods
     that follow a layout its condition mask.
 
@@ -47,11 +51,7 @@ class PairRequests(Sequence["Request"]):
     def __len__(self) -> int:
         return self._config.count
 
-    def __getitem__(self, number: int) -> "Request":
-        import numpy as np
-
-        from didgen.methods.protocol import Request, derive_seed
-
+    def __getitem__(self, number: int) -> Request:
         if not 0 <= number < len(self):
             raise IndexError(number)
         train, seed = self._train, self._config.seed
@@ -75,11 +75,8 @@ class PairRequests(Sequence["Request"]):
         )
 
 
-def _masked(config: AnyConfig) -> "pd.DataFrame":
+def _masked(config: AnyConfig) -> pd.DataFrame:
     """The training images whose masks can condition: a known diagnosis, lesion and skin."""
-    from didgen.data.images import read_mask
-    from didgen.data.manifest import read_manifest, resolve
-
     train = read_manifest(config.train)
     train = train[train["mask"] != ""]
     if config.classes is not None:
@@ -102,11 +99,7 @@ def _masked(config: AnyConfig) -> "pd.DataFrame":
 class _Conditions:
     """A pair's condition mask, its caption, and the rows of the training images it is made from."""
 
-    def __init__(self, config: Config, train: "pd.DataFrame") -> None:
-        from didgen.data.images import read_mask
-        from didgen.methods.shapes import fit_shapes
-        from didgen.stages.caption import read_caption_rows
-
+    def __init__(self, config: Config, train: pd.DataFrame) -> None:
         self.config = config
         self.paths = train["mask"].tolist()
         self.ids = train["id"].tolist()
@@ -115,17 +108,11 @@ class _Conditions:
         if config.conditions == "sampled":
             self.model = fit_shapes(map(read_mask, self.paths))
 
-    def make(self, row: int, name: str) -> "tuple[np.ndarray, str, tuple[int, ...]]":
+    def make(self, row: int, name: str) -> tuple[np.ndarray, str, tuple[int, ...]]:
         """The condition of the pair `name` from the training mask `row`.
 
         What is drawn depends on the pair's name and the seed alone, not on shard or order.
         """
-        import numpy as np
-
-        from didgen.data.images import read_mask
-        from didgen.methods.conditions import sample_mask, warp_mask
-        from didgen.methods.protocol import derive_seed
-
         mask, caption = read_mask(self.paths[row]), self.captions["caption"][self.ids[row]]
         if self.config.conditions == "training":
             return mask, caption, (row,)
@@ -138,11 +125,7 @@ class _Conditions:
             parents = (row,) if other == row else (row, other)
         return made, self._caption(row, made), parents
 
-    def _caption(self, row: int, mask: "np.ndarray") -> str:
+    def _caption(self, row: int, mask: np.ndarray) -> str:
         """The sentence of the first training image, its size, place and shape those of the mask."""
-        from didgen.captions.attributes import Attributes
-        from didgen.captions.outline import with_layout
-        from didgen.captions.sentence import write_sentence
-
         attributes = Attributes.from_row(self.captions.loc[self.ids[row]])
         return write_sentence(with_layout(attributes, mask))

@@ -2,12 +2,17 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from didgen.captions.attributes import flip_horizontal
+from didgen.captions.measure import measure
+from didgen.captions.sentence import write_sentence
+from didgen.downstream.feature_spaces import Lite0Features
+from didgen.runtime.outputs import check_output, paths_read
 from didgen.settings.pretrain_tiny import Config
-
-if TYPE_CHECKING:
-    import numpy as np
+from didgen.tiny.pretraining import Recipe, begun_from, pretrain
+from didgen.training.loop import OutOfTime
 
 LOGGER = logging.getLogger(__name__)
 
@@ -18,11 +23,6 @@ def run(config: Config) -> None:
     Called again with the same work folder and the same settings, `minutes_limit` aside, it
     continues where it stopped.
     """
-    from didgen.downstream.feature_spaces import Lite0Features
-    from didgen.runtime.outputs import check_output, paths_read
-    from didgen.tiny.pretraining import Recipe, begun_from, pretrain
-    from didgen.training.loop import OutOfTime
-
     check_output(config.out, "pretrain-tiny", paths_read(config))
     limit = config.minutes_limit
     deadline = None if limit is None else time.monotonic() + 60 * limit
@@ -37,14 +37,10 @@ def run(config: Config) -> None:
         LOGGER.warning("%s; the same command continues from there", stop)
 
 
-def describe(image: "np.ndarray", mask: "np.ndarray", label: str) -> tuple[str, str]:
+def describe(image: np.ndarray, mask: np.ndarray, label: str) -> tuple[str, str]:
     """The captions of an image and of its mirror image, measured with its true mask.
 
     Shapes: image uint8 (H, W, 3), mask bool (H, W).
     """
-    from didgen.captions.attributes import flip_horizontal
-    from didgen.captions.measure import measure
-    from didgen.captions.sentence import write_sentence
-
     attributes = measure(image, mask, label).attributes
     return write_sentence(attributes), write_sentence(flip_horizontal(attributes))

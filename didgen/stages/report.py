@@ -2,6 +2,9 @@
 
 import logging
 
+from didgen.report.page import build
+from didgen.runtime.files import write_text
+from didgen.runtime.outputs import OutputError, output_folder, paths_read
 from didgen.settings.report import Config
 
 LOGGER = logging.getLogger(__name__)
@@ -13,10 +16,6 @@ def run(config: Config) -> None:
     Raises: NotADirectoryError without a run; BrokenResult or ManifestError where a result exists
     but cannot be read. What a run does not have is said on the page.
     """
-    from didgen.report.page import build
-    from didgen.runtime.files import write_text
-    from didgen.runtime.outputs import OutputError, output_folder, paths_read
-
     # Hidden names are those of markers, locks and unfinished files.
     if config.out.name.startswith(".") or config.out.name.casefold() == "config.json":
         raise OutputError(

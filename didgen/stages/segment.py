@@ -2,16 +2,26 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from didgen.downstream.classic import classic
+from didgen.downstream.datasets import ImageSet, build, keep_in_memory
+from didgen.downstream.segmenters import (
+    SegmenterCard,
+    build_segmenter,
+    save_segmenter,
+    segmentation_loss,
+)
+from didgen.downstream.training import predict, seeded, train
+from didgen.metrics.boundary import boundary_iou, hausdorff95
+from didgen.metrics.segmentation import dice, iou, summarize, threshold_jaccard
+from didgen.runtime.precision import default_device
 from didgen.settings.arms import parse_arm
 from didgen.settings.segment import Config
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from didgen.downstream.datasets import ImageSet
+from didgen.stages.judging import grid_of, train_arm, training_log, write_results
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,8 +33,6 @@ def run(config: Config) -> None:
     Only images with a mask take part. Raises: ValueError for leaks between splits, unusable
     images or masks, an unknown encoder or weights of another; `TrainingStopped`.
     """
-    from didgen.stages.judging import train_arm
-
     train_arm(config, "segment", "mask", _train)
 
 
@@ -32,21 +40,9 @@ def _train(
     config: Config,
     out: Path,
     state: Path | None,
-    frames: dict[str, "pd.DataFrame"],
+    frames: dict[str, pd.DataFrame],
     counts: dict[str, Any],
 ) -> None:
-    from didgen.downstream.classic import classic
-    from didgen.downstream.datasets import build, keep_in_memory
-    from didgen.downstream.segmenters import (
-        SegmenterCard,
-        build_segmenter,
-        save_segmenter,
-        segmentation_loss,
-    )
-    from didgen.downstream.training import predict, seeded, train
-    from didgen.runtime.precision import default_device
-    from didgen.stages.judging import grid_of, training_log, write_results
-
     log = training_log("segment", config, out, state)
     sets = {k: build(frames[k], config.image_size) for k in ("train", "val", "test")}
     size = sets["train"].image_size
@@ -60,7 +56,7 @@ def _train(
 
     metrics = ("Dice", "IoU")
 
-    def score(outputs: "np.ndarray", data: "ImageSet") -> float:
+    def score(outputs: np.ndarray, data: ImageSet) -> float:
         return float(overlaps(outputs, data)[metrics.index(config.segmentation_metric)].mean())
 
     outcome = train(
@@ -94,13 +90,8 @@ def _train(
     write_results(config, out, "segmentation", built, outcome, details, {"scores.csv": table})
 
 
-def _scores(outputs: "np.ndarray", data: "ImageSet") -> tuple[dict[str, Any], "pd.DataFrame"]:
+def _scores(outputs: np.ndarray, data: ImageSet) -> tuple[dict[str, Any], pd.DataFrame]:
     """The test metrics, and those of each image."""
-    import numpy as np
-
-    from didgen.metrics.boundary import boundary_iou, hausdorff95
-    from didgen.metrics.segmentation import summarize, threshold_jaccard
-
     dices, jaccards = overlaps(outputs, data)
     pairs = zip(outputs[:, 0] > 0, data.masks.read(np.arange(len(data))).astype(bool), strict=True)
     borders = np.array([(boundary_iou(p, t), hausdorff95(p, t), not p.any()) for p, t in pairs])
@@ -112,12 +103,8 @@ def _scores(outputs: "np.ndarray", data: "ImageSet") -> tuple[dict[str, Any], "p
     return {**test, "n_empty_predictions": int(borders[:, 2].sum())}, table
 
 
-def overlaps(outputs: "np.ndarray", data: "ImageSet") -> tuple["np.ndarray", "np.ndarray"]:
+def overlaps(outputs: np.ndarray, data: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Dice and IoU of each image; a pixel is lesion where its probability exceeds one half."""
-    import numpy as np
-
-    from didgen.metrics.segmentation import dice, iou
-
     predicted = outputs[:, 0] > 0
     true = data.masks.read(np.arange(len(data))).astype(bool)
     return dice(predicted, true), iou(predicted, true)

@@ -4,16 +4,25 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+import torch
+
+import didgen
+from didgen.data.manifest import COLUMNS, SYNTHETIC_COLUMNS, write_manifest
+from didgen.methods.protocol import Request, Sample, Synthesizer, load_method, shard_of
+from didgen.metrics.masks import area_fraction, border_contact, pale_outside
+from didgen.metrics.segmentation import iou
+from didgen.runtime.batch_processes import memory_allows, process_count, share_out
+from didgen.runtime.files import sha256_file, write_csv, write_png, write_text
+from didgen.runtime.memory import explain_no_memory
+from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.precision import default_device
+from didgen.runtime.progress import track
+from didgen.runtime.reproducible import reproducible
 from didgen.settings.images import Config as ImageConfig
 from didgen.settings.methods import METHODS
 from didgen.settings.pairs import AnyConfig as PairConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from didgen.methods.protocol import Request, Sample, Synthesizer
 
 LOGGER = logging.getLogger(__name__)
 Config = ImageConfig | PairConfig
@@ -31,7 +40,7 @@ NEEDS_LESS = (
 )
 
 
-def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Config) -> None:
+def synthesize_to_folder(stage: str, requests: Sequence[Request], config: Config) -> None:
     """Make this shard's samples with the method `config.method` and write the set.
 
     `requests` are those of all shards. They fall into batches by their order alone, and shards
@@ -44,15 +53,6 @@ def synthesize_to_folder(stage: str, requests: Sequence["Request"], config: Conf
     Raises: `ValueError` for a model or requests that the method cannot use, `OutOfMemory`; finished
     samples are kept.
     """
-    import torch
-
-    from didgen.methods.protocol import load_method, shard_of
-    from didgen.runtime.batch_processes import share_out
-    from didgen.runtime.outputs import output_folder, paths_read
-    from didgen.runtime.precision import default_device
-    from didgen.runtime.progress import track
-    from didgen.runtime.reproducible import reproducible
-
     numbers = shard_of(fixed_batches(len(requests), config.batch_size), config.shard)
     batches = [[requests[number] for number in batch] for batch in numbers]
     chosen = [request for batch in batches for request in batch]
@@ -82,12 +82,8 @@ def fixed_batches(count: int, size: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _processes(
-    config: Config, synthesizer: "Synthesizer", todo: Sequence[Sequence["Request"]]
-) -> int:
+def _processes(config: Config, synthesizer: Synthesizer, todo: Sequence[Sequence[Request]]) -> int:
     """How many processes sample: as many as allowed, useful and within the memory."""
-    from didgen.runtime.batch_processes import memory_allows, process_count
-
     work = sum(map(len, todo)) * synthesizer.passes
     count = process_count(config.workers, len(todo), work, WORTH)
     given = None if config.memory_mb is None else config.memory_mb / 1e3
@@ -98,10 +94,9 @@ def _processes(
 
 
 def _maker(
-    synthesizer: "Synthesizer", config: Config, out: Path, batches: Sequence[Sequence["Request"]]
+    synthesizer: Synthesizer, config: Config, out: Path, batches: Sequence[Sequence[Request]]
 ) -> Callable[[int], None]:
     """A function that makes the n-th of the batches and writes what is missing of it."""
-    from didgen.runtime.memory import explain_no_memory
 
     def make(number: int) -> None:
         batch = batches[number]
@@ -117,22 +112,15 @@ def _maker(
 
 
 def _load_maker(
-    config: Config, out: Path, batches: Sequence[Sequence["Request"]]
+    config: Config, out: Path, batches: Sequence[Sequence[Request]]
 ) -> Callable[[int], None]:
     """`_maker` in a process of its own, which loads a model of its own."""
-    from didgen.methods.protocol import load_method
-
     synthesizer = load_method(config.method).load(config.model, config, "cpu")
     return _maker(synthesizer, config, out, batches)
 
 
-def _write_tables(stage: str, requests: Sequence["Request"], config: Config, out: Path) -> None:
+def _write_tables(stage: str, requests: Sequence[Request], config: Config, out: Path) -> None:
     """Write `failed.csv`, `config.json` and `metadata.csv`, whose column `set` is the stage."""
-    import pandas as pd
-
-    from didgen.data.manifest import write_manifest
-    from didgen.runtime.files import write_csv, write_text
-
     rows = [
         pd.read_csv(out / PARTS / f"{request.id}.csv", dtype=str, keep_default_na=False)
         for request in requests
@@ -151,14 +139,12 @@ def _write_tables(stage: str, requests: Sequence["Request"], config: Config, out
         write_csv(out / "metadata.csv", good)
 
 
-def _key(requests: Sequence["Request"], config: Config, model: str) -> str:
+def _key(requests: Sequence[Request], config: Config, model: str) -> str:
     """What a set is made from: unfinished samples of the same key are continued.
 
     It covers settings, model, versions, the kind of device and the requests themselves, masks
     included.
     """
-    import didgen
-
     settings = config.model_dump_json(exclude={"out", "shard", "workers", "memory_mb"})
     digest = hashlib.sha256(f"{settings}/{model}/{didgen.__version__}/{ROWS}".encode())
     for request in requests:
@@ -167,10 +153,8 @@ def _key(requests: Sequence["Request"], config: Config, model: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_done(request: "Request", out: Path) -> bool:
+def _is_done(request: Request, out: Path) -> bool:
     """Whether the sample's row is there and every file that it names."""
-    import pandas as pd
-
     row = out / PARTS / f"{request.id}.csv"
     if not row.is_file():
         return False
@@ -181,13 +165,7 @@ def _is_done(request: "Request", out: Path) -> bool:
     return all((out / name).is_file() for name in names if name)
 
 
-def _write_sample(sample: "Sample", config: Config, checkpoint: str, out: Path) -> None:
-    import pandas as pd
-
-    from didgen.metrics.masks import area_fraction, border_contact, pale_outside
-    from didgen.metrics.segmentation import iou
-    from didgen.runtime.files import sha256_file, write_csv, write_png
-
+def _write_sample(sample: Sample, config: Config, checkpoint: str, out: Path) -> None:
     request = sample.request
     row = {
         "id": request.id,
@@ -228,9 +206,5 @@ def _write_sample(sample: "Sample", config: Config, checkpoint: str, out: Path) 
     write_csv(out / PARTS / f"{request.id}.csv", pd.DataFrame([row]))
 
 
-def _empty_set() -> "pd.DataFrame":
-    import pandas as pd
-
-    from didgen.data.manifest import COLUMNS, SYNTHETIC_COLUMNS
-
+def _empty_set() -> pd.DataFrame:
     return pd.DataFrame(columns=[*COLUMNS, *SYNTHETIC_COLUMNS, "failure"])

@@ -6,6 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from didgen.backbone.loading import locate
+from didgen.captions import mllama
+from didgen.captions.gguf_models import MODEL, PROJECTOR
+from didgen.captions.model_files import local_file, local_folder
+from didgen.downstream.feature_spaces import DINOV2, published_file
+from didgen.downstream.segmenters import pretrained_part
+from didgen.downstream.weights import HUB, published
+from didgen.runtime.files import write_json
+from didgen.runtime.outputs import check_output_file
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.fidelity import Settings as FidelitySettings
 from didgen.settings.weights import Config, Settings
@@ -19,9 +28,6 @@ def run(config: Config) -> None:
     Raises: ValueError that names every model that cannot be had, and why. The list is written only
     where all are there.
     """
-    from didgen.runtime.files import write_json
-    from didgen.runtime.outputs import check_output_file
-
     check_output_file(config.out, "a list of models", _is_list)
     found, faults = [], []
     for name, fetch in wanted(config):
@@ -52,10 +58,8 @@ def _is_list(text: str) -> bool:
 
 
 def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
-    """Each model's name and the function that gives the place of its files."""
-    # By functions of the stages that use them, so that both look in the same places.
-    from didgen.backbone.loading import locate
-
+    """Each model's name and the function that gives the place of its files: that of the stages
+    which use them, so that both look in the same places."""
     finetune = config.finetune
     models: list[tuple[str, Callable[[], Any]]] = [
         (
@@ -72,9 +76,6 @@ def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def _networks(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
-    from didgen.downstream.segmenters import pretrained_part
-    from didgen.downstream.weights import HUB
-
     named = (
         (config.classify, config.classify.model),
         (config.segment, pretrained_part(config.segment.model, config.segment.encoder)),
@@ -84,9 +85,6 @@ def _networks(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def _spaces(fidelity: FidelitySettings) -> list[tuple[str, Callable[[], Any]]]:
-    from didgen.downstream.feature_spaces import DINOV2, published_file
-    from didgen.downstream.weights import HUB
-
     files = {
         "inception": ("inception", lambda: published_file("inception")),
         "dinov2": (DINOV2, lambda: _network(DINOV2)),
@@ -102,16 +100,10 @@ def _spaces(fidelity: FidelitySettings) -> list[tuple[str, Callable[[], Any]]]:
 
 
 def _captioners(caption: CaptionSettings) -> list[tuple[str, Callable[[], Any]]]:
-    from didgen.captions.model_files import local_file, local_folder
-
     if caption.captioner == "llama_cpp":
-        from didgen.captions.gguf_models import MODEL, PROJECTOR
-
         named = (caption.model or MODEL, caption.mmproj or PROJECTOR, caption.text_model)
         return [(name, lambda name=name: local_file(name)) for name in named if name]
     if caption.captioner == "transformers":
-        from didgen.captions import mllama
-
         name = caption.model or mllama.MODEL
         return [(name, lambda: local_folder(name, caption.model_revision))]
     return []
@@ -125,6 +117,4 @@ def bytes_of(place: Path) -> int:
 
 
 def _network(name: str) -> Path:
-    from didgen.downstream.weights import published
-
     return published(name)[0]

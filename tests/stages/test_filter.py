@@ -38,7 +38,7 @@ def segmenter(monkeypatch):
         )
         return DarkIsLesion(), card
 
-    monkeypatch.setattr(segmenters, "load_segmenter", load)
+    monkeypatch.setattr(filter, "load_segmenter", load)
     return told
 
 

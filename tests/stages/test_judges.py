@@ -176,7 +176,8 @@ def test_unfit_networks_are_refused_before_images_are_decoded(data, tmp_path, mo
     def decoded(*_):
         raise AssertionError("the images were decoded first")
 
-    monkeypatch.setattr("didgen.downstream.datasets.keep_in_memory", decoded)
+    for stage in (classify, segment):
+        monkeypatch.setattr(stage, "keep_in_memory", decoded)
     with pytest.raises(ValueError, match="no model 'resnet99'"):
         classify.run(config(classify, data, "original", tmp_path / "out", model="resnet99"))
     with pytest.raises(ValueError, match="multiple of 32"):
@@ -241,7 +242,7 @@ def test_a_tracker_gets_the_losses_and_changes_nothing_else(data, tmp_path):
 
 def test_a_missing_tracker_is_named_before_images_are_decoded(data, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("didgen.downstream.datasets.keep_in_memory", None)
     for stage in (classify, segment):
+        monkeypatch.setattr(stage, "keep_in_memory", None)
         with pytest.raises(ValueError, match="report_to: wandb needs the package wandb: `pip"):
             stage.run(config(stage, data, "original", tmp_path / "out", report_to="wandb"))

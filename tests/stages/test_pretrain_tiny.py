@@ -3,7 +3,6 @@
 import pytest
 
 from didgen.stages import pretrain_tiny
-from didgen.tiny import pretraining
 from didgen.tiny.architecture import MINIATURE, build
 from didgen.training.loop import OutOfTime
 
@@ -16,7 +15,7 @@ def asked(monkeypatch):
     def note(recipe, captioner, features, out, work, record):
         seen.append((recipe, record))
 
-    monkeypatch.setattr(pretraining, "pretrain", note)
+    monkeypatch.setattr(pretrain_tiny, "pretrain", note)
     return seen
 
 
@@ -50,6 +49,6 @@ def test_out_of_time_is_told_not_raised(monkeypatch, tmp_path, caplog):
     def stop(*_):
         raise OutOfTime("stopped at step 3 of 9")
 
-    monkeypatch.setattr(pretraining, "pretrain", stop)
+    monkeypatch.setattr(pretrain_tiny, "pretrain", stop)
     pretrain_tiny.run(pretrain_tiny.Config(out=tmp_path, minutes_limit=1))
     assert "stopped at step 3 of 9; the same command continues from there" in caplog.text

@@ -41,7 +41,7 @@ def run_dir(mini_run, tmp_path_factory):
     weights.write_bytes(b"weights")
     card = segmenters.SegmenterCard("efficientnet_lite0", (8,) * 5, 64, "original", 0, 9, 0.9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmenters, "load_segmenter", lambda path: (LightIsSkin(), card))
+        patch.setattr(filter, "load_segmenter", lambda path: (LightIsSkin(), card))
         # Bounds are tested elsewhere: here all pairs but those that show no lesion stay.
         out = root / "filter"
         bounds = ANY | {"min_segmenter_iou": 0.01}

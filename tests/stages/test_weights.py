@@ -12,7 +12,7 @@ from didgen.stages import weights
 def test_a_list_of_all_models_with_their_sizes(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"0123456789")
-    monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file, f"of {name}"))
+    monkeypatch.setattr(weights, "published", lambda name: (file, f"of {name}"))
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"01234")
     config = weights.Config(
@@ -34,7 +34,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch) -> No
     def published(name: str):
         raise OSError("no network")
 
-    monkeypatch.setattr("didgen.downstream.weights.published", published)
+    monkeypatch.setattr(weights, "published", published)
     config = weights.Config(
         finetune={"backbone": "nobody/nothing"},
         classify={"model": "densenet121", "weights": "hub"},
@@ -88,8 +88,8 @@ def test_networks_of_fidelity_come_with_the_others(tmp_path: Path, monkeypatch) 
         path.write_bytes(b"0123")
         return path
 
-    monkeypatch.setattr("didgen.downstream.feature_spaces.published_file", file_of)
-    monkeypatch.setattr("didgen.downstream.weights.published", lambda name: (file_of(name), name))
+    monkeypatch.setattr(weights, "published_file", file_of)
+    monkeypatch.setattr(weights, "published", lambda name: (file_of(name), name))
     out = tmp_path / "weights.json"
     hub = {f"{name}_weights": "hub" for name in ("inception", "dinov2", "lpips")}
     weights.run(weights.Config(fidelity={"spaces": ["inception", "dinov2"], **hub}, out=out))
