@@ -116,6 +116,18 @@ def test_slopes_are_told(own_run):
     )
 
 
+@pytest.mark.parametrize("value", [None, [], "x", -1])
+def test_a_value_of_another_kind_is_an_error_that_names_the_file(own_run, value):
+    path = own_run / "verdict.json"
+    whole = json.loads(path.read_text())
+    task = whole["tasks"]["classification"]
+    for key in ("arms", "treatment", "verdict", "equivalence", "beats_every_control"):
+        spoilt = {**whole, "tasks": {"classification": {**task, key: value}}}
+        path.write_text(json.dumps(spoilt))
+        with pytest.raises(BrokenResult, match="verdict.json: "):
+            verdict.section(own_run, Settings())
+
+
 def test_a_verdict_of_an_earlier_edition_asks_to_be_reached_again(own_run):
     path = own_run / "verdict.json"
     told = json.loads(path.read_text())

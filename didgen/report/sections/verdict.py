@@ -65,7 +65,11 @@ def section(run_dir: Path, options: Options) -> Section:
     tasks = verdict.get("tasks")
     if not isinstance(tasks, dict) or not tasks:
         raise broken(path, f"{tasks!r} under 'tasks'", "one object per task")
-    entries = [_task(path, name, task) for name, task in tasks.items()]
+    try:
+        entries = [_task(path, name, task) for name, task in tasks.items()]
+    # Whatever is of another kind than the verdict stage writes it, however deep.
+    except (AttributeError, LookupError, TypeError) as error:
+        raise broken(path, f"values of another kind ({error!r})", "a verdict as written") from error
     absent = [name for name in ("classification", "segmentation") if name not in tasks]
     missing = tuple(f"The run has no {name} task." for name in absent)
     return Section("verdict", "Verdict", {"tasks": entries}, missing)
