@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-LESION = np.pad(np.full((2, 2), 255, np.uint8), 1)
+LESION = np.pad(np.full((4, 4), 255, np.uint8), 2)
 
 
 def picture(path, array=None):
@@ -16,7 +16,7 @@ def picture(path, array=None):
     if array is None:
         # Each name its own pixels, or all would be copies of one photograph.
         rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
-        array = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        array = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
     Image.fromarray(array).save(path)
 
 
