@@ -1,6 +1,6 @@
 """What each method of synthesis can do and what it needs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,9 +59,19 @@ def models_used(tasks: Iterable[str], method_of: Callable[[str], str]) -> set[st
 def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:
     """The method's name. Raises: `ValueError` for one that does not exist or makes no such sets."""
     able = [method for method, facts in METHODS.items() if wanted in facts.makes]
+    return _check(name, able, f"makes no {wanted}")
+
+
+def check_trains(name: str) -> str:
+    """The method's name. Raises: `ValueError` for one that `train` does not train."""
+    able = [method for method, facts in METHODS.items() if facts.model == method != "didgen"]
+    return _check(name, able, "is trained by `finetune`, or not at all")
+
+
+def _check(name: str, able: Sequence[str], fault: str) -> str:
     if name not in able:
         # The name may be anything that stands in a configuration.
-        fault = f"makes no {wanted}" if name in list(METHODS) else "is no method"
+        fault = fault if name in list(METHODS) else "is no method"
         raise ValueError(
             f"found {str(name)[:100]!r}, which {fault}; expected one of {', '.join(able)}"
         )

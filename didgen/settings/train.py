@@ -1,11 +1,12 @@
 """Settings of `train`: methods beside the one whose fine-tuning has a section of its own."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from didgen.settings.base import Seeded
+from didgen.settings.methods import check_trains
 
 
 class TrainingPaths(Seeded):
@@ -25,4 +26,4 @@ class TrainingPaths(Seeded):
 class Config(TrainingPaths):
     """Method and paths of the stage."""
 
-    method: Literal["warp"] = Field(description="method to train")
+    method: Annotated[str, AfterValidator(check_trains)] = Field(description="method to train")

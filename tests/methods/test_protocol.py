@@ -1,7 +1,7 @@
 import pytest
 
 from didgen.methods.protocol import CODE, Request, derive_seed, load_method, shard_of
-from didgen.settings.methods import METHODS, check_makes
+from didgen.settings.methods import METHODS, check_makes, check_trains
 
 
 def requests(n):
@@ -10,7 +10,7 @@ def requests(n):
 
 def test_seeds_depend_on_their_parts_alone():
     # First 8 bytes of sha256("0/SYN_MEL_00000"), halved: the value must never change.
-    assert derive_seed(0, "SYN_MEL_00000") == derive_seed(0, "SYN_MEL_00000")
+    assert derive_seed(0, "SYN_MEL_00000") == 5387212287190140768
     seeds = {derive_seed(s, f"i{n}") for s in range(5) for n in range(200)}
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
@@ -53,3 +53,10 @@ def test_unknown_methods_are_refused():
 def test_what_a_method_cannot_make_is_refused(name, kind, message):
     with pytest.raises(ValueError, match=message):
         check_makes(name, kind)
+
+
+@pytest.mark.parametrize("name", ["didgen", "gan"])
+def test_a_method_with_a_stage_of_its_own_is_not_trained_twice(name):
+    assert check_trains("warp") == "warp"
+    with pytest.raises(ValueError, match=f"found '{name}', which is .*; expected one of warp"):
+        check_trains(name)
