@@ -177,7 +177,7 @@ def _may_begin(torn: bytes) -> bool:
     return _LINE.match(torn + example[len(torn) :]) is not None
 
 
-class Client:
+class ModelClient:
     """Responses of one model, from the journal where they came before.
 
     identity: names the model, see `LanguageModel`. open_model: loads it, called only when there is
@@ -191,7 +191,7 @@ class Client:
         self._model: LanguageModel | None = None
         self.usage = Usage()
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> "ModelClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -249,7 +249,7 @@ def _drained(items: list[tuple[int, ChatResponse]]) -> Iterator[tuple[int, ChatR
 
 
 @contextmanager
-def open_client(settings: Settings, folder: Path, text: bool = False) -> Iterator[Client]:
+def open_client(settings: Settings, folder: Path, text: bool = False) -> Iterator[ModelClient]:
     """A client of the settings' model. Raises: `ModelError`.
 
     Responses are kept in `settings.cache` or else in `folder`. text: the model that writes
@@ -275,7 +275,7 @@ def open_client(settings: Settings, folder: Path, text: bool = False) -> Iterato
         model.start()
         return model
 
-    with Client(identity, open_model, Journal(folder)) as client:
+    with ModelClient(identity, open_model, Journal(folder)) as client:
         yield client
         usage = client.usage
         LOGGER.info(

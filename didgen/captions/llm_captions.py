@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from didgen.captions.attributes import MEDIUM_BELOW, SMALL_BELOW, Attributes, explain
-from didgen.captions.client import Client
+from didgen.captions.client import ModelClient
 from didgen.captions.condense import clean, reword
 from didgen.captions.diversity import n_grams, words_of
 from didgen.captions.llm import ChatRequest, Failure, ImageFile
@@ -228,7 +228,7 @@ class Parsed(Generic[T]):
 
 
 def describe(
-    rows: Sequence[ImageRow], client: Client, image_side: int, tries: int
+    rows: Sequence[ImageRow], client: ModelClient, image_side: int, tries: int
 ) -> Iterator[Parsed[Attributes]]:
     """The attributes of each image, in any order; its label, which no model sees, is the diagnosis.
 
@@ -244,7 +244,9 @@ def describe(
     )
 
 
-def word(attributes: Sequence[Attributes], client: Client, tries: int) -> Iterator[Parsed[str]]:
+def word(
+    attributes: Sequence[Attributes], client: ModelClient, tries: int
+) -> Iterator[Parsed[str]]:
     """One sentence each in the model's words, in any order. Otherwise as `describe`."""
     return _parsed(
         client,
@@ -256,7 +258,7 @@ def word(attributes: Sequence[Attributes], client: Client, tries: int) -> Iterat
 
 
 def _parsed(
-    client: Client,
+    client: ModelClient,
     count: int,
     request: Callable[[int], ChatRequest],
     parse: Callable[[int, str], T],

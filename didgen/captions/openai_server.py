@@ -46,7 +46,7 @@ LARGEST_REPLY = 2**20
 GRACE = 1.0
 
 
-class _Passing(Exception):
+class _TransientError(Exception):
     """A fault that may be gone at the next try. `pause`: seconds that the server asks to wait;
     `reached`: whether the server answered; `late`: whether the request's time is over."""
 
@@ -94,7 +94,7 @@ class ServerModel:
         self._late = 0
         self._closed = threading.Event()
         self._try_again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Passing),
+            retry=tenacity.retry_if_exception_type(_TransientError),
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(retries + 1),
                 tenacity.stop_before_delay(timeout),
@@ -162,12 +162,12 @@ class ServerModel:
         except queue.Empty:
             return first, self._too_late()
 
-    def _too_late(self) -> _Passing:
-        return _Passing(f"no whole answer in {self._timeout:g} s", reached=False, late=True)
+    def _too_late(self) -> _TransientError:
+        return _TransientError(f"no whole answer in {self._timeout:g} s", reached=False, late=True)
 
     def _settled(self, result: Result | BaseException) -> Result:
         """A result as it is given out. Raises: `ModelError`, or what the request has raised."""
-        if not isinstance(result, _Passing):
+        if not isinstance(result, _TransientError):
             if isinstance(result, BaseException):
                 raise result
             self._late = 0
@@ -193,7 +193,7 @@ class ServerModel:
         except (RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if time.monotonic() >= deadline:
                 raise self._too_late() from None
-            raise _Passing(reason(error), reached=False) from None
+            raise _TransientError(reason(error), reached=False) from None
         if status in (401, 403):
             held = "is refused" if self._key else "is not set"
             raise ModelError(
@@ -214,7 +214,7 @@ class ServerModel:
     def _reply(self, body: dict[str, Any], deadline: float) -> tuple[int, bytes | None]:
         """Status and body of a reply; None for one that is too large.
 
-        Raises: `_Passing`; `ModelError` for a redirection; as requests and urllib3.
+        Raises: `_TransientError`; `ModelError` for a redirection; as requests and urllib3.
         """
         left = deadline - time.monotonic()
         if left <= 0:
@@ -231,7 +231,7 @@ class ServerModel:
                 self._reached = True
                 status = response.status_code
                 if status in PASSING:
-                    raise _Passing(f"status {status}", retry_after(response))
+                    raise _TransientError(f"status {status}", retry_after(response))
                 if response.is_redirect:
                     raise ModelError(
                         f"{shown(self._url)}: status {status}, a redirection to "
@@ -353,7 +353,7 @@ class _Wait(tenacity.wait.wait_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         fault = retry_state.outcome.exception() if retry_state.outcome else None
-        wished = fault.pause if isinstance(fault, _Passing) else 0.0
+        wished = fault.pause if isinstance(fault, _TransientError) else 0.0
         pause = max(min(wished, LONGEST_WAIT), self._growing(retry_state))
         LOGGER.debug("try %d: %s; again in %.1f s", retry_state.attempt_number, fault, pause)
         return pause

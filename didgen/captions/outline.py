@@ -30,7 +30,7 @@ SMOOTHING = 0.025
 
 
 @dataclass(frozen=True)
-class Outline:
+class OutlineMeasures:
     """solidity: area over that of the convex hull, (0, 1]; axis_ratio: long over short axis, >= 1;
     asymmetry: area left unmatched when folded over the main axes, mean of the two, as a share of
     the area, [0, 2)."""
@@ -47,7 +47,7 @@ class Layout:
     share: float
     row: float
     column: float
-    outline: Outline
+    outline: OutlineMeasures
 
     @classmethod
     def of(cls, mask: np.ndarray) -> "Layout":
@@ -98,14 +98,14 @@ def smooth_outline(mask: np.ndarray) -> np.ndarray:
     return smooth if smooth.any() else mask
 
 
-def shape_word(outline: Outline) -> Shape:
+def shape_word(outline: OutlineMeasures) -> Shape:
     """Irregular by solidity, else oval by the ratio of the main axes, else round."""
     if outline.solidity < IRREGULAR_BELOW:
         return "irregular"
     return "oval" if outline.axis_ratio > OVAL_ABOVE else "round"
 
 
-def symmetry_word(outline: Outline) -> Symmetry:
+def symmetry_word(outline: OutlineMeasures) -> Symmetry:
     """Symmetry from the mismatch when folded over the main axes."""
     return "asymmetric" if outline.asymmetry > ASYMMETRIC_ABOVE else "symmetric"
 
@@ -115,14 +115,14 @@ def border_word(width: float) -> Border:
     return "blurred" if width > BLURRED_ABOVE else "sharp"
 
 
-def measure_outline(mask: np.ndarray) -> Outline:
+def measure_outline(mask: np.ndarray) -> OutlineMeasures:
     """Measure a mask (H, W) bool with at least one pixel."""
     mask = smooth_outline(largest_component(mask))
     rows, columns = np.nonzero(mask)
     points = np.stack([columns - columns.mean(), rows - rows.mean()], axis=1).astype(float)
     second = points.T @ points / len(points) + np.eye(2) / 12
     values, vectors = np.linalg.eigh(second)
-    return Outline(
+    return OutlineMeasures(
         solidity=_solidity(mask),
         axis_ratio=float(np.sqrt(values[1] / values[0])),
         asymmetry=_asymmetry(mask, (rows.mean(), columns.mean()), values, vectors),

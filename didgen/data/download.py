@@ -24,8 +24,8 @@ from tqdm import tqdm
 from didgen.data.archives import ArchiveError, check_archive
 from didgen.data.sources.catalog import BUCKETS, Archive
 from didgen.data.transfer import (
-    Client,
     DownloadError,
+    HttpClient,
     Patience,
     Unavailable,
     Unreachable,
@@ -221,8 +221,8 @@ class _Fetch:
     def _addresses(self, archive: Archive) -> list[str]:
         return [f"{base.rstrip('/')}/{quote(archive.name)}" for base in self.bases]
 
-    def _client(self) -> Client:
-        return Client(self.patience, self.stop)
+    def _client(self) -> HttpClient:
+        return HttpClient(self.patience, self.stop)
 
     def _read_sums(self) -> dict[str, str]:
         """The checksums that the mirror offers. Raises: `ChecksumError`, `Unreachable`."""
@@ -281,7 +281,7 @@ class _Fetch:
             ) from next(iter(faults.values()))
         return [job.result() for job in jobs]
 
-    def _first(self, archive: Archive, request: Callable[[Client, str], T]) -> T:
+    def _first(self, archive: Archive, request: Callable[[HttpClient, str], T]) -> T:
         """Ask one server after another; the first that has the file answers."""
         client, refusals = self._client(), []
         for url in self._addresses(archive):
@@ -373,7 +373,7 @@ class _Fetch:
             if self.progress is not None:
                 self.progress.at(archive.name, done)
 
-        def download(client: Client, url: str) -> str:
+        def download(client: HttpClient, url: str) -> str:
             client.download(url, part, note)
             return url
 

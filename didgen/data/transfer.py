@@ -43,7 +43,7 @@ class Stopped(Exception):
     """The whole download is to end."""
 
 
-class _Passing(Exception):
+class _TransientError(Exception):
     """A failure that may pass. `after`: seconds that the server asks to wait; `connected`: whether
     there was a connection at all.
     """
@@ -69,7 +69,7 @@ class Patience:
     chunk: int = 1 << 17
 
 
-class Client:
+class HttpClient:
     """Fetches files of one server after another; for one thread."""
 
     def __init__(self, patience: Patience, stop: threading.Event) -> None:
@@ -133,7 +133,9 @@ class Client:
         with self._request("GET", url, go_on) as response:
             if go_on and response.status_code == 416:
                 part.unlink()
-                raise _Passing("the file is shorter than the part that is here; starting anew")
+                raise _TransientError(
+                    "the file is shorter than the part that is here; starting anew"
+                )
             _expect(response, url, 200, 206)
             # 200 is also the answer of servers that know no ranges, or whose file has changed.
             size, here = _length(response), _version(response)
@@ -143,7 +145,9 @@ class Client:
                 same = size == known.get("size") or known.get("size") is None
                 if not span or int(span[1]) != offset or not same or here not in (version, None):
                     part.unlink()
-                    raise _Passing("the server sent a part of another version; starting anew")
+                    raise _TransientError(
+                        "the server sent a part of another version; starting anew"
+                    )
             else:
                 # The old bytes go first: they must never stand beside a new version's note.
                 part.unlink(missing_ok=True)
@@ -166,7 +170,7 @@ class Client:
                     "space and run the same command again",
                 ) from error
         if size is not None and _bytes(part) != size:
-            raise _Passing(f"found {_bytes(part)} bytes, expected {size}")
+            raise _TransientError(f"found {_bytes(part)} bytes, expected {size}")
 
     @contextlib.contextmanager
     def _request(
@@ -184,14 +188,14 @@ class Client:
                         "mirror"
                     )
                 if response.status_code in _PASSING:
-                    raise _Passing(f"status {response.status_code}", retry_after(response))
+                    raise _TransientError(f"status {response.status_code}", retry_after(response))
                 yield response
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
             raise DownloadError(f"{url}: no address of a web server; correct data.mirror") from None
         except requests.exceptions.TooManyRedirects:
             raise Unavailable(f"{url}: redirects without end") from None
         except requests.RequestException as error:
-            raise _Passing(reason(error), connected=not never_connected(error)) from None
+            raise _TransientError(reason(error), connected=not never_connected(error)) from None
 
     def _persist(
         self, url: str, attempt: Callable[[], T], reached: Callable[[], int] | None = None
@@ -207,7 +211,7 @@ class Client:
         while True:
             try:
                 return attempt()
-            except _Passing as error:
+            except _TransientError as error:
                 failure = error
             now = reached() if reached else 0
             stalled, most = 1 if now > most else stalled + 1, max(most, now)

@@ -29,7 +29,7 @@ class DatasetError(ValueError):
     """Images that cannot serve a task; the message says which and what to do."""
 
 
-class Pixels:
+class PixelReader:
     """An array of equally sized images, in memory or read from files on demand.
 
     `read(indices)` gives uint8 of shape (n, H, W, 3), or (n, H, W) in {0, 1} for masks.
@@ -85,9 +85,9 @@ class ImageSet:
     """Images with what a task asks of them: class indices (N,) or masks, never both."""
 
     frame: pd.DataFrame
-    images: Pixels
+    images: PixelReader
     labels: np.ndarray | None = None
-    masks: Pixels | None = None
+    masks: PixelReader | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -248,9 +248,9 @@ def build(
         pixels = pixels if image_size is None else fit_mask(pixels, image_size, "squash")
         return pixels.astype(np.uint8)
 
-    images = Pixels(frame["image"].tolist(), image)
+    images = PixelReader(frame["image"].tolist(), image)
     if classes is None:
-        masks = Pixels(frame["mask"].tolist(), mask)
+        masks = PixelReader(frame["mask"].tolist(), mask)
         if masks.shape != images.shape[:2]:
             raise DatasetError(
                 f"{masks.paths[0]}: found a mask of {masks.shape[1]}x{masks.shape[0]} px, "

@@ -46,7 +46,7 @@ class Warp:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class ShapeSampling:
     """How a shape is drawn: between two lesions' shapes, then off by noise.
 
     spread: standard deviation of the noise, in the model's own, cut off at twice that. zoom and
@@ -120,14 +120,14 @@ def sample_mask(
     mask: np.ndarray,
     other: np.ndarray,
     rng: np.random.Generator,
-    settings: Sampling | None = None,
+    settings: ShapeSampling | None = None,
 ) -> np.ndarray:
     """A new shape between those of two training masks, near the first one's place and size.
 
     Falls back to the first mask when no drawing is usable. Raises: `ShapeError` for an empty or
     full mask.
     """
-    settings = settings or Sampling()
+    settings = settings or ShapeSampling()
     ends = [model.coordinates(each) for each in (mask, other)]
     place = place_of(mask)
     for _ in range(TRIES):

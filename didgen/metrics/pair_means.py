@@ -15,7 +15,7 @@ class NoPairs(ValueError):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class DrawnPairs:
     """Indices of the first and second image of each pair, both (P,); `within` one set or two."""
 
     first: np.ndarray
@@ -29,7 +29,7 @@ def draw_pairs(
     count: int,
     seed: int,
     units: np.ndarray | None = None,
-) -> Pairs:
+) -> DrawnPairs:
     """Up to `count` different pairs of one class each, drawn from all there are.
 
     first, second: classes of the images of two sets; `second` None for pairs within the first.
@@ -58,12 +58,12 @@ def draw_pairs(
         raise NoPairs("found no two images of one class, expected at least one pair")
     turns = np.concatenate([np.arange(size) for size in sizes])
     order = np.lexsort((rng.random(len(turns)), turns))[:count]
-    return Pairs(np.concatenate(left)[order], np.concatenate(right)[order], second is None)
+    return DrawnPairs(np.concatenate(left)[order], np.concatenate(right)[order], second is None)
 
 
 def pair_mean_interval(
     values: np.ndarray,
-    pairs: Pairs,
+    pairs: DrawnPairs,
     units: tuple[np.ndarray, np.ndarray] | None = None,
     *,
     confidence: float,

@@ -53,7 +53,7 @@ def embed(path: Path, alt: str, side: int, quality: int = 84) -> Picture:
 
 
 @dataclass(frozen=True)
-class Outline:
+class SvgOutline:
     """A mask's outline: path data of an SVG in pixels of the mask, and the mask's size."""
 
     path: str
@@ -61,7 +61,7 @@ class Outline:
     height: int
 
 
-def outline(mask: np.ndarray, tolerance: float = 0.35) -> Outline:
+def outline(mask: np.ndarray, tolerance: float = 0.35) -> SvgOutline:
     """The closed outlines of a mask, holes included; empty path data for an empty mask.
 
     Shapes: mask (H, W) bool. `tolerance`: how far, in pixels, the path may leave the true outline.
@@ -78,10 +78,10 @@ def outline(mask: np.ndarray, tolerance: float = 0.35) -> Outline:
         # Pixel centres are at integers here, at halves in SVG; the border shifts by one.
         steps = " ".join(f"{x - 0.5:.1f},{y - 0.5:.1f}" for y, x in points[:-1])
         parts.append(f"M{steps}Z")
-    return Outline("".join(parts), mask.shape[1], mask.shape[0])
+    return SvgOutline("".join(parts), mask.shape[1], mask.shape[0])
 
 
-def mask_outline(path: Path) -> Outline:
+def mask_outline(path: Path) -> SvgOutline:
     """The outline of a mask file (0 = background, anything else = lesion).
 
     Raises: BrokenResult if the file is absent or is not an image.

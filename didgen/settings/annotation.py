@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Cleaning(Section):
+class Cleaning(SettingsSection):
     """How a thresholded mask is cleaned. The paper closes it only; the rest is ours."""
 
     closing_fraction: float = Field(

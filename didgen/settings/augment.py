@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Nothing to set: all images and, of the pairs, all that the filter keeps are gathered."""
 
 

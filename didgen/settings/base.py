@@ -69,7 +69,7 @@ def _as_path(value: Any) -> Any:
 Place = Annotated[str, BeforeValidator(_as_path)]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A section of the run configuration; a misspelt key or a wrong type is an error."""
 
     model_config = ConfigDict(
@@ -108,7 +108,7 @@ class Section(BaseModel):
         return value
 
 
-class Seeded(Section):
+class Seeded(SettingsSection):
     """A section with a seed of its own."""
 
     seed: Seed = Field(0, description="seed of everything that is drawn")
@@ -117,7 +117,7 @@ class Seeded(Section):
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
-class Tracked(Section):
+class Tracked(SettingsSection):
     """A section with a training of its own."""
 
     report_to: Literal["none"] | Tracker = Field(

@@ -6,10 +6,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from didgen.settings.addresses import ServerAddress
-from didgen.settings.base import Place, Section
+from didgen.settings.base import Place, SettingsSection
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """How captions are made."""
 
     captioner: Literal["measure", "llama_cpp", "transformers", "openai"] = Field(

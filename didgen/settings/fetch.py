@@ -6,10 +6,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from didgen.settings.addresses import is_address, meant_as_address
-from didgen.settings.base import Place, Section
+from didgen.settings.base import Place, SettingsSection
 
 
-class Archives(Section):
+class Archives(SettingsSection):
     """Which archives of ISIC 2018, from where, to where: what `fetch` and `data` share."""
 
     mirror: Place | None = Field(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """The bounds within which a pair is kept; null switches a bound off."""
 
     min_layout_iou: float | None = Field(

@@ -5,10 +5,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class LayoutGuidance(Section):
+class LayoutGuidance(SettingsSection):
     """Settings of Eq. 6. Each step costs a pass of the UNet with gradient; see docs/method.md."""
 
     eta: float = Field(

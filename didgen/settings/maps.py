@@ -6,10 +6,10 @@ from typing import Literal
 from pydantic import Field
 
 from didgen.settings.annotation import AnnotationSettings
-from didgen.settings.base import Section, Seeded
+from didgen.settings.base import Seeded, SettingsSection
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Which held-out images are looked at, and at what noise."""
 
     images: int = Field(

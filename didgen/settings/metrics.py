@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class ClassificationMetric(Section):
+class ClassificationMetric(SettingsSection):
     """What decides on classification."""
 
     classification_metric: Literal["balanced accuracy", "macro F1", "accuracy"] = Field(
@@ -16,7 +16,7 @@ class ClassificationMetric(Section):
     )
 
 
-class SegmentationMetric(Section):
+class SegmentationMetric(SettingsSection):
     """What decides on segmentation."""
 
     segmentation_metric: Literal["Dice", "IoU"] = Field(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Code, Section, Seeded
+from didgen.settings.base import Code, Seeded, SettingsSection
 
 # Near-duplicates: also for prompts that are recombined without a language model.
 MAX_OVERLAP = 0.9
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """How a language model is asked for prompts."""
 
     examples: int = Field(6, ge=1, le=40, description="DermPrompts of the class that it is shown")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """How much the page shows; all numbers are always computed from everything."""
 
     samples_per_class: int = Field(

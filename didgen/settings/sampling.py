@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Batches(Section):
+class Batches(SettingsSection):
     """How many images are made at a time, by any method."""
 
     batch_size: int = Field(
@@ -40,7 +40,7 @@ class Sampling(Batches):
     )
 
 
-class SetPaths(Section):
+class SetPaths(SettingsSection):
     """What both stages read, which part they make, and what they may use."""
 
     train: Path = Field(description="manifest of the training images")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 
 
-class Config(Section):
+class Config(SettingsSection):
     """Paths of the tool."""
 
     schema_file: Path = Field(

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from didgen.settings.arms import ArmError, Task, of_task, parse_arm
-from didgen.settings.base import Place, Section
+from didgen.settings.base import Place, SettingsSection
 
 OWN = "synthetic"
 
 
-class SyntheticSet(Section):
+class SyntheticSet(SettingsSection):
     """Where a set lies and what it can teach."""
 
     metadata: Place = Field(

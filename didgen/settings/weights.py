@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.classify import Settings as ClassifySettings
 from didgen.settings.fidelity import Settings as FidelitySettings
@@ -12,7 +12,7 @@ from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.segment import Settings as SegmentSettings
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """The sections of a run that name published weights."""
 
     caption: CaptionSettings = Field(CaptionSettings(), description="section `caption`")

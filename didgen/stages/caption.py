@@ -14,7 +14,7 @@ from didgen.backbone.loading import load_tokenizer
 from didgen.backbone.placeholder import PLACEHOLDERS
 from didgen.captions.attributes import Attributes
 from didgen.captions.audit import audit
-from didgen.captions.client import Client, open_client
+from didgen.captions.client import ModelClient, open_client
 from didgen.captions.condense import Condensed, Rewrite, condense, condense_statistics
 from didgen.captions.diversity import diversity
 from didgen.captions.llm import ChatResponse
@@ -206,7 +206,7 @@ def _worded(
     return condensed, figures | client.usage.as_json()
 
 
-def _rewrite(client: Client, attributes: Attributes) -> Rewrite:
+def _rewrite(client: ModelClient, attributes: Attributes) -> Rewrite:
     """Asks for another sentence of the same attributes; None where the model gives none."""
 
     def rewrite(text: str, fault: str) -> str | None:

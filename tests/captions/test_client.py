@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from didgen.captions.attributes import Attributes
-from didgen.captions.client import Client, Journal, JournalError, Usage
+from didgen.captions.client import Journal, JournalError, ModelClient, Usage
 from didgen.captions.llm import ChatRequest, ChatResponse, Failure
 from didgen.captions.llm_captions import Parsed, describe, response_schema, word
 from didgen.captions.measure import ImageRow
@@ -64,7 +64,7 @@ def images(tmp_path):
 
 def described(model, images, folder, tries=2):
     """What was read of each image by its id, and the client's usage."""
-    with Client("m", model.open, Journal(folder)) as client:
+    with ModelClient("m", model.open, Journal(folder)) as client:
         results = list(describe(images, client, 32, tries))
     assert sorted(one.index for one in results) == list(range(len(images)))
     return {images[one.index].id: one for one in results}, client.usage
@@ -99,14 +99,14 @@ def test_another_model_image_or_side_is_asked_anew(images, tmp_path):
     results, _ = described(model, images, tmp_path / "j")
     assert len(model.requests) == 1
     assert results["i0"].value.size == "large"
-    with Client("other", model.open, Journal(tmp_path / "j")) as client:
+    with ModelClient("other", model.open, Journal(tmp_path / "j")) as client:
         list(describe(images, client, 32, 2))
     assert len(model.requests) == 1 + 5
 
 
 def test_a_broken_off_run_loses_no_answer_and_asks_none_twice(images, tmp_path):
     model = Scripted(size_of)
-    with Client("m", model.open, Journal(tmp_path / "j")) as client:
+    with ModelClient("m", model.open, Journal(tmp_path / "j")) as client:
         next(describe(images, client, 32, 2))
     before = len(model.requests)
     assert 0 < before < 5
@@ -155,7 +155,7 @@ def test_what_stays_wrong_or_fails_is_reported_and_a_failure_sent_in_the_next_ru
 def test_questions_without_images_are_kept_too(tmp_path):
     model = Scripted(lambda request: ChatResponse(request.text.upper()))
     for _ in range(2):
-        with Client("m", model.open, Journal(tmp_path)) as client:
+        with ModelClient("m", model.open, Journal(tmp_path)) as client:
             sent = client.send(ChatRequest("", text) for text in ("a", "b", "a"))
             assert sorted((k, one.text) for k, one in sent) == [(0, "A"), (1, "B"), (2, "A")]
     assert [request.text for request in model.requests] == ["b", "a"]
@@ -171,7 +171,7 @@ def test_a_sentence_is_asked_for_again_with_its_fault(tmp_path):
 
     model = Scripted(reply)
     sizes = [Attributes(size=size) for size in SIZES]
-    with Client("m", model.open, Journal(tmp_path)) as client:
+    with ModelClient("m", model.open, Journal(tmp_path)) as client:
         results = sorted(word(sizes, client, 2), key=lambda one: one.index)
     assert [one.value for one in results] == ["A spot.", "A spot.", None]
     assert results[2] == Parsed(2, None, "", "died")

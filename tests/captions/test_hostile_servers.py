@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from didgen.captions.client import Client, Journal
+from didgen.captions.client import Journal, ModelClient
 from didgen.captions.llm import ModelError
 from didgen.captions.llm_captions import (
     InvalidResponse,
@@ -137,7 +137,7 @@ def server():
 def ask(server, journal, attributes):
     """The sentence that the server words, or why there is none."""
     model = ServerModel(server.address, "m", **OPTIONS | {"retries": 1, "timeout": TIMEOUT})
-    with Client("m", lambda: model, journal) as client:
+    with ModelClient("m", lambda: model, journal) as client:
         (one,) = word([attributes], client, tries=2)
     return one
 

@@ -11,7 +11,7 @@ import pytest
 
 from didgen.data import download
 from didgen.data.download import ChecksumError, archives_folder, listed_folder, read_sums
-from didgen.data.transfer import Client, DownloadError, Patience, Unavailable, Unreachable
+from didgen.data.transfer import DownloadError, HttpClient, Patience, Unavailable, Unreachable
 from didgen.runtime.files import OutOfSpace
 from tests.data.mirror_files import (
     BIG,
@@ -186,7 +186,7 @@ def test_without_a_network_all_buckets_are_named(tmp_path, monkeypatch):
 
 
 def test_a_server_is_given_up_at_first_contact_but_waited_for_in_a_transfer(tmp_path, caplog):
-    client = Client(Patience(retries=3, first_wait=0.01), threading.Event())
+    client = HttpClient(Patience(retries=3, first_wait=0.01), threading.Event())
     with pytest.raises(Unreachable):
         client.size(nobody())
     assert caplog.text.count("trying again") == 1

@@ -6,7 +6,7 @@ import pytest
 from didgen.methods.conditions import (
     LARGEST,
     SMALLEST,
-    Sampling,
+    ShapeSampling,
     Warp,
     sample_mask,
     warp_mask,
@@ -95,7 +95,7 @@ def test_zoom_alone_scales_the_area():
 
 def test_a_sampled_shape_lies_near_the_first_lesion(model):
     mask = ellipse(24, 40, 8, 10)
-    settings = Sampling(spread=0.0, zoom=1.0, shift=0.0)
+    settings = ShapeSampling(spread=0.0, zoom=1.0, shift=0.0)
     made = sample_mask(model, mask, mask, np.random.default_rng(0), settings)
     assert place_of(made).row == pytest.approx(place_of(mask).row, abs=0.02)
     assert made.sum() == pytest.approx(mask.sum(), rel=0.1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from didgen.metrics.pair_means import NoPairs, Pairs, draw_pairs, pair_mean_interval
+from didgen.metrics.pair_means import DrawnPairs, NoPairs, draw_pairs, pair_mean_interval
 
 
 def test_pairs_are_of_one_class_and_different():
@@ -61,7 +61,7 @@ def test_two_sets_add_both_errors():
 def test_pairs_that_share_nothing_are_as_sure_as_their_number():
     rng = np.random.default_rng(0)
     values = rng.normal(size=200)
-    apart = Pairs(np.arange(0, 400, 2), np.arange(1, 400, 2), within=True)
+    apart = DrawnPairs(np.arange(0, 400, 2), np.arange(1, 400, 2), within=True)
     _, low, high = pair_mean_interval(values, apart, confidence=0.95)
     error = values.std(ddof=1) / np.sqrt(200)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.02)

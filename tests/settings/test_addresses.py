@@ -4,11 +4,11 @@ from pydantic import ValidationError
 from didgen import cli
 from didgen.cli import explain
 from didgen.settings.addresses import ServerAddress
-from didgen.settings.base import Section
+from didgen.settings.base import SettingsSection
 from didgen.settings.run import RunConfig
 
 
-class Example(Section):
+class Example(SettingsSection):
     server: ServerAddress = "http://localhost:8000/v1"
 
 

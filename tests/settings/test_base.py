@@ -1,14 +1,14 @@
 import pytest
 from pydantic import ValidationError
 
-from didgen.settings.base import Section, Words
+from didgen.settings.base import SettingsSection, Words
 
 
-class Inner(Section):
+class Inner(SettingsSection):
     rate: float | None = None
 
 
-class Example(Section):
+class Example(SettingsSection):
     steps: int = 1
     seeds: tuple[int, ...] = (0,)
     flag: bool = False
