@@ -7,10 +7,10 @@ one that is missing, fails here as it would in a run of hours. What each stage r
 
 import json
 import sys
-from pathlib import Path
 
 from didgen.cli import _stage_parser, read_config, settings_of
 from didgen.launcher import launch
+from didgen.runtime.outputs import output_folder
 
 FILES = {
     "data": ("train.csv", "val.csv", "test.csv", "summary.json", "leaks.json", "config.json"),
@@ -35,7 +35,7 @@ FILES = {
     "classify": ("metrics.json", "predictions.csv", "curves.csv", "config.json"),
     "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),
 }
-VERDICT = {"tasks": {"classification": {"sentence": "They help."}}}
+VERDICT = {"run": "smoke", "tasks": {"classification": {"sentence": "They help."}}}
 
 name, *flags = sys.argv[1:]
 if name == "run":
@@ -45,15 +45,15 @@ config = read_config(kind, _stage_parser(name, kind), flags)
 with open("received.jsonl", "a", encoding="utf-8") as lines:
     lines.write(json.dumps({"stage": name, "config": config.model_dump(mode="json")}) + "\n")
 print(f"stub of {name}: {' '.join(flags)}", file=sys.stderr)
+if name in ("fetch", "weights"):
+    config.out.write_text('{"files": [], "models": []}')
+    sys.exit()
+out, files = getattr(config, "out", None), FILES.get(name, ())
 if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
-    for file in ("arms.csv", "tests.csv", "groups.csv", "config.json"):
-        (config.tables / file).write_text("{}")
-elif name in ("fetch", "weights"):
-    config.out.write_text("{}")
+    out, files = config.tables, ("arms.csv", "tests.csv", "groups.csv", "config.json")
 elif name == "report":
-    config.out.write_text("<!doctype html>")
-    config.out.with_name("config.json").write_text("{}")
-else:
-    for file in FILES[name]:
-        (Path(config.out) / file).write_text("{}")
+    out, files = config.out.parent, (config.out.name, "config.json")
+with output_folder(out, name) as folder:
+    for file in files:
+        (folder / file).write_text("<!doctype html>" if file == "index.html" else "{}")

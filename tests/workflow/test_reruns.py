@@ -85,3 +85,15 @@ def test_a_failing_stage_speaks_on_the_terminal_and_in_its_log(finished: Path, s
     assert done.returncode != 0
     assert "the disk is full" in done.stdout
     assert "the disk is full" in (finished / "results/broken/logs/data.log").read_text()
+
+
+def test_a_file_that_no_stage_wrote_is_not_deleted(finished: Path, snakemake) -> None:
+    for name in ("data/train.csv", "verdict.json"):
+        mine = finished / "results" / "mine" / name
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("mine")
+    done = snakemake(finished, "--config", "run=mine")
+    assert done.returncode != 0
+    assert "2 files lie where this run writes" in done.stdout
+    for name in ("data/train.csv", "verdict.json"):
+        assert (finished / "results" / "mine" / name).read_text() == "mine"
