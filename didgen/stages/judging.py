@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,10 +17,11 @@ from didgen.downstream.arms import compose, proportionate
 from didgen.downstream.classifiers import Built
 from didgen.downstream.datasets import ImageSet, check_apart, usable_rows
 from didgen.downstream.training import Outcome
-from didgen.runtime.files import sha256_file, write_csv, write_json
+from didgen.runtime.files import remove_leftovers, sha256_file, write_csv, write_json
 from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.settings.arms import parse_arm
 from didgen.training.log import Log
+from didgen.training.state import remove_states
 
 LOGGER = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ LOGGER = logging.getLogger(__name__)
 FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb", "report_to")
 # Beside these, what arms may differ in; everything else the verdict asks to be the same.
 OF_ARM = (*FREE, "arm", "seed")
+# What a judge of label fidelity saw, in the state of its training.
+JUDGEMENTS = "judgements.json"
 
 
 class JudgeConfig(Protocol):
@@ -174,9 +176,11 @@ def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None)
 
 
 def finish_state(state: Path | None) -> None:
-    """Remove the state of a training whose results are written."""
-    if state is not None:
-        shutil.rmtree(state, ignore_errors=True)
+    """Remove the state of a training whose results are written, and nothing else in its folder."""
+    if state is not None and state.is_dir() and not state.is_symlink():
+        remove_leftovers(state)
+        (state / JUDGEMENTS).unlink(missing_ok=True)
+        remove_states(state)
 
 
 def write_results(

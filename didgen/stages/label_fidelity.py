@@ -17,11 +17,11 @@ from didgen.downstream.datasets import build, class_codes, keep_in_memory, usabl
 from didgen.downstream.training import predict, seeded, train
 from didgen.metrics.agreement import class_agreement, seen_instead
 from didgen.metrics.classification import balanced_accuracy
-from didgen.runtime.files import read_json, write_csv, write_json
+from didgen.runtime.files import read_object, write_csv, write_json
 from didgen.runtime.outputs import output_folder, paths_read
 from didgen.runtime.precision import default_device
 from didgen.settings.label_fidelity import Config
-from didgen.stages.judging import finish_state, state_folder
+from didgen.stages.judging import JUDGEMENTS, finish_state, state_folder
 from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
@@ -153,11 +153,19 @@ def _judge(
     Also returns the folder of its state, and what it is.
     """
     state = state_folder(config, {**learned, **shown}, config.classifier.weights)
-    kept = None if state is None else state / "judgements.json"
+    kept = None if state is None else state / JUDGEMENTS
     if kept is not None and kept.is_file():
         LOGGER.info("this judge's judgements were found in %s", state)
-        told = read_json(kept)
-        return state, told["model"], told["seen"]
+        told = read_object(kept)
+        seen = told.get("seen")
+        if not isinstance(seen, dict) or "model" not in told or any(
+            not isinstance(seen.get(kind), list) or len(seen[kind]) != len(frame)
+            for kind, frame in shown.items()
+        ):  # fmt: skip
+            raise ValueError(
+                f"{kept}: found no judgement of each image; delete the file to judge them anew"
+            )
+        return state, told["model"], seen
     built, seen = _train_judge(learned, shown, classes, config, out, fold, state)
     if kept is not None:
         write_json(kept, {"model": built.describe(), "seen": seen})

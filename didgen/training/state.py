@@ -100,6 +100,14 @@ def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
     return history
 
 
+def remove_states(folder: Path) -> None:
+    """Delete a training's saved states, and the folder where nothing else is in it."""
+    for place in _saved(folder):
+        _remove(place)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _saved(folder: Path) -> list[Path]:
     """What is named as a state, the oldest first."""
     return sorted(place for place in folder.glob("step-*") if _NAME.fullmatch(place.name))

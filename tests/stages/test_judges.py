@@ -191,7 +191,7 @@ def test_unfit_arms_are_refused_before_anything_is_read(data, tmp_path):
         classify.run(config(classify, data, "synthetic-2x", tmp_path / "out"))
 
 
-def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, monkeypatch):
+def test_an_ended_training_continues_and_then_removes_only_its_state(data, tmp_path, monkeypatch):
     from didgen.downstream import training
 
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
@@ -209,14 +209,17 @@ def test_an_ended_training_continues_and_then_leaves_no_state(data, tmp_path, mo
     state = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         classify.run(config(classify, data, "weighted", tmp_path / "cut", state=state, **changes))
-    assert len(list(state.glob("*/step-0000002"))) == 1
+    (kept,) = state.glob("*/step-0000002")
+    notes = kept.with_name("notes.txt"), kept / "notes.txt"
+    for note in notes:
+        note.write_text("mine")
     monkeypatch.setattr(training.Step, "__call__", step)
     # Another seed is another training: it does not take up the first one's state.
     other = config(classify, data, "weighted", tmp_path / "other", state=state, seed=1, **changes)
     classify.run(other)
     assert len(list(state.glob("*/step-0000002"))) == 1
     classify.run(config(classify, data, "weighted", tmp_path / "cut", state=state, **changes))
-    assert not list(state.iterdir())
+    assert {path for path in state.rglob("*") if path.is_file()} == set(notes)
     tables = [pd.read_csv(tmp_path / n / "predictions.csv") for n in ("whole", "cut")]
     assert tables[0].equals(tables[1])
 

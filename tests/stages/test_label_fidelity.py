@@ -84,7 +84,14 @@ def test_judges_that_are_done_are_not_trained_again(tmp_path, monkeypatch):
     stop = True
     with pytest.raises(KeyboardInterrupt):
         judged(tmp_path, same, state=tmp_path / "state")
-    assert trained == [0, 1] and len(list((tmp_path / "state").glob("*/judgements.json"))) == 1
+    assert trained == [0, 1]
+    (kept,) = (tmp_path / "state").glob("*/judgements.json")
+    whole_file = kept.read_text()
+    for damaged in ("{}", '{"model": {}, "seen": {"real": [], "synthetic": []}}', "[]"):
+        kept.write_text(damaged)
+        with pytest.raises(ValueError, match=r"judgements\.json"):
+            judged(tmp_path, same, state=tmp_path / "state")
+    kept.write_text(whole_file)
     stop = False
     found = judged(tmp_path, same, state=tmp_path / "state")
     assert trained == [0, 1, 1] and found["mean"] == {"real": 1, "synthetic": 1}
