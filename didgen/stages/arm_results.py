@@ -118,7 +118,7 @@ def read_tables(
     """
     results: Arms = {}
     for path in sorted(folder.glob(f"*/seed*/{name}")):
-        arm, match = path.parent.parent.name, re.fullmatch(r"seed(\d+)", path.parent.name)
+        arm, match = path.parent.parent.name, re.fullmatch(r"seed(0|[1-9]\d*)", path.parent.name)
         if match is None or (arms is not None and arm not in arms):
             continue
         seed = int(match[1])
@@ -163,6 +163,15 @@ def _table(path: Path) -> pd.DataFrame:
             f"{path}: found classes {odd}, expected those with a column p_, {sorted(codes)}; train "
             "the arm again"
         )
+    if classified:
+        stated = [row[f"p_{row['prediction']}"] for _, row in table.iterrows()]
+        # Ties, and rounding in the file.
+        unlike = table.loc[table[numbers].max(axis=1) > np.array(stated) + 1e-5, "id"]
+        if len(unlike):
+            raise VerdictError(
+                f"{path}: {len(unlike)} rows ({', '.join(unlike[:5])}) whose prediction is not the "
+                "class of the highest probability; train the arm again"
+            )
     return table.sort_values("id", ignore_index=True)
 
 
@@ -172,12 +181,13 @@ def _metrics(table: Path) -> dict[str, Any]:
         raise VerdictError(f"{path}: no such file, expected it beside {table.name}; train anew")
     metrics = read_object(path)
     absent = [key for key in NEEDED if key not in metrics]
-    if absent or "best_score" not in (metrics["training"] or {}):
+    training = metrics.get("training")
+    if absent or not isinstance(training, dict) or "best_score" not in training:
         raise VerdictError(
             f"{path}: found no {', '.join(absent) or 'best_score under training'}, expected what "
             "the classify and segment stages write; train anew"
         )
-    available, score = metrics.get("n_available", {}), metrics["training"]["best_score"]
+    available, score = metrics.get("n_available", {}), training["best_score"]
     counts = {key: metrics[key] for key in COUNTS if key in metrics}
     counts |= available if isinstance(available, dict) else {"n_available": available}
     unfit = {key: n for key, n in counts.items() if type(n) is not int or n < 0}

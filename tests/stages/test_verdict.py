@@ -541,3 +541,28 @@ def test_arms_and_seeds_of_an_earlier_run_are_passed_over(tmp_path):
         "original": [2, 10],
         "synthetic": [2, 10],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "fault"),
+    [
+        ("metrics.json", '"training": {', '"training": 5, "x": {', "best_score"),
+        ("metrics.json", '"n_real": 40', '"n_available": [1]', "n_available"),
+        ("predictions.csv", ",NV,NV,0.1,0.9", ",NV,NV,0.9,0.1", "class of the highest"),
+    ],
+)
+def test_results_edited_by_hand_are_named(results, name, old, new, fault):
+    path = results / "classify" / "synthetic" / "seed0" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=f"seed0/{name}: .*{fault}"):
+        judge(results)
+
+
+def test_one_seed_is_not_read_from_two_folders(results):
+    put(results / "classify", "original", 1, predictions([False] * 16, LABELS))
+    twin = results / "classify" / "original" / "seed1"
+    twin.rename(results / "classify" / "original" / "seed01")
+    with pytest.raises(VerdictError, match="the same in every arm"):
+        judge(results)
