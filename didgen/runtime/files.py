@@ -172,11 +172,15 @@ def read_csv(path: Path | str, stage: str, columns: Iterable[str] = ()) -> "pd.D
     else:
         absent = ", ".join(name for name in columns if name not in frame)
         twice = frame.loc[frame["id"].duplicated(), "id"].tolist() if "id" in frame else []
-        if not absent and not twice:
+        # Of rows with more cells than names pandas takes the first cells for an index.
+        if len(frame) and not isinstance(frame.index, pd.RangeIndex):
+            fault = "found rows of more cells than column names"
+        elif absent:
+            fault = f"found columns {', '.join(frame)}, expected also {absent}"
+        elif twice:
+            fault = f"{len(twice)} ids stand twice, such as {twice[0]!r}"
+        else:
             return frame
-        fault = f"found columns {', '.join(frame)}, expected also {absent}" if absent else (
-            f"{len(twice)} ids stand twice, such as {twice[0]!r}"
-        )  # fmt: skip
     raise ValueError(f"{path}: {fault}; run the {stage} stage again")
 
 

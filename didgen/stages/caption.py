@@ -95,7 +95,8 @@ def _caption(config: Config, out: Path) -> None:
 def read_captions(path: Path, ids: Iterable[str]) -> pd.Series:
     """The captions of the given images, indexed by id, in the given order.
 
-    Raises: `ValueError` when the file is missing, lacks a column, repeats an id or lacks an image.
+    Raises: `ValueError` when the file is missing, lacks a column, repeats an id, or has no
+    caption of an image.
     """
     return read_caption_rows(path, ids)["caption"]
 
@@ -107,7 +108,7 @@ def read_caption_rows(path: Path, ids: Iterable[str]) -> pd.DataFrame:
     """
     table = read_csv(path, "caption", ("id", "caption")).set_index("id", drop=False)
     wanted = list(ids)
-    absent = [name for name in wanted if name not in table.index]
+    absent = [name for name in wanted if not table["caption"].get(name)]
     if absent:
         raise ValueError(
             f"{path}: no caption for {len(absent)} of {len(wanted)} images "

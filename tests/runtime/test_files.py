@@ -15,6 +15,7 @@ from didgen.runtime.files import (
     OutOfSpace,
     atomic_directory,
     atomic_path,
+    read_csv,
     read_json,
     remove_leftovers,
     reserve,
@@ -203,3 +204,13 @@ def test_json_is_read_from_plain_files_alone(tmp_path):
             read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none")
+
+
+def test_rows_with_more_cells_than_the_header_are_named(tmp_path):
+    """pandas would take their first cells for an index, and shift all others."""
+    path = tmp_path / "captions.csv"
+    path.write_text("id,caption\na,x,1\n")
+    with pytest.raises(ValueError, match=r"captions.csv: found rows of more cells than column"):
+        read_csv(path, "caption", ("id", "caption"))
+    path.write_text("id,caption\n")
+    assert read_csv(path, "caption", ("id", "caption")).empty

@@ -93,9 +93,10 @@ def test_read_captions_names_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="run the caption stage"):
         caption.read_captions(tmp_path / "captions.csv", ["a"])
     path = tmp_path / "captions.csv"
-    path.write_text("id,caption\na,A spot.\n")
-    with pytest.raises(ValueError, match=r"no caption for 1 of 2 images \(b\)"):
-        caption.read_captions(path, ["a", "b"])
+    for row in ("", "b\n", "b,\n"):
+        path.write_text(f"id,caption\na,A nevus.\n{row}")
+        with pytest.raises(ValueError, match=r"no caption for 1 of 2 images \(b\)"):
+            caption.read_captions(path, ["a", "b"])
     path.write_text("id,text\na,A spot.\n")
     with pytest.raises(ValueError, match="found columns id, text, expected also caption"):
         caption.read_captions(path, ["a"])
