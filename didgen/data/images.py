@@ -89,6 +89,12 @@ def decode_image(
         return Decoded(np.asarray(_on_white(image)), shape, tuple(changes))
 
 
+def check_kind(path: Path | str) -> None:
+    """Raise `ImageError` for a file that does not begin as an image; its pixels are not read."""
+    with _faults_named(path), _bytes_of(path, None) as source:
+        Image.open(source, formats=FORMATS).close()
+
+
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
     """uint8 RGB (H, W, 3) of gray (H, W), RGB or RGBA (H, W, 4), clear pixels laid on white.
 

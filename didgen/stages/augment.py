@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from didgen.data.images import check_kind
 from didgen.data.manifest import check_manifest, read_manifest
 from didgen.runtime.files import place_file, read_csv, write_csv, write_json, write_text
 from didgen.runtime.outputs import output_folder, paths_read
@@ -18,8 +19,8 @@ def run(config: Config) -> None:
     """Write the augmented set; `datasets.load_dataset("imagefolder", data_dir=out)` opens it.
 
     `metadata.csv` is a manifest too, with the column `image` under the name `file_name`.
-    Raises: `ManifestError` for a damaged set, `ValueError` when all images, or all pairs, failed or
-    were rejected.
+    Raises: `ManifestError` for a damaged set, `ImageError` for a file that is no image,
+    `ValueError` when all images, or all pairs, failed or were rejected.
     """
     with output_folder(config.out, "augment", paths_read(config)) as out:
         _augment(config, out)
@@ -67,6 +68,8 @@ def _gather(folder: Path, out: Path, kind: str, scores: Path | None = None) -> p
     for column in ("image", "mask", "condition"):
         for name in frame.get(column, pd.Series(dtype=str)):
             if name:
+                # A link in another's set may lead to any file, and this set may be published.
+                check_kind(folder / name)
                 place_file(folder / name, out / name)
     return frame
 
@@ -83,6 +86,11 @@ def _kept(frame: pd.DataFrame, scores: Path, table: Path) -> pd.DataFrame:
         raise ValueError(
             f"{table}: {len(unknown)} of {len(frame)} pairs ({', '.join(unknown[:5])}) are not "
             f"those that {scores} judged; run the filter stage again"
+        )
+    words = sorted(set(judged["kept"]) - {"yes", "no"})
+    if words:
+        raise ValueError(
+            f"{scores}: found {words} in the column kept, expected yes or no; correct the cells"
         )
     added = [name for name in judged if name not in {*frame, "kept", "reasons"}]
     frame = frame.join(judged[added], on="id")

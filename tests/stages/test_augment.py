@@ -62,6 +62,29 @@ def test_a_table_cannot_name_files_outside_its_folder(tmp_path, column, name):
     assert (tmp_path / "mine.png").read_bytes() == b"mine" and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("column", ["image", "mask", "condition"])
+def test_a_link_to_a_file_that_is_no_image_is_not_gathered(tmp_path, column):
+    pairs = synthetic_set(tmp_path / "pairs", ["a"], paired=True)
+    secret = tmp_path / "netrc"
+    secret.write_text("password hunter2")
+    link = pairs / pd.read_csv(pairs / "metadata.csv")[column][0]
+    link.unlink()
+    link.symlink_to(secret)
+    with pytest.raises(ValueError, match="a.png: cannot be read as an image"):
+        augment.run(augment.Config(pairs=(pairs,), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists() and secret.read_text() == "password hunter2"
+
+
+def test_a_word_that_is_neither_yes_nor_no_rejects_no_pair_in_silence(tmp_path):
+    pairs = synthetic_set(tmp_path / "pairs", ["a", "b"], paired=True)
+    judged = pd.read_csv(pairs / "metadata.csv")[["id", "sha256"]].assign(kept=["yes", "Yes"])
+    judged.to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(ValueError, match=r"scores.csv: found \['Yes'\] in the column kept"):
+        augment.run(
+            augment.Config(pairs=(pairs,), scores=tmp_path / "scores.csv", out=tmp_path / "out")
+        )
+
+
 def test_a_damaged_set_is_refused_and_removes_nothing(tmp_path):
     first = synthetic_set(tmp_path / "first", ["a", "b"], paired=False)
     out = tmp_path / "out"
