@@ -8,6 +8,7 @@ import os
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,8 @@ class _TransientError(Exception):
 class Patience:
     """How often and how long to wait; in seconds, `chunk` in bytes.
 
-    `retries` counts failures in a row that brought no new byte: a slow but moving transfer of many
-    gigabytes may break off as often as it likes.
+    `text` is for the whole of a small text file. `retries` counts failures in a row that brought
+    no new byte: a slow but moving transfer of many gigabytes may break off as often as it likes.
     """
 
     retries: int = 6
@@ -66,6 +67,7 @@ class Patience:
     longest_wait: float = 60.0
     connect: float = 15.0
     read: float = 30.0
+    text: float = 60.0
     chunk: int = 1 << 17
 
 
@@ -103,12 +105,18 @@ class HttpClient:
                 if response.status_code in (403, 404, 410):
                     return None
                 _expect(response, url, 200)
-                content = b""
-                for chunk in response.iter_content(self._patience.chunk):
-                    content += chunk
+                content, end = bytearray(), time.monotonic() + self._patience.text
+                # Byte by byte: a larger piece would be waited for until it is whole.
+                for byte in response.iter_content(1):
+                    content += byte
                     if len(content) > _LARGEST_TEXT:
                         raise DownloadError(f"{url}: larger than {_LARGEST_TEXT} bytes")
-                return content
+                    if time.monotonic() > end:
+                        raise DownloadError(
+                            f"{url}: not whole after {self._patience.text:g} s; try later, or use "
+                            "another mirror"
+                        )
+                return bytes(content)
 
         content = self._persist(url, attempt)
         return None if content is None else content.decode("utf-8", errors="replace")

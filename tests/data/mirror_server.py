@@ -15,7 +15,8 @@ class MirrorServer:
 
     `faults[name]` is a list of what the next GETs of a file do instead of what is right, in order:
     ("drop", n): n bytes of the body, then the connection breaks off; ("status", code, headers);
-    ("wrong",): other bytes; ("hold", n): n bytes, then nothing until `release` is set.
+    ("wrong",): other bytes; ("drip", s): a byte every s seconds; ("hold", n): n bytes, then nothing
+    until `release` is set.
     `head_faults` is the same of HEADs.
     """
 
@@ -104,7 +105,7 @@ class MirrorServer:
         request.end_headers()
 
     def _body(self, request, name: str, body: bytes, fault: tuple) -> None:
-        limit = fault[1] if fault[0] in ("drop", "hold") else len(body)
+        limit = {"drop": fault[-1], "hold": fault[-1], "drip": 0}.get(fault[0], len(body))
         for place in range(0, min(limit, len(body)), BLOCK):
             block = body[place : min(place + BLOCK, limit)]
             self.delay()
@@ -113,6 +114,11 @@ class MirrorServer:
             except OSError:
                 return
             self.sent[name] += len(block)
+        if fault[0] == "drip":
+            for place in range(len(body)):
+                if self.release.wait(fault[1]):
+                    return
+                request.wfile.write(body[place : place + 1])
         if fault[0] == "hold":
             request.wfile.flush()
             self.release.wait(60)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,12 @@ def test_an_interrupt_ends_the_threads_and_keeps_the_bytes(server, tmp_path, mon
     monkeypatch.undo()
     one(server, tmp_path)
     assert server.ranges_of(BIG)[-1] is not None and contents(tmp_path)[BIG] == FILES[BIG]
+
+
+def test_checksums_that_drip_are_given_up(server, tmp_path):
+    server.files["SHA256SUMS"] = sums(FILES)
+    server.faults["SHA256SUMS"] = [("drip", 0.2)]
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match="SHA256SUMS: not whole after 1 s; try later"):
+        fetch_from(server.url, tmp_path, patience=replace(QUICK, text=1.0))
+    assert time.monotonic() - started < 15
