@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from didgen.report.numbers import digits, interval, told_p
+from didgen.report.numbers import digits, interval, p_text
 from didgen.runtime.files import read_json
 
 NONE = "–"
@@ -31,7 +31,7 @@ class Column:
     run: str
     reached: dict[str, dict[str, list[float]]]
     differences: dict[str, dict[str, Any]]
-    told: str
+    heading: str
 
     def shown(self, arm: str, measure: str, spread: bool = True) -> str:
         """The mean over seeds, with its standard deviation."""
@@ -43,12 +43,12 @@ class Column:
 
     def difference(self, arm: str) -> str:
         """The difference to the original images, its interval and p."""
-        found = self.differences.get(arm)
-        if found is None:
+        row = self.differences.get(arm)
+        if row is None:
             return NONE
-        p = told_p(found["p"])
+        p = p_text(row["p"])
         p = f"p {p}" if p.startswith("<") else f"p = {p}"
-        return f"{interval(found['difference'], *found['interval'], sign=True)}, {p}"
+        return f"{interval(row['difference'], *row['interval'], sign=True)}, {p}"
 
 
 def column(run: Path, task: str) -> Column | None:
@@ -68,8 +68,8 @@ def column(run: Path, task: str) -> Column | None:
     reached: dict[str, dict[str, list[float]]] = {}
     for arm in decided["arms"]:
         for seed in seeds:
-            told = read_json(run / FOLDERS[task] / arm / f"seed{seed}" / "metrics.json")
-            own = told["test"]
+            metrics = read_json(run / FOLDERS[task] / arm / f"seed{seed}" / "metrics.json")
+            own = metrics["test"]
             measures = {
                 f"{average} {name}": own[average][name]
                 for average in ("weighted", "macro") if average in own for name in AVERAGES
@@ -78,7 +78,7 @@ def column(run: Path, task: str) -> Column | None:
             for name, value in measures.items():
                 reached.setdefault(arm, {}).setdefault(name, []).append(value)
     return Column(
-        f"{told['model']['name']}, {told['n_real']} real",
+        f"{metrics['model']['name']}, {metrics['n_real']} real",
         run.name,
         reached,
         {each["arm"]: each for each in decided["comparisons"]["original"]},
@@ -94,12 +94,12 @@ def columns_of(runs: list[Path], task: str) -> list[Column]:
     absent = [str(run) for run in runs if not (run / "verdict.json").is_file()]
     if absent:
         raise ValueError(f"found no verdict.json in {absent}, expected finished runs; run them")
-    found = [each for run in runs if (each := column(run, task)) is not None]
-    titles = [each.title for each in found]
+    columns = [each for run in runs if (each := column(run, task)) is not None]
+    titles = [each.title for each in columns]
     return [
-        Column(f"{c.title}, {c.run}", c.run, c.reached, c.differences, c.told)
+        Column(f"{c.title}, {c.run}", c.run, c.reached, c.differences, c.heading)
         if titles.count(c.title) > 1 else c
-        for c in found
+        for c in columns
     ]  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def table_2(columns: list[Column], average: str = "weighted") -> str:
     """Precision, recall and F1 of each classifier, then its difference to the original images."""
     words = {"f1": "F1"}
     head = [f"{words.get(n, n)}, {average}: {c.title}" for n in AVERAGES for c in columns]
-    head += [f"{c.told}: {c.title}" for c in columns]
+    head += [f"{c.heading}: {c.title}" for c in columns]
     rows = [
         [arm, *(c.shown(arm, f"{average} {name}") for name in AVERAGES for c in columns),
          *(c.difference(arm) for c in columns)]
@@ -123,7 +123,7 @@ def table_2(columns: list[Column], average: str = "weighted") -> str:
 
 def table_3(columns: list[Column]) -> str:
     """IoU / Dice of each segmenter and number of real images, each with its difference."""
-    head = [words for c in columns for words in (f"IoU/Dice: {c.title}", c.told)]
+    head = [words for c in columns for words in (f"IoU/Dice: {c.title}", c.heading)]
     rows = []
     for arm in arms_of(columns):
         row = [arm]
@@ -146,14 +146,14 @@ def table_1(runs: list[Path]) -> str:
             for space in own["spaces"].values():
                 for measure, each in space["measures"].items():
                     floor = each["matched"]
-                    told = f"{interval(each['value'], *each['interval'])}; of {floor['n']}: "
-                    told += f"{digits(floor['synthetic']['mean'])}, "
-                    told += f"real {digits(floor['real']['mean'])}"
-                    rows.setdefault(measure, {})[title] = told
+                    cell = f"{interval(each['value'], *each['interval'])}; of {floor['n']}: "
+                    cell += f"{digits(floor['synthetic']['mean'])}, "
+                    cell += f"real {digits(floor['real']['mean'])}"
+                    rows.setdefault(measure, {})[title] = cell
             for measure, kinds in own["pairs"]["measures"].items():
                 for kind, each in kinds.items():
-                    told = interval(each["mean"], *each["interval"])
-                    rows.setdefault(f"{measure}, {kind}", {})[title] = told
+                    cell = interval(each["mean"], *each["interval"])
+                    rows.setdefault(f"{measure}, {kind}", {})[title] = cell
     cells = [[measure, *(row.get(title, NONE) for title in head)] for measure, row in rows.items()]
     return markdown(["measure", *head], cells)
 

@@ -110,8 +110,8 @@ def explain(error: ValidationError) -> str:
         hidden = fault["type"] in ("missing", "value_error", "extra_forbidden") or "key" in key
         text = repr(fault["input"])
         # Nor is an address shown that stands where none belongs.
-        found = "" if hidden or "://" in text or "@" in text else f": found {_short(text)}"
-        lines.append(f"  {key}{found}: {message}")
+        shown = "" if hidden or "://" in text or "@" in text else f": found {_short(text)}"
+        lines.append(f"  {key}{shown}: {message}")
     return "\n".join(lines)
 
 

@@ -31,8 +31,8 @@ def revision(stage: str, package: Path = PACKAGE) -> str:
         if path not in seen:
             seen[path], names = _read(path)
             waiting += [file for name in names for file in _files(name, package)]
-    told = "\n".join(f"{path.relative_to(package)} {seen[path]}" for path in sorted(seen))
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    listing = "\n".join(f"{path.relative_to(package)} {seen[path]}" for path in sorted(seen))
+    return hashlib.sha256(listing.encode()).hexdigest()[:12]
 
 
 def _files(name: str, package: Path) -> Iterator[Path]:

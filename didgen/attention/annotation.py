@@ -154,10 +154,10 @@ def _enlarge(
     if settings.upsampling == "bicubic":
         return upsample(maps.unsqueeze(1), size).squeeze(1)
     if images is None or tuple(images.shape[-2:]) != tuple(size) or len(images) != len(maps):
-        found = None if images is None else tuple(images.shape)
+        shape = None if images is None else tuple(images.shape)
         raise ValueError(
             f"the guided filter needs images of shape ({len(maps)}, 3, {size[0]}, {size[1]}), "
-            f"found {found}; give them, or set upsampling to 'bicubic'"
+            f"found {shape}; give them, or set upsampling to 'bicubic'"
         )
     # The image may have broken where the map has not.
     images = torch.nan_to_num(images.to(maps.device), 0.0, 1.0, -1.0)

@@ -80,8 +80,8 @@ def select_layers(
     else:
         chosen = [layer for layer in of_kind if layer.grid == tuple(resolution)]
     if not chosen:
-        found = sorted({layer.grid for layer in of_kind}, reverse=True)
-        there = ", ".join(f"{height}x{width}" for height, width in found) or "none at all"
+        grids = sorted({layer.grid for layer in of_kind}, reverse=True)
+        there = ", ".join(f"{height}x{width}" for height, width in grids) or "none at all"
         raise AttentionRecordingError(
             f"no {kind}-attention layer works at resolution {resolution}; with this latent size "
             f"the UNet has {kind}-attention at: {there}. Ask for one of these, or change the "

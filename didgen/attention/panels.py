@@ -65,19 +65,19 @@ def attention_panel(
 
 
 def truth_panel(
-    image: np.ndarray, true: np.ndarray, found: np.ndarray, gap: int = 4, factor: int = 2
+    image: np.ndarray, true: np.ndarray, annotated: np.ndarray, gap: int = 4, factor: int = 2
 ) -> np.ndarray:
     """Four pictures in a row: image, true outline, found outline, and where the masks differ.
 
     In the last one both masks are gray, what only the truth has is blue, what only the other has
     is orange. Shapes: image uint8 (H, W, 3), bool masks (H, W); result as `attention_panel`.
     """
-    image, true, found = (enlarge(part, factor) for part in (image, true, found))
+    image, true, annotated = (enlarge(part, factor) for part in (image, true, annotated))
     difference = np.full(image.shape, 40, np.uint8)
-    difference[true & found] = _BOTH
-    difference[true & ~found] = _MISSED
-    difference[found & ~true] = _ADDED
-    pictures = [image, draw_contour(image, true, 2), draw_contour(image, found, 2), difference]
+    difference[true & annotated] = _BOTH
+    difference[true & ~annotated] = _MISSED
+    difference[annotated & ~true] = _ADDED
+    pictures = [image, draw_contour(image, true, 2), draw_contour(image, annotated, 2), difference]
     space = np.full((image.shape[0], gap, 3), 255, np.uint8)
     row = [part for picture in pictures for part in (picture, space)][:-1]
     return np.concatenate(row, axis=1)

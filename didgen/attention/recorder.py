@@ -279,10 +279,10 @@ class AttentionRecorder:
         """Queries and keys of the last pass, "cross" or "self", in order of execution."""
         if self._inside or not self._captures:
             raise AttentionRecordingError("nothing is recorded yet; run the UNet first")
-        found = [c for c in self._captures.values() if c.layer.kind == kind]
-        if not found:
+        of_kind = [c for c in self._captures.values() if c.layer.kind == kind]
+        if not of_kind:
             raise AttentionRecordingError(f"{kind}-attention was not asked for")
-        return found
+        return of_kind
 
     def cross_maps(self, positions: Positions | None = None) -> Tensor:
         """A_C (Eq. 2) of K tokens, (B, K, H, W), averaged over layers and heads.

@@ -77,9 +77,9 @@ def check_folder(folder: Path) -> str | None:
     for part, stem in WEIGHTS.items():
         files = sorted((folder / part).glob(f"{stem}*.safetensors"))
         if not files:
-            found = sorted(file.name for file in (folder / part).iterdir())
+            names = sorted(file.name for file in (folder / part).iterdir())
             raise BackboneError(
-                f"{folder / part} has no {stem}.safetensors (found {', '.join(found)}); weights "
+                f"{folder / part} has no {stem}.safetensors (found {', '.join(names)}); weights "
                 "in other formats are not opened: convert them to safetensors"
             )
         # fp16 files are read only where the full ones are absent.

@@ -41,11 +41,11 @@ def fetch(name: str, revision: str | None, local_files_only: bool, tokenizer_onl
         instead = "" if tried == name else f", a copy of {name}, which cannot be had"
         LOGGER.info("backbone: %s at commit %s%s", tried, folder.name, instead)
         return folder
-    told = "\n".join(faults)
+    listed = "\n".join(faults)
     wanted = f" at revision {revision}" if revision else ""
     raise BackboneError(
         f"cannot get {name!r}{wanted} from the Hugging Face hub"
-        f"{' cache (offline)' if local_files_only else ''}:\n{told}\n"
+        f"{' cache (offline)' if local_files_only else ''}:\n{listed}\n"
         "check the name and the revision, connect to the network once, or give a local diffusers "
         "folder or .safetensors checkpoint"
     )

@@ -116,11 +116,11 @@ def _open_folder(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     }
     parts: dict[str, Any] = {}
     for part, (kind, typed) in kinds.items():
-        model, found = kind.from_pretrained(
+        model, report = kind.from_pretrained(
             str(folder), subfolder=part, output_loading_info=True, **typed, **weights
         )
         # Both libraries only warn of these, and leave what is missing at random values.
-        if wrong := sorted([*found["missing_keys"], *found.get("mismatched_keys", ())]):
+        if wrong := sorted([*report["missing_keys"], *report.get("mismatched_keys", ())]):
             raise BackboneError(
                 f"{folder / part}: {len(wrong)} of its weights are missing or of another shape "
                 f"(first: {wrong[0]}); the weights do not belong to its config.json"

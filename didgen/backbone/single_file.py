@@ -126,15 +126,15 @@ def architecture(file: Path) -> str:
             shapes = {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise BackboneError(f"{file}: not a whole .safetensors file ({error})") from error
-    told = [shapes[key] for n in range(12) if (key := _TELLTALE.format(n)) in shapes]
-    if not told or _INPUT not in shapes:
+    projections = [shapes[key] for n in range(12) if (key := _TELLTALE.format(n)) in shapes]
+    if not projections or _INPUT not in shapes:
         first = ", ".join(sorted(shapes)[:3])
         raise BackboneError(
             f"{file}: found {len(shapes)} tensors ({first}, ...), expected a checkpoint of Stable "
             "Diffusion 1.x or 2.x with model.diffusion_model.*, first_stage_model.* and "
             "cond_stage_model.*"
         )
-    width, channels = told[0][-1], shapes[_INPUT][1]
+    width, channels = projections[0][-1], shapes[_INPUT][1]
     if width not in _WIDTHS or channels != 4:
         raise BackboneError(
             f"{file}: its UNet takes {channels} channels and text of width {width}, expected 4 "

@@ -130,13 +130,13 @@ def thin_dark(lab: np.ndarray) -> np.ndarray:
 
 def hair_lines(thin: np.ndarray) -> np.ndarray:
     """Those of the thin dark pixels that belong to long lines or to nets of crossing lines."""
-    found = components(thin)
+    regions = components(thin)
     side = min(thin.shape)
-    is_line = (found.length >= HAIR_LENGTH * side) & (
-        found.length**2 >= LINE_RATIO * np.maximum(found.area, 1)
+    is_line = (regions.length >= HAIR_LENGTH * side) & (
+        regions.length**2 >= LINE_RATIO * np.maximum(regions.area, 1)
     )
-    is_line |= found.length >= NET_LENGTH * side
-    return np.concatenate([[False], is_line])[found.labels]
+    is_line |= regions.length >= NET_LENGTH * side
+    return np.concatenate([[False], is_line])[regions.labels]
 
 
 def hair_word(share: float) -> Hair:
@@ -146,48 +146,48 @@ def hair_word(share: float) -> Hair:
 
 def ruler_marks(black_hat: np.ndarray, field: np.ndarray) -> np.ndarray | None:
     """Pixels of a ruler, (H, W) bool: ticks in a row, or a straight line with ticks; else None."""
-    found = components((black_hat > THIN_CONTRAST) & field)
-    chosen = _row_of_ticks(found, black_hat)
+    regions = components((black_hat > THIN_CONTRAST) & field)
+    chosen = _row_of_ticks(regions, black_hat)
     if chosen is None:
-        chosen = _ticked_line(found, black_hat)
+        chosen = _ticked_line(regions, black_hat)
     if chosen is None:
         return None
-    return np.concatenate([[False], chosen])[found.labels]
+    return np.concatenate([[False], chosen])[regions.labels]
 
 
-def _row_of_ticks(found: Components, black_hat: np.ndarray) -> np.ndarray | None:
+def _row_of_ticks(regions: Components, black_hat: np.ndarray) -> np.ndarray | None:
     """Which components are short strokes of like direction at even steps; None without such."""
     side = min(black_hat.shape)
-    tick = (found.length >= TICK_LENGTHS[0] * side) & (found.length <= TICK_LENGTHS[1] * side)
-    tick &= (found.length > 1.6 * found.width) & (found.area >= 3)
+    tick = (regions.length >= TICK_LENGTHS[0] * side) & (regions.length <= TICK_LENGTHS[1] * side)
+    tick &= (regions.length > 1.6 * regions.width) & (regions.area >= 3)
     # Ticks are printed black; vessels and furrows are fainter.
-    weights = np.bincount(found.labels.ravel(), black_hat.ravel(), minlength=len(tick) + 1)
-    tick &= weights[1:] / np.maximum(found.area, 1) > TICK_CONTRAST
+    weights = np.bincount(regions.labels.ravel(), black_hat.ravel(), minlength=len(tick) + 1)
+    tick &= weights[1:] / np.maximum(regions.area, 1) > TICK_CONTRAST
     if tick.sum() < TICKS_FROM:
         return None
-    for direction in np.unique(np.round(found.angle[tick] / (np.pi / 18)) * (np.pi / 18)):
-        turn = np.abs((found.angle - direction + np.pi / 2) % np.pi - np.pi / 2)
+    for direction in np.unique(np.round(regions.angle[tick] / (np.pi / 18)) * (np.pi / 18)):
+        turn = np.abs((regions.angle - direction + np.pi / 2) % np.pi - np.pi / 2)
         group = tick & (turn < np.pi / 12)
-        if group.sum() >= TICKS_FROM and _in_even_row(found.center[group], direction, side):
+        if group.sum() >= TICKS_FROM and _in_even_row(regions.center[group], direction, side):
             return group
     return None
 
 
-def _ticked_line(found: Components, black_hat: np.ndarray) -> np.ndarray | None:
+def _ticked_line(regions: Components, black_hat: np.ndarray) -> np.ndarray | None:
     """Which component is a long straight line with ticks at even steps beside it; None without."""
     side = min(black_hat.shape)
-    straight = (found.length >= LINE_LENGTH * side) & (found.length > 10 * found.width)
+    straight = (regions.length >= LINE_LENGTH * side) & (regions.length > 10 * regions.width)
     for index in np.flatnonzero(straight)[:8]:
-        along = np.array([np.sin(found.angle[index]), np.cos(found.angle[index])])
+        along = np.array([np.sin(regions.angle[index]), np.cos(regions.angle[index])])
         across = np.array([along[1], -along[0]])
-        t = np.arange(-0.5 * found.length[index], 0.5 * found.length[index])
+        t = np.arange(-0.5 * regions.length[index], 0.5 * regions.length[index])
         for sign in (-1, 1):
             offsets = sign * side * np.array([0.012, 0.016, 0.020])
-            points = found.center[index][:, None, None] + along[:, None, None] * t[:, None]
+            points = regions.center[index][:, None, None] + along[:, None, None] * t[:, None]
             points = points + across[:, None, None] * offsets
             signal = ndimage.map_coordinates(black_hat, points, order=1).mean(axis=1)
             if _is_periodic(signal, side):
-                chosen = np.zeros(len(found.area), dtype=bool)
+                chosen = np.zeros(len(regions.area), dtype=bool)
                 chosen[index] = True
                 return chosen
     return None
@@ -238,6 +238,6 @@ def has_bubbles(lab: np.ndarray, field: np.ndarray) -> bool:
     glints = (top_hat > GLINT_TOP_HAT) & field
     glints &= lab[..., 0] > float(np.median(lab[..., 0][field])) + GLINT_CONTRAST
     glints &= chroma < GLINT_CHROMA * float(np.median(chroma[field]))
-    found = components(glints)
-    spots = (found.area >= max(3, 1.2e-4 * side * side)) & (found.length < 0.2 * side)
+    regions = components(glints)
+    spots = (regions.area >= max(3, 1.2e-4 * side * side)) & (regions.length < 0.2 * side)
     return int(spots.sum()) >= BUBBLES_FROM

@@ -55,7 +55,7 @@ def compare_attribute(claimed: "pd.Series", measured: "pd.Series", name: str) ->
     both = (claimed != "") & (measured != "")
     said, true = claimed[both].tolist(), measured[both].tolist()
     order = ORDINAL.get(name)
-    found: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "n": len(said),
         "unclaimed": int((claimed == "").sum()),
         "unmeasured": int((measured == "").sum()),
@@ -66,8 +66,8 @@ def compare_attribute(claimed: "pd.Series", measured: "pd.Series", name: str) ->
         "confusions": _confusions(said, true),
     }
     if order is not None:
-        found["weighted_kappa"] = cohen_kappa(said, true, order)
-    return found
+        scores["weighted_kappa"] = cohen_kappa(said, true, order)
+    return scores
 
 
 def cohen_kappa(
@@ -102,16 +102,16 @@ def contradictions(
 
     Each: `id` and `wrong`, attribute -> [claimed, measured]. Tables as `_aligned` gives them.
     """
-    found = []
+    contradicted = []
     for name in claimed.index:
         pairs = {field: [claimed.at[name, field], measured.at[name, field]] for field in AUDITED}
         wrong = {
             field: pair for field, pair in pairs.items() if "" not in pair and pair[0] != pair[1]
         }
         if wrong:
-            found.append({"id": name, "wrong": wrong})
+            contradicted.append({"id": name, "wrong": wrong})
     # By id among equals: the same table gives the same examples in any order of its rows.
-    return sorted(found, key=lambda one: (-len(one["wrong"]), one["id"]))[:most]
+    return sorted(contradicted, key=lambda one: (-len(one["wrong"]), one["id"]))[:most]
 
 
 def _aligned(

@@ -35,8 +35,8 @@ def distinct_n(captions: Sequence[str], order: int) -> float:
 
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function".
     """
-    found = [gram for caption in captions for gram in n_grams(words_of(caption), order)]
-    return len(set(found)) / len(found) if found else 0.0
+    grams = [gram for caption in captions for gram in n_grams(words_of(caption), order)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def bleu(candidate: str, references: Sequence[str], max_order: int = MAX_ORDER) -> float:
@@ -96,12 +96,12 @@ def self_bleu(captions: Sequence[str], max_order: int = MAX_ORDER) -> float:
 
 def _two_largest(counts: list[Counter]) -> dict[tuple[str, ...], tuple[int, int]]:
     """Of each n-gram the largest and the second largest count in a caption."""
-    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    largest: dict[tuple[str, ...], tuple[int, int]] = {}
     for one in counts:
         for gram, n in one.items():
-            first, second = found.get(gram, (0, 0))
-            found[gram] = (n, first) if n > first else (first, max(n, second))
-    return found
+            first, second = largest.get(gram, (0, 0))
+            largest[gram] = (n, first) if n > first else (first, max(n, second))
+    return largest
 
 
 def _among_others(own: int, largest: tuple[int, int]) -> int:

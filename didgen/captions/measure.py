@@ -167,7 +167,7 @@ def _surroundings(lab: np.ndarray, corners: np.ndarray, mask: np.ndarray | None)
         bare = np.ones_like(corners)
     lightness, b = float(np.median(lab[bare, 0])), float(np.median(lab[bare, 2]))
     ita = typology_angle(lightness, b)
-    found: dict[Artifact, bool] = {
+    present: dict[Artifact, bool] = {
         "ruler": ruler is not None,
         "ink": float(marks.mean()) >= artifacts.INK_FROM,
         "gel bubbles": artifacts.has_bubbles(lab, clear),
@@ -176,7 +176,7 @@ def _surroundings(lab: np.ndarray, corners: np.ndarray, mask: np.ndarray | None)
     return Surroundings(
         skin_tone=skin_tone_word(ita) if b >= MIN_TONE_B else None,
         hair=artifacts.hair_word(hair_share),
-        artifacts=tuple(name for name, seen in found.items() if seen),
+        artifacts=tuple(name for name, seen in present.items() if seen),
         corners=corners,
         hair_lines=lines,
         numbers={
@@ -252,12 +252,12 @@ def segment(lab: np.ndarray, ignore: np.ndarray) -> np.ndarray | None:
     # What is brighter than the surroundings is glare or a bubble more often than a lesion.
     distance[smooth[..., 0] > background[0] + 8] = 0
     distance[ignore] = 0
-    found = distance > THRESHOLD_FACTOR * threshold_otsu(distance[valid])
+    mask = distance > THRESHOLD_FACTOR * threshold_otsu(distance[valid])
     radius = max(1, round(0.015 * side))
-    found = binary_opening(found, radius)
-    found = binary_closing(np.pad(found, 2 * radius), 2 * radius)
-    found = found[2 * radius : -2 * radius, 2 * radius : -2 * radius]
-    return _pick(ndimage.binary_fill_holes(found), distance, valid)
+    mask = binary_opening(mask, radius)
+    mask = binary_closing(np.pad(mask, 2 * radius), 2 * radius)
+    mask = mask[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    return _pick(ndimage.binary_fill_holes(mask), distance, valid)
 
 
 def _smooth_without(lab: np.ndarray, left_out: np.ndarray, sigma: float) -> np.ndarray:
@@ -274,10 +274,10 @@ def _inner(height: int, width: int, margin: float) -> np.ndarray:
     return inner
 
 
-def _pick(found: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
+def _pick(candidates: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
     """The plausible component with the largest area weighted by how central it is."""
-    labels, count = ndimage.label(found)
-    height, width = found.shape
+    labels, count = ndimage.label(candidates)
+    height, width = candidates.shape
     outer = ~_inner(height, width, 0.0)
     rows = (np.arange(height) + 0.5) / height - 0.5
     columns = (np.arange(width) + 0.5) / width - 0.5
@@ -290,7 +290,7 @@ def _pick(found: np.ndarray, distance: np.ndarray, valid: np.ndarray) -> np.ndar
             continue
         if (component & outer).sum() > MAX_FRAME_SHARE * outer.sum():
             continue
-        outside = valid & ~found
+        outside = valid & ~candidates
         if not outside.any():
             continue
         if distance[component].mean() - distance[outside].mean() < MIN_CONTRAST:

@@ -98,10 +98,10 @@ def file_identity(path: Path) -> str:
 
 def folder_identity(folder: Path) -> str:
     """SHA-256 of the names and contents of a model folder's files."""
-    found = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
-    if not found:
+    files = {path for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    if not files:
         raise ModelError(f"{folder}: holds no model; expected config.json and *.safetensors")
-    lines = [f"{path.name} {file_identity(path)}" for path in sorted(found)]
+    lines = [f"{path.name} {file_identity(path)}" for path in sorted(files)]
     return combined_identity(*lines)
 
 

@@ -76,12 +76,12 @@ def build_classifier(
     if config is not None and config.fixed_input_size:
         # Transformers size their position embeddings for one image size.
         options["img_size"] = image_size
-    found = find(name, weights) if pretrained else None
-    if found is not None:
-        path, told = found
+    source = find(name, weights) if pretrained else None
+    if source is not None:
+        path, origin = source
         model = create(name, path, **options)
         standardize(model, name)
-        return Built(model, name, f"{told}; last layer from scratch", standardized=True)
+        return Built(model, name, f"{origin}; last layer from scratch", standardized=True)
     model = create(name, None, **options)
     if pretrained and weights is None and name in LITE0_NAMES:
         fill_classifier(model)

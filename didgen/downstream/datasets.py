@@ -60,15 +60,15 @@ class PixelReader:
         """The images at `indices`, in that order."""
         if self._kept is not None:
             return self._kept[indices]
-        found = np.empty((len(indices), *self.shape), np.uint8)
+        pixels = np.empty((len(indices), *self.shape), np.uint8)
 
         def fill(place: int) -> None:
-            found[place] = self._checked(self.paths[indices[place]])
+            pixels[place] = self._checked(self.paths[indices[place]])
 
         # Pillow releases the interpreter lock while it decodes.
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(fill, range(len(indices))))
-        return found
+        return pixels
 
     def _checked(self, path: Path) -> np.ndarray:
         pixels = self._decode(path)
@@ -203,8 +203,8 @@ def check_apart(
     for split, frame in held_out.items():
         for column in ("id", "lesion_id", "patient_id", "sha256"):
             both = (set(_column(synthetic, column)) & set(_column(frame, column))) - {""}
-            told = f"{column} both in {split} and in the synthetic set"
-            _refuse(both, told, "leave these images out of the set")
+            fault = f"{column} both in {split} and in the synthetic set"
+            _refuse(both, fault, "leave these images out of the set")
         leaked = (parents & set(frame["id"])) - {""}
         _refuse(leaked, f"synthetic images made from {split} images", "make them from train")
     unknown = (_column(synthetic, "parent_ids") == "") & (_column(synthetic, "checkpoint") == "")
@@ -269,7 +269,7 @@ def keep_in_memory(sets: Sequence[ImageSet], memory_gb: float) -> bool:
 
     Raises: `DatasetError` when images differ in size, within or across sets.
     """
-    shapes = {found.images.shape for found in sets}
+    shapes = {data.images.shape for data in sets}
     if len(shapes) > 1:
         raise DatasetError(f"found images of sizes {sorted(shapes)}, expected one; set image_size")
     arrays = [pixels for s in sets for pixels in (s.images, s.masks) if pixels is not None]

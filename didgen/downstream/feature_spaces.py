@@ -90,10 +90,10 @@ def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     if weights == HUB:
-        state, told = _read("inception"), "torch-fidelity's, of TensorFlow 2015"
+        state, origin = _read("inception"), "torch-fidelity's, of TensorFlow 2015"
     else:
         path = _given("inception", weights)
-        state, told = load_file(path), describe_file(path)
+        state, origin = load_file(path), describe_file(path)
     with tempfile.TemporaryDirectory() as folder:
         # The library reads pickles only; this one is written here, from tensors alone.
         path = Path(folder) / "weights.pth"
@@ -111,15 +111,15 @@ def _inception(weights: str | None, device: torch.device) -> FeatureSpace:
         return model(images.to(device))[0].float().cpu()
 
     return FeatureSpace(
-        "inception", "InceptionV3 of FID, pooled features", told, 299, 2048, "FID", "KID", embed
+        "inception", "InceptionV3 of FID, pooled features", origin, 299, 2048, "FID", "KID", embed
     )
 
 
 def _dinov2(weights: str | None, device: torch.device) -> FeatureSpace:
-    found = find(DINOV2, weights)
-    if found is None:
+    source = find(DINOV2, weights)
+    if source is None:
         raise _missing("dinov2", f"of timm's {DINOV2}")
-    model = create(DINOV2, found[0], num_classes=0, img_size=224)
+    model = create(DINOV2, source[0], num_classes=0, img_size=224)
     standardize(model, DINOV2)
     model.eval().requires_grad_(False).to(device)
 
@@ -127,7 +127,7 @@ def _dinov2(weights: str | None, device: torch.device) -> FeatureSpace:
         return model((images.to(device).float() - 127) / 128).float().cpu()
 
     return FeatureSpace(
-        "dinov2", "DINOv2 ViT-S/14, class token", found[1], 224, 384, "Fréchet distance (DINOv2)",
+        "dinov2", "DINOv2 ViT-S/14, class token", source[1], 224, 384, "Fréchet distance (DINOv2)",
         "kernel distance (DINOv2)", embed,
     )  # fmt: skip
 

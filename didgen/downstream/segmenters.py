@@ -75,13 +75,13 @@ def build_segmenter(
         )
     built = _over_encoder(model, encoder, tuple(decoder_channels))
     name = f"{TITLES[model]} over {encoder}"
-    found = find(encoder, weights)
-    if found is not None:
-        path, told = found
+    source = find(encoder, weights)
+    if source is not None:
+        path, origin = source
         fill_encoder(built.encoder, _read(encoder, path), encoder, str(path))
         standardize_encoder(built, model, encoder)
-        told = f"encoder: {told}; decoder from scratch"
-        return Built(built, name, told, standardized=True)
+        origin = f"encoder: {origin}; decoder from scratch"
+        return Built(built, name, origin, standardized=True)
     if pretrained and weights is None and encoder in LITE0_NAMES:
         fill_encoder(built.encoder, lite0_state(), encoder, describe_lite0())
         return Built(built, name, f"encoder: {describe_lite0()}; decoder from scratch")
@@ -139,15 +139,15 @@ def _xbound_former(weights: str | None) -> Built:
         return segmentation_loss(output, masks) if both else xbound_loss(output, masks)
 
     model = XBoundFormer()
-    found = find(BACKBONE, weights)
-    if found is None:
+    source = find(BACKBONE, weights)
+    if source is None:
         return Built(model, TITLES["xbound-former"], FROM_SCRATCH, loss)
-    path, told = found
+    path, origin = source
     state = create(BACKBONE, path, features_only=True).state_dict()
     model.backbone.load_state_dict(state)
     standardize_encoder(model, "xbound-former", BACKBONE)
-    told = f"backbone: {told}; rest from scratch"
-    return Built(model, TITLES["xbound-former"], told, loss, standardized=True)
+    origin = f"backbone: {origin}; rest from scratch"
+    return Built(model, TITLES["xbound-former"], origin, loss, standardized=True)
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:

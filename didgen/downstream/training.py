@@ -146,17 +146,17 @@ def train(
         return due
 
     def evaluation(done: int) -> bool:
-        found = evaluate(model, val, loss, score, device, precision)
+        result = evaluate(model, val, loss, score, device, precision)
         since = int(best.curves[-1]["step"]) if best.curves else 0
         row = {
             "step": done,
             "train_loss": float(torch.tensor([row["loss"] for row in history[since:]]).mean()),
-            "val_loss": -found[1],
-            "val_score": found[0],
+            "val_loss": -result[1],
+            "val_score": result[0],
             "learning_rate": history[-1]["lr"],
             "seconds": history[-1]["seconds"],
         }
-        best.note(row, found, model, by_loss=schedule.stop_by == "loss")
+        best.note(row, result, model, by_loss=schedule.stop_by == "loss")
         log.evaluation(row)
         return best.since >= schedule.patience
 

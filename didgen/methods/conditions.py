@@ -98,10 +98,10 @@ def _sources(mask: np.ndarray, rng: np.random.Generator, settings: Warp) -> np.n
     inverse = np.linalg.inv(zoom * _rotation(turn) @ stretching @ mirror)
     shift = rng.uniform(-settings.shift, settings.shift, 2) * (height, width)
     grid = np.stack(np.mgrid[:height, :width]).reshape(2, -1)
-    found = inverse @ (grid - (center + shift)[:, None]) + center[:, None]
+    points = inverse @ (grid - (center + shift)[:, None]) + center[:, None]
     size = place.scale * float(np.sqrt(height * width))
     bend = _bend(rng, mask.shape, settings.bend_scale * size) * settings.bend * size
-    return found.reshape(2, height, width) + bend
+    return points.reshape(2, height, width) + bend
 
 
 def _rotation(angle: float) -> np.ndarray:
@@ -139,9 +139,9 @@ def sample_mask(
         near = Place(place.row + row, place.column + column, place.scale * zoom)
         drawn = draw(model.field(point), near, rng.uniform(-np.pi, np.pi), mask.shape)
         # Far from the lesion the components add up to small islands and bridges to them.
-        found = _cleaned(_without_tails(drawn, TAIL * near.scale * float(np.sqrt(mask.size))))
-        if found is not None:
-            return found
+        usable = _cleaned(_without_tails(drawn, TAIL * near.scale * float(np.sqrt(mask.size))))
+        if usable is not None:
+            return usable
     return mask.copy()
 
 
@@ -161,5 +161,5 @@ def _cleaned(mask: np.ndarray) -> np.ndarray | None:
     if count == 0:
         return None
     sizes = np.bincount(pieces.ravel())[1:]
-    found = ndimage.binary_fill_holes(pieces == 1 + int(sizes.argmax()))
-    return found if SMALLEST <= float(found.mean()) <= LARGEST else None
+    largest = ndimage.binary_fill_holes(pieces == 1 + int(sizes.argmax()))
+    return largest if SMALLEST <= float(largest.mean()) <= LARGEST else None

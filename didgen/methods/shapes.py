@@ -39,8 +39,8 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     Raises: `ShapeError` for a mask that is empty or full.
     """
     if not mask.any() or mask.all():
-        found = "an empty" if not mask.any() else "a full"
-        raise ShapeError(f"found {found} mask, expected lesion and skin; leave its image out")
+        kind = "an empty" if not mask.any() else "a full"
+        raise ShapeError(f"found {kind} mask, expected lesion and skin; leave its image out")
     inside, outside = (ndimage.distance_transform_edt(part) for part in (mask, ~mask))
     # Half a pixel each way: the border lies between pixels.
     return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)

@@ -35,14 +35,14 @@ def class_agreement(
     if seen.shape[1] != len(labels) or not len(labels):
         raise ValueError(f"found {len(labels)} labels and judgements of shape {seen.shape}")
     clusters = np.arange(len(labels)) if clusters is None else clusters
-    found = {}
+    agreements = {}
     for label in np.unique(labels):
         own = labels == label
         share = float((seen[:, own] == label).mean())
         independent = len(np.unique(clusters[own]))
         ends = wilson_interval(share, independent, confidence)
-        found[str(label)] = Agreement(int(own.sum()), independent, share, *ends)
-    return found
+        agreements[str(label)] = Agreement(int(own.sum()), independent, share, *ends)
+    return agreements
 
 
 def seen_instead(labels: np.ndarray, seen: np.ndarray, classes: list[str]) -> np.ndarray:

@@ -28,22 +28,22 @@ class Rule:
         """The two-sided level of the test."""
         return 1 - self.confidence
 
-    def gain(self, found: Estimate) -> float:
+    def gain(self, estimate: Estimate) -> float:
         """The difference, positive where the treatment is better."""
-        return found.value if self.higher_is_better else -found.value
+        return estimate.value if self.higher_is_better else -estimate.value
 
-    def answer(self, found: Estimate, p: float) -> Answer:
+    def answer(self, estimate: Estimate, p: float) -> Answer:
         """The answer from a difference and its p, corrected where it needs to be.
 
         `equivalent` is two one-sided tests at alpha: the interval of confidence 1 - 2 alpha lies
         within +-delta. One seed decides nothing: two trainings on the same data differ, and only
         other seeds tell by how much.
         """
-        if found.n_seeds < MIN_SEEDS:
+        if estimate.n_seeds < MIN_SEEDS:
             return "inconclusive"
         if p < self.alpha:
-            return "helps" if self.gain(found) > 0 else "hurts"
-        return "equivalent" if found.p_equivalent(self.delta) < self.alpha else "inconclusive"
+            return "helps" if self.gain(estimate) > 0 else "hurts"
+        return "equivalent" if estimate.p_equivalent(self.delta) < self.alpha else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Hardest:
     low: float
 
     @classmethod
-    def of(cls, found: Mapping[str, Estimate], rule: Rule) -> "Hardest":
+    def of(cls, estimates: Mapping[str, Estimate], rule: Rule) -> "Hardest":
         """The test from the difference to each control."""
         p = {
             name: each.p(rule.margin) if rule.gain(each) > 0 else 1.0
-            for name, each in found.items()
+            for name, each in estimates.items()
         }
         low = {
             name: rule.gain(each) - (each.interval(rule.confidence)[1] - each.value)
-            for name, each in found.items()
+            for name, each in estimates.items()
         }
-        control = max(found, key=lambda name: (p[name], -low[name]))
+        control = max(estimates, key=lambda name: (p[name], -low[name]))
         return cls(control, p[control], min(low.values()))
 
 
@@ -85,15 +85,15 @@ class Reach:
     lesions: int | None
 
     @classmethod
-    def of(cls, found: Estimate, margin: float, alpha: float) -> "Reach | None":
+    def of(cls, estimate: Estimate, margin: float, alpha: float) -> "Reach | None":
         """The reach of a test at `alpha` beyond a margin; None with one seed."""
-        if found.n_seeds < MIN_SEEDS:
+        if estimate.n_seeds < MIN_SEEDS:
             return None
-        effect = found.detectable(alpha)
-        needed = found.seeds_for(effect / 2, alpha), found.lesions_for(effect / 2, alpha)
+        effect = estimate.detectable(alpha)
+        needed = estimate.seeds_for(effect / 2, alpha), estimate.lesions_for(effect / 2, alpha)
         return cls(margin + effect, POWER, *needed)
 
 
-def told_p(p: float) -> str:
+def p_text(p: float) -> str:
     """p as text, with its sign."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -203,8 +203,8 @@ def false_alarms(
     for place in np.random.default_rng([seed, 12]).permutation(len(every))[:splits]:
         first = np.array(every[place])
         second = np.setdiff1d(np.arange(2 * half), first)
-        found = difference(tally.of_seeds(first), tally.of_seeds(second), clusters)
-        alarms += found.p() < 1 - confidence
+        result = difference(tally.of_seeds(first), tally.of_seeds(second), clusters)
+        alarms += result.p() < 1 - confidence
     return int(alarms)
 
 
@@ -216,7 +216,7 @@ def sensitivity(
     Pooled: one variance for both arms' seeds. Paired: seeds of one number as pairs (the factorial
     design of Hillis 2007). Randomisation: seeds held fixed.
     """
-    found = {"randomisation over lesions": randomisation_p(
+    p_values = {"randomisation over lesions": randomisation_p(
         treatment, control, clusters, resamples, seed
     )}  # fmt: skip
     arms = [tally.by_lesion(clusters) for tally in (treatment, control)]
@@ -229,8 +229,8 @@ def sensitivity(
             (arms[0].influence - arms[1].influence)[None],
             [1],
         )
-        found |= {"variance pooled over arms": pooled.p(), "paired by seed": paired.p()}
-    return found
+        p_values |= {"variance pooled over arms": pooled.p(), "paired by seed": paired.p()}
+    return p_values
 
 
 def randomisation_p(

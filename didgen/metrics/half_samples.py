@@ -48,13 +48,13 @@ def half_sample_intervals(
         )
     rng = np.random.default_rng([seed, 4])
     values = measures(real, synthetic)
-    found = {name: [] for name in values}
+    samples = {name: [] for name in values}
     for _ in range(repeats):
         kept = half(clusters, rng), half(np.arange(len(synthetic)), rng)
         for name, value in measures(real[kept[0]], synthetic[kept[1]]).items():
-            found[name].append(value)
+            samples[name].append(value)
     z = float(stats.norm.ppf(0.5 + confidence / 2))
-    reach = {name: z * float(np.std(each, ddof=1)) for name, each in found.items()}
+    reach = {name: z * float(np.std(each, ddof=1)) for name, each in samples.items()}
     return {name: (v, v - reach[name], v + reach[name]) for name, v in values.items()}
 
 
@@ -74,17 +74,17 @@ def matched_with_floor(
     rng = np.random.default_rng([seed, 5])
     splits = [half(clusters, rng) for _ in range(repeats)]
     n = min(len(synthetic), *(int(min(s.sum(), (~s).sum())) for s in splits))
-    found: dict[str, dict[str, list[float]]] = {"synthetic": {}, "real": {}}
+    samples: dict[str, dict[str, list[float]]] = {"synthetic": {}, "real": {}}
     for split in splits:
         reference, other = (_draw(real[part], n, rng) for part in (split, ~split))
         for name, against in (("synthetic", _draw(synthetic, n, rng)), ("real", other)):
             for key, value in measures(reference, against).items():
-                found[name].setdefault(key, []).append(value)
-    told = {
+                samples[name].setdefault(key, []).append(value)
+    summary = {
         name: {key: (float(np.mean(v)), float(np.std(v, ddof=1))) for key, v in each.items()}
-        for name, each in found.items()
+        for name, each in samples.items()
     }
-    return n, told
+    return n, summary
 
 
 def _draw(features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -55,15 +55,15 @@ def summarize(
     `boundaries`: boundary IoU; `distances`: HD95 in px, also as median, which single failures
     do not move.
     """
-    found: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "dice": float(np.mean(dices)),
         "dice_sd": float(np.std(dices, ddof=1)) if len(dices) > 1 else 0.0,
         "iou": float(np.mean(jaccards)),
         "threshold_jaccard": float(np.mean(threshold_jaccard(jaccards))),
     }
     if boundaries is not None:
-        found["boundary_iou"] = float(np.mean(boundaries))
+        scores["boundary_iou"] = float(np.mean(boundaries))
     if distances is not None:
-        found["hd95"] = float(np.mean(distances))
-        found["hd95_median"] = float(np.median(distances))
-    return {**found, "averaging": "per image, then mean", "empty_masks": EMPTY}
+        scores["hd95"] = float(np.mean(distances))
+        scores["hd95_median"] = float(np.median(distances))
+    return {**scores, "averaging": "per image, then mean", "empty_masks": EMPTY}

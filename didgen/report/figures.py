@@ -192,7 +192,7 @@ def split_histograms(
     bottom = TOP + row_height * len(groups)
     across, width = Scale(0.0, 1.0, left, WIDTH - RIGHT), (WIDTH - RIGHT - left) / bins - 1
     body = _x_axis(across, x_label, bottom, TOP, [0, 0.2, 0.4, 0.6, 0.8, 1])
-    told = []
+    parts = []
     for index, (name, row) in enumerate(groups.items()):
         base = TOP + row_height * (index + 1)
         up = Scale(0.0, high, base, base - row_height + 12)
@@ -213,10 +213,10 @@ def split_histograms(
             x=left - 10, y=base - 24, z=base - 7, name=name, n=whole(len(row)), s=index % 6,
             bars=bars, l=left, r=WIDTH - RIGHT, b=base, m=across(middle), t=base - row_height + 6,
         )  # fmt: skip
-        told.append(
+        parts.append(
             f"{name}: {len(row)} values, {min(row):.3f} to {max(row):.3f}, median {middle:.3f}"
         )
-    description = f"Histograms of {x_label} (dashed: the median). {'; '.join(told)}"
+    description = f"Histograms of {x_label} (dashed: the median). {'; '.join(parts)}"
     return Chart(_svg(key, title, description, body, bottom + BOTTOM), title, (), note)
 
 
@@ -265,8 +265,8 @@ def arms_chart(key: str, title: str, arms: Mapping[str, Sequence[float]], x_labe
             )
             for value in row
         )
-    told = "; ".join(f"{arm}: {', '.join(f'{v:.3f}' for v in row)}" for arm, row in arms.items())
-    svg = _svg(key, title, f"{x_label} of each seed. {told}", body, bottom + BOTTOM)
+    by_arm = "; ".join(f"{arm}: {', '.join(f'{v:.3f}' for v in row)}" for arm, row in arms.items())
+    svg = _svg(key, title, f"{x_label} of each seed. {by_arm}", body, bottom + BOTTOM)
     return Chart(svg, title)
 
 

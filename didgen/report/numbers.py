@@ -37,7 +37,7 @@ def interval(value: float, low: float, high: float, places: int = 3, sign: bool 
     return f"{digits(value, places, sign)} [{ends}]"
 
 
-def told_p(value: float) -> str:
+def p_text(value: float) -> str:
     """A p value as words: "0.042", or "< 0.001" below that."""
     return "< 0.001" if value < 0.001 else digits(value)
 

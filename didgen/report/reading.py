@@ -18,10 +18,10 @@ class BrokenResult(ValueError):
     """A result file exists but cannot be read as what it should be."""
 
 
-def broken(path: Path, found: str, expected: str) -> BrokenResult:
+def broken(path: Path, fault: str, expected: str) -> BrokenResult:
     """The error for a file that is there but wrong: what is found, what is expected, what to do."""
     return BrokenResult(
-        f"{path}: {found}; expected {expected}. "
+        f"{path}: {fault}; expected {expected}. "
         "Delete the file and run the stage that writes it again, then the report"
     )
 
@@ -88,8 +88,8 @@ def number_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
         words = numbers.isna() & (cells.str.lower() != "nan")
         if words.any():
             if name in columns:
-                found = f"'{frame[name][words].iloc[0]}' in column {name}"
-                raise broken(path, found, "a number")
+                fault = f"'{frame[name][words].iloc[0]}' in column {name}"
+                raise broken(path, fault, "a number")
             continue
         kept[name] = numbers.astype(float)
     return pd.DataFrame(kept)

@@ -61,7 +61,7 @@ def share_out(
     Raises: what `make` or `start` raises, here or in a helper; the helpers are ended first.
     """
     with tempfile.TemporaryDirectory(prefix="didgen-") as name:
-        folder, told = Path(name), set()
+        folder, reported = Path(name), set()
         team = [
             _start_helper(rank, folder, count, start, arguments) for rank in range(1, processes)
         ]
@@ -69,14 +69,14 @@ def share_out(
             for batch in _claims(folder, count):
                 make(batch)
                 _note_done(folder, batch)
-                yield from _news(folder, told)
+                yield from _news(folder, reported)
             while alive := [helper.sentinel for helper in team if helper.is_alive()]:
                 multiprocessing.connection.wait(alive, timeout=1)
-                yield from _news(folder, told)
-            yield from _news(folder, told)
+                yield from _news(folder, reported)
+            yield from _news(folder, reported)
         finally:
             _end(team)
-    lost = sorted(set(range(count)) - told)
+    lost = sorted(set(range(count)) - reported)
     if lost:
         LOGGER.warning(
             "a helper process was killed, most likely for want of memory: the %d batches that it "
@@ -102,12 +102,12 @@ def _note_done(folder: Path, batch: int) -> None:
     (folder / f"done{batch}").touch()
 
 
-def _news(folder: Path, told: set[int]) -> Iterator[int]:
+def _news(folder: Path, reported: set[int]) -> Iterator[int]:
     """The batches done since the last call. Raises: what a helper raised."""
     raise_first(folder)
     done = {int(path.name.removeprefix("done")) for path in folder.glob("done*")}
-    for batch in sorted(done - told):
-        told.add(batch)
+    for batch in sorted(done - reported):
+        reported.add(batch)
         yield batch
 
 

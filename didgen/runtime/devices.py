@@ -78,13 +78,13 @@ def visible_gpus() -> dict[str, str]:
     named = os.environ.get(VISIBLE)
     if named is None:
         return {uuid: uuid for uuid in uuids}
-    found: dict[str, str] = {}
+    gpus: dict[str, str] = {}
     for name in map(str.strip, named.split(",")):
         identity = _identity(name, uuids)
         if identity is None:
             break  # as CUDA does: nothing counts from the first unknown name on
-        found[name] = identity
-    return found
+        gpus[name] = identity
+    return gpus
 
 
 def _identity(name: str, uuids: tuple[str, ...]) -> str | None:
@@ -111,14 +111,14 @@ def _host_gpus() -> tuple[str, ...]:
 
 def _wait_for(count: int, seen: dict[str, str]) -> list[str]:
     """Lock `count` of the GPUs, all at once: a job with a part of its GPUs would block others."""
-    told = -_TELL
+    last_message = -_TELL
     while True:
         with _gate():
             taken = _take_free(seen, count)
         if taken:
             return taken
-        if time.monotonic() - told >= _TELL:
-            told = time.monotonic()
+        if time.monotonic() - last_message >= _TELL:
+            last_message = time.monotonic()
             LOGGER.info("waiting for %d of %s: in use by other jobs", count, _words(seen))
         time.sleep(_POLL)
 
@@ -171,12 +171,12 @@ def _lock_folder() -> Path:
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"didgen-gpus-{user}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
         raise UnsafeLockFolder(f"{folder}: found a link or a file, expected a folder; remove it")
-    if not given and (found.st_uid != user or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)):
+    if not given and (status.st_uid != user or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)):
         raise UnsafeLockFolder(
-            f"{folder}: found owner {found.st_uid} and mode {stat.S_IMODE(found.st_mode):o}, "
+            f"{folder}: found owner {status.st_uid} and mode {stat.S_IMODE(status.st_mode):o}, "
             f"expected {user} and 700; remove it, or name a folder in {FOLDER}"
         )
     return folder

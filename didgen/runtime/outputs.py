@@ -136,8 +136,8 @@ def paths_read(config: Any, *named: str | None) -> list[Path]:
     names = [name for name in type(config).model_fields if name not in ("out", "tables")]
     values = [getattr(config, name) for name in names]
     flat = [item for v in values for item in (v if isinstance(v, tuple | list) else (v,))]
-    found = [item for item in flat if isinstance(item, Path)]
-    return found + [Path(name) for name in named if name and os.path.exists(name)]
+    paths = [item for item in flat if isinstance(item, Path)]
+    return paths + [Path(name) for name in named if name and os.path.exists(name)]
 
 
 @contextlib.contextmanager

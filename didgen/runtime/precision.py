@@ -67,10 +67,10 @@ def kept(path: Path, choose: Callable[[], dict]) -> dict:
         with sole_writer(path.parent):
             if not path.is_file():
                 write_json(path, choose())
-            found = read_json(path)
-            if found["precision"] not in ("float32", "bfloat16"):
-                raise ValueError(f"found {found['precision']!r}, expected float32 or bfloat16")
-            return found
+            record = read_json(path)
+            if record["precision"] not in ("float32", "bfloat16"):
+                raise ValueError(f"found {record['precision']!r}, expected float32 or bfloat16")
+            return record
     except (OSError, ValueError, LookupError, TypeError) as error:
         LOGGER.warning("%s cannot be used (%s): arithmetic is timed anew", path, error)
         return choose()

@@ -75,12 +75,13 @@ def strict_kernels() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = str(error)
-        if "deterministic" not in told:
+        message = str(error)
+        if "deterministic" not in message:
             raise
         raise NoDeterministicKernel(
-            f"this computation has a part that cannot be made to repeat ({told.splitlines()[0]}); "
-            "set `deterministic: false` where the stage has this setting"
+            "this computation has a part that cannot be made to repeat "
+            f"({message.splitlines()[0]}); set `deterministic: false` where the stage has this "
+            "setting"
         ) from error
     finally:
         torch.use_deterministic_algorithms(True, warn_only=True)

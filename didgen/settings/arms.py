@@ -71,10 +71,10 @@ def of_task(
     `sets`: the tasks of each synthetic set that lacks labels or masks.
     """
     kinds = CLASSIFICATION_ONLY if task == "segmentation" else ()
-    found = {name: parse_arm(name) for name in arms}
+    parsed = {name: parse_arm(name) for name in arms}
     return [
         name
-        for name, arm in found.items()
+        for name, arm in parsed.items()
         if arm.kind not in kinds and task in (sets or {}).get(arm.set_name or "", (task,))
     ]
 

@@ -49,8 +49,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigFileError(f"{path}: a number in it cannot be read ({error})") from None
     if not isinstance(values, dict):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ConfigFileError(f"{path}: found {found}, expected keys such as `run: demo`")
+        kind = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ConfigFileError(f"{path}: found {kind}, expected keys such as `run: demo`")
     return values
 
 

@@ -124,10 +124,10 @@ class Settings(Archives):
         if self.source == "phantoms" and self.splits == "official":
             raise ValueError("phantoms have no official splits; use splits: grouped")
         for key, sources in READ_BY.items():
-            found = getattr(self, key)
-            if self.source not in sources and found != type(self).model_fields[key].default:
+            value = getattr(self, key)
+            if self.source not in sources and value != type(self).model_fields[key].default:
                 raise ValueError(
-                    f"{key}: found {found!r}, but source {self.source} does not read it, only "
+                    f"{key}: found {value!r}, but source {self.source} does not read it, only "
                     f"{', '.join(sources)}; remove it or choose such a source"
                 )
         if self.splits == "official" and self.test_fraction != 0.25:

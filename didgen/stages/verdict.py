@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from didgen.captions.measure import image_rows, measure_files
-from didgen.metrics.answers import MIN_SEEDS, Hardest, Reach, Rule, told_p
+from didgen.metrics.answers import MIN_SEEDS, Hardest, Reach, Rule, p_text
 from didgen.metrics.contrasts import Estimate, contrast, difference, sensitivity
 from didgen.metrics.significance import (
     cohens_dz,
@@ -549,7 +549,7 @@ def _sentence(entry: dict[str, Any]) -> str:
     holm_words = f" (Holm for {tests})" if tests > 1 else ""
     text = (
         f"{entry['verdict']}: {entry['metric']} {entry['difference']:+.3f} [{low:.3f}, {high:.3f}] "
-        f"over {entry['control']}, {told_p(entry['p'])}{holm_words}, "
+        f"over {entry['control']}, {p_text(entry['p'])}{holm_words}, "
         f"n = {seeds} seed{'s' if seeds > 1 else ''}, {entry['n_test']} test images of "
         f"{entry['n_clusters']} lesions"
     )
@@ -559,7 +559,7 @@ def _sentence(entry: dict[str, Any]) -> str:
         text += (
             "; better than every control"
             if hardest["verdict"]
-            else f"; not shown to beat every control ({hardest['control']}: {told_p(hardest['p'])})"
+            else f"; not shown to beat every control ({hardest['control']}: {p_text(hardest['p'])})"
         )
     if entry["verdict"] in ("helps", "hurts") and max(abs(low), abs(high)) < delta:
         text += f"; less than the {delta:g} that would be worth having"

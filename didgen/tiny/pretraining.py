@@ -147,11 +147,13 @@ def claim(work: Path, recipe: Recipe) -> None:
     wanted = json.loads(json.dumps(wanted))
     note = work / "recipe.json"
     if note.exists():
-        found = read_json(note)
-        found = found if isinstance(found, dict) else {}
-        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        previous = read_json(note)
+        previous = previous if isinstance(previous, dict) else {}
+        changed = sorted(key for key in wanted if previous.get(key) != wanted[key])
         if changed:
-            what = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in changed)
+            what = ", ".join(
+                f"{key} {previous.get(key)} instead of {wanted[key]}" for key in changed
+            )
             raise ValueError(
                 f"{work} holds a training of another recipe: found {what}; give another work folder"
             )
@@ -177,8 +179,8 @@ def begin(recipe: Recipe) -> Backbone:
     if recipe.start is None:
         return backbone
     start = Backbone.load(recipe.start)
-    wanted, found = ({n: p.shape for n, p in b.unet.named_parameters()} for b in (backbone, start))
-    if found != wanted or start.image_size != backbone.image_size:
+    wanted, actual = ({n: p.shape for n, p in b.unet.named_parameters()} for b in (backbone, start))
+    if actual != wanted or start.image_size != backbone.image_size:
         raise ValueError(
             f"{recipe.start} is no tiny backbone of {backbone.image_size} px, its UNet has other "
             "weights: start from a folder that pretrain-tiny wrote, or from none"

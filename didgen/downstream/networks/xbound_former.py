@@ -122,8 +122,8 @@ class ExplicitLayer(nn.Module):
         key = value + query
         x = x + self.dropout(self.own(key, key, value, need_weights=False)[0])
         asked = self.norms[1](x) + query
-        found = self.across(asked, memory + positions, memory, need_weights=False)[0]
-        x = x + self.dropout(found)
+        attended = self.across(asked, memory + positions, memory, need_weights=False)[0]
+        x = x + self.dropout(attended)
         return x + self.dropout(self.feedforward(self.norms[2](x)))
 
 
@@ -189,9 +189,9 @@ class Exchange(nn.Module):
         self, fine: Tensor, coarse: Tensor, fine_vector: Tensor, coarse_vector: Tensor
     ) -> Tensor:
         """Maps and vectors of two scales -> the finer maps."""
-        told = self.coarse(coarse, fine_vector)
-        told = functional.interpolate(told, fine.shape[-2:], mode="nearest")
-        fused = self.fuse(torch.cat([self.fine(fine, coarse_vector), told], dim=1))
+        coarse_features = self.coarse(coarse, fine_vector)
+        coarse_features = functional.interpolate(coarse_features, fine.shape[-2:], mode="nearest")
+        fused = self.fuse(torch.cat([self.fine(fine, coarse_vector), coarse_features], dim=1))
         return 2 * fused if self.released else fine + fused
 
 

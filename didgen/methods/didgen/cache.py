@@ -101,7 +101,7 @@ def build_cache(
 def mirror_words(prompt: str) -> str:
     """The prompt of the mirror image: left and right change places."""
     other = {"left": "right", "right": "left"}
-    return re.sub(r"\b(left|right)\b", lambda found: other[found[0]], prompt)
+    return re.sub(r"\b(left|right)\b", lambda match: other[match[0]], prompt)
 
 
 def _key(
@@ -130,11 +130,11 @@ def check_sizes(paths: Iterable[Path], size: int) -> None:
         count += 1
         try:
             with Image.open(path) as opened:
-                found = opened.size
+                actual = opened.size
         except (OSError, SyntaxError):
             continue  # reading it in earnest says what is wrong
-        if found != (size, size):
-            wrong.append(f"{path}: found {found[0]}x{found[1]} px")
+        if actual != (size, size):
+            wrong.append(f"{path}: found {actual[0]}x{actual[1]} px")
     if wrong:
         raise ValueError(
             f"{wrong[0]}, expected {size}x{size} as the backbone works at ({len(wrong)} of {count} "
@@ -182,11 +182,13 @@ def _write_embeddings(
     with atomic_path(folder / "embeddings.npy") as path:
         stored = None
         for start in range(0, len(prompts), batch_size):
-            found = backbone.embed(list(prompts[start : start + batch_size])).float().cpu().numpy()
+            embeddings = (
+                backbone.embed(list(prompts[start : start + batch_size])).float().cpu().numpy()
+            )
             if stored is None:
-                stored = open_memmap(path, "w+", np.float16, (len(prompts), *found.shape[1:]))
+                stored = open_memmap(path, "w+", np.float16, (len(prompts), *embeddings.shape[1:]))
                 reserve(path)
-            stored[start : start + len(found)] = found
+            stored[start : start + len(embeddings)] = embeddings
         stored.flush()
 
 

@@ -57,16 +57,16 @@ def placeholder_positions(
     backbone: Backbone, prefix: str, items: list[TrainingItem]
 ) -> tuple[int, int]:
     """Positions of both placeholder tokens, the same in every prompt since the prefix leads it."""
-    found = {
+    positions = {
         tuple(backbone.token_positions(prompt, token)[0] for token in PLACEHOLDERS)
         for prompt in [prefix, *(item.prompt for item in items)]
     }
-    if len(found) != 1:
+    if len(positions) != 1:
         raise ValueError(
-            f"placeholder tokens stand at {sorted(found)} in different prompts, expected one "
+            f"placeholder tokens stand at {sorted(positions)} in different prompts, expected one "
             "place; let every caption follow the prefix"
         )
-    return found.pop()
+    return positions.pop()
 
 
 def state_key(config: Config, items: list[TrainingItem], backbone: Backbone) -> str:

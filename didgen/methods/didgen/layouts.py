@@ -69,7 +69,7 @@ def check_layouts(requests: Sequence[Request], image_size: int) -> dict[str, lis
 
     Raises LayoutError, naming the request.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    by_doubt: dict[str, list[str]] = defaultdict(list)
     for request in requests:
         if request.mask is None:
             continue
@@ -78,12 +78,12 @@ def check_layouts(requests: Sequence[Request], image_size: int) -> dict[str, lis
         except LayoutError as error:
             raise LayoutError(f"condition mask of {request.id}: {error}") from None
         for doubt in doubts:
-            found[doubt].append(request.id)
-    return dict(found)
+            by_doubt[doubt].append(request.id)
+    return dict(by_doubt)
 
 
-def log_doubts(found: Mapping[str, Sequence[str]]) -> None:
+def log_doubts(doubts: Mapping[str, Sequence[str]]) -> None:
     """Say each kind of doubt once, with the first ids and the count."""
-    for doubt, ids in found.items():
+    for doubt, ids in doubts.items():
         more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
         LOGGER.warning("condition masks of %s%s: %s", ", ".join(ids[:NAMED]), more, doubt)

@@ -126,7 +126,7 @@ def look(
     embedding = backbone.embed([held_out.prompt]).expand(len(clean), -1, -1)
     noise = initial_noise(held_out.seeds, clean.shape[1:], device, clean.dtype)
     wanted = {"resolution": resolution, "positions": list(held_out.positions)}
-    found, maps = {}, None
+    losses, maps = {}, None
     for number in TIMESTEPS:
         timesteps = torch.full((len(clean),), number, device=device)
         noisy = backbone.add_noise(clean, noise, timesteps)
@@ -136,11 +136,11 @@ def look(
             autocast(device, precision),
         ):
             prediction = backbone.predict(noisy, timesteps, embedding)
-        found[f"loss_rec_{number}"] = float(reconstruction_loss(prediction, target).mean())
+        losses[f"loss_rec_{number}"] = float(reconstruction_loss(prediction, target).mean())
         maps = recorder.cross_maps().float() if maps is None else maps
-    mean = sum(found.values()) / len(found)
+    mean = sum(losses.values()) / len(losses)
     attn = float(attention_loss(maps, masks.to(maps), "minmax", "mean").mean())
-    return {"loss_rec": mean, "loss_attn": attn, **found}, maps
+    return {"loss_rec": mean, "loss_attn": attn, **losses}, maps
 
 
 def draw_samples(
@@ -215,14 +215,14 @@ def prepare_validation(
     soft = torch.cat([soft, 1 - soft], dim=1)
 
     def measure(step: int) -> dict[str, float]:
-        found, maps = look(backbone, held_out, soft, plan.resolution, plan.precision)
+        losses, maps = look(backbone, held_out, soft, plan.resolution, plan.precision)
         large, overlap = _overlaps(maps.cpu(), masks)
         samples = None
         if plan.samples:
             drawn = draw_samples(backbone, held_out, plan.samples, _STEPS, plan.precision)
             samples = ((drawn.permute(0, 2, 3, 1).numpy() + 1) * 127.5).round().astype(np.uint8)
         _draw(plan.folder / PICTURES / f"step-{step:07d}.png", images, masks, large, samples)
-        return {**overlap, **found}
+        return {**overlap, **losses}
 
     return measure
 
@@ -233,8 +233,8 @@ def _overlaps(maps: Tensor, masks: np.ndarray) -> tuple[np.ndarray, dict[str, fl
     overlap = {}
     for index, (name, true) in enumerate((("lesion", masks), ("skin", ~masks))):
         thresholds, _ = otsu(large[:, index])
-        found = (large[:, index] >= thresholds[:, None, None]).numpy()
-        overlap[f"iou_{name}"] = float(np.mean(iou(found, true)))
+        predicted = (large[:, index] >= thresholds[:, None, None]).numpy()
+        overlap[f"iou_{name}"] = float(np.mean(iou(predicted, true)))
     return large.numpy(), overlap
 
 

@@ -25,35 +25,35 @@ def section(run_dir: Path, options: Options) -> Section:
     """Read fidelity/fidelity.json and label_fidelity/label_fidelity.json."""
     missing = []
     path = run_dir / "fidelity" / "fidelity.json"
-    told = json_file(path)
-    if told is None:
+    fidelity = json_file(path)
+    if fidelity is None:
         missing.append("Synthetic and real images were not compared: there is no fidelity.json.")
-    elif not told.get("sets"):
+    elif not fidelity.get("sets"):
         missing.append("Too few images to compare synthetic and real ones: make more.")
     judged_path = run_dir / "label_fidelity" / "label_fidelity.json"
     judged = json_file(judged_path)
     if judged is None:
         missing.append("Nobody judged the classes of synthetic images: no label_fidelity.json.")
-    if told is None and judged is None:
+    if fidelity is None and judged is None:
         return Section("fidelity", TITLE, None, tuple(missing))
     content = {
-        "reference": "" if told is None else _reference(told),
-        "sets": [] if told is None else _sets(path, told),
+        "reference": "" if fidelity is None else _reference(fidelity),
+        "sets": [] if fidelity is None else _sets(path, fidelity),
         "labels": None if judged is None else _labels(judged_path, judged),
     }
     return Section("fidelity", TITLE, content, tuple(missing))
 
 
-def _reference(told: dict[str, Any]) -> str:
-    reference = str(told.get("reference", ""))
+def _reference(fidelity: dict[str, Any]) -> str:
+    reference = str(fidelity.get("reference", ""))
     return REFERENCES.get(reference, f"real images: {reference}")
 
 
-def _sets(path: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
-    sets = told.get("sets")
+def _sets(path: Path, fidelity: dict[str, Any]) -> list[dict[str, Any]]:
+    sets = fidelity.get("sets")
     if not isinstance(sets, dict) or not all(isinstance(own, dict) for own in sets.values()):
         raise broken(path, f"{sets!r} under 'sets'", "one object a set")
-    level = f"{100 * finite(path, told, 'confidence'):g} %"
+    level = f"{100 * finite(path, fidelity, 'confidence'):g} %"
     entries = []
     for name, own in sets.items():
         counts = [own.get(key) for key in ("n_real", "n_synthetic")]
@@ -149,9 +149,9 @@ def _diversity(path: Path, pairs: Any, level: str) -> Table | None:
     return Table("Likeness of two images", "measure", columns, tuple(rows), note)
 
 
-def _labels(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+def _labels(path: Path, judged: dict[str, Any]) -> dict[str, Any]:
     """The table of classes: asked and seen, diagnosed and seen."""
-    classes = told.get("classes")
+    classes = judged.get("classes")
     if not isinstance(classes, dict) or not classes:
         raise broken(path, f"{classes!r} under 'classes'", "one object a class")
     rows = []
@@ -167,15 +167,16 @@ def _labels(path: Path, told: dict[str, Any]) -> dict[str, Any]:
         cells.append(Cell(value=shares[0] - shares[1], sign=True))
         name = f"{CLASSES[code].name} ({code})" if code in CLASSES else code
         rows.append(Row(name, tuple(cells)))
-    mean = told.get("mean", {})
+    mean = judged.get("mean", {})
     ours, real = finite(path, mean, "synthetic"), finite(path, mean, "real")
     total = (Cell(), Cell(text=digits(ours)), Cell(), Cell(text=digits(real)))
     rows.append(Row("mean", (*total, Cell(value=ours - real, sign=True)), "total"))
-    level = f"{100 * finite(path, told, 'confidence'):g} %"
-    model = told.get("model") or {}
+    level = f"{100 * finite(path, judged, 'confidence'):g} %"
+    model = judged.get("model") or {}
     note = (
-        f"Judges: {told.get('folds', '?')} classifiers ({model.get('name', 'not named')}, weights: "
-        f"{model.get('weights', 'not named')}) trained on real images alone. {told.get('note', '')}"
+        f"Judges: {judged.get('folds', '?')} classifiers ({model.get('name', 'not named')}, "
+        f"weights: {model.get('weights', 'not named')}) trained on real images alone. "
+        f"{judged.get('note', '')}"
     )
     columns = (
         *("synthetic images", f"seen as asked [{level}]"),

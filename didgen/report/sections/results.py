@@ -20,11 +20,11 @@ def section(run_dir: Path, options: Options) -> Section:
     verdict = json_file(path) or {}
     missing, entries = [], []
     for task, folder in TASKS:
-        found = trials(run_dir, folder)
-        done = [trial for trial in found if trial.metrics is not None]
+        arms = trials(run_dir, folder)
+        done = [trial for trial in arms if trial.metrics is not None]
         missing.extend(
             f"{task.capitalize()}, arm {trial.arm}, seed {trial.seed}: no metrics.json."
-            for trial in found
+            for trial in arms
             if trial.metrics is None
         )
         if not done:
@@ -95,12 +95,12 @@ def _test(trial: Trial) -> dict[str, Any]:
 
 def _overall(test: dict[str, Any]) -> dict[str, float]:
     """The measures over all images by name; of averages, as "F1, macro"."""
-    found = {_words(key): value for key, value in _numbers(test).items()}
+    measures = {_words(key): value for key, value in _numbers(test).items()}
     for average in ("micro", "macro", "weighted"):
         numbers = test.get(average)
         if isinstance(numbers, dict):
-            found |= {f"{_words(k)}, {average}": v for k, v in _numbers(numbers).items()}
-    return found
+            measures |= {f"{_words(k)}, {average}": v for k, v in _numbers(numbers).items()}
+    return measures
 
 
 def _numbers(owner: dict[str, Any]) -> dict[str, float]:
@@ -135,32 +135,34 @@ def _decision(decided: dict[str, Any]) -> str:
         return ""
     low, high = (digits(end, 3, sign=True) for end in interval)
     level = f"{100 * decided.get('confidence', 0.95):g} %"
-    told = "p < 0.001" if p < 0.001 else f"p = {digits(p)}"
+    p_value = "p < 0.001" if p < 0.001 else f"p = {digits(p)}"
     return (
         f"{decided['metric']}, {decided.get('treatment', 'synthetic')} against "
         f"{decided.get('control', 'original')}: "
-        f"{level} interval of the difference {low} to {high}, {told}"
+        f"{level} interval of the difference {low} to {high}, {p_value}"
     )
 
 
 def _averaging(test: dict[str, Any]) -> str:
     """What the averages are over, as the stage that computed them says it."""
-    told = test.get("averaging")
-    if isinstance(told, dict):
-        return "; ".join(f"{_words(str(key))}: {words}" for key, words in told.items())
-    return f"Averages: {told}; {test['empty_masks']}" if told and "empty_masks" in test else ""
+    averages = test.get("averaging")
+    if isinstance(averages, dict):
+        return "; ".join(f"{_words(str(key))}: {words}" for key, words in averages.items())
+    return (
+        f"Averages: {averages}; {test['empty_masks']}" if averages and "empty_masks" in test else ""
+    )
 
 
 def _model(trial: Trial) -> str:
     model = trial.metrics.get("model")
     if not isinstance(model, dict) or "name" not in model:
         return ""
-    told = str(model["name"])
+    description = str(model["name"])
     if "weights" in model:
-        told += f", weights: {model['weights']}"
+        description += f", weights: {model['weights']}"
     if isinstance(model.get("parameters"), int):
-        told += f", {model['parameters'] / 1e6:.1f} million parameters"
-    return told
+        description += f", {model['parameters'] / 1e6:.1f} million parameters"
+    return description
 
 
 def _confusions(done: list[Trial], arms: list[str]) -> list[Table]:
@@ -171,11 +173,13 @@ def _confusions(done: list[Trial], arms: list[str]) -> list[Table]:
         ]
         if not own:
             continue
-        found = [trial.metrics["test"]["confusion"] for trial in own]
+        confusions = [trial.metrics["test"]["confusion"] for trial in own]
         caption = f"Confusion matrix, {arm}: sum over {plural(len(own), 'seed')}"
         try:
-            names = found[0]["classes"]
-            tables.append(confusion_table(caption, names, [each["rows_true"] for each in found]))
+            names = confusions[0]["classes"]
+            tables.append(
+                confusion_table(caption, names, [each["rows_true"] for each in confusions])
+            )
         except (KeyError, TypeError, ValueError) as error:
             path = own[0].folder / "metrics.json"
             raise broken(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from didgen.report.figures import Chart, Line, arms_chart, interval_chart, line_chart
-from didgen.report.numbers import digits, interval, listed, plural, told_p
+from didgen.report.numbers import digits, interval, listed, p_text, plural
 from didgen.report.page import Options, Section
 from didgen.report.reading import broken, finite, json_file
 from didgen.report.tables import Cell, Row, Table
@@ -161,7 +161,7 @@ def _plain(
 ) -> list[str]:
     """The verdict in plain words: what was compared, what came out, what it means."""
     metric, treatment, control = (str(task[key]) for key in ("metric", "treatment", "control"))
-    told, percent = METRICS.get(metric, ("", False))
+    explanation, percent = METRICS.get(metric, ("", False))
 
     def amount(value: float, sign: bool = False) -> str:
         return digits(100 * value, 1, sign) if percent else digits(value, 3, sign)
@@ -179,7 +179,11 @@ def _plain(
         f"that learned from {others}. All were tested on the same {images} of {lesions}. Chance "
         f"plays a part in training; each was done {'once' if seeds == 1 else f'{seeds} times'}."
     )
-    result = f"{metric[0].upper()}{metric[1:]} ({told}) {moved}" if told else f"{metric} {moved}"
+    result = (
+        f"{metric[0].upper()}{metric[1:]} ({explanation}) {moved}"
+        if explanation
+        else f"{metric} {moved}"
+    )
     if moved != "stayed the same":
         result += f" by {change}{points}, from {amount(before)}{unit} to {amount(after)}{unit}"
     result += (
@@ -246,15 +250,17 @@ def _arm(path: Path, numbers: Any) -> dict[str, Any]:
     }
 
 
-def _comparison_tables(path: Path, metric: str, told: Any, level: str) -> list[Table]:
+def _comparison_tables(path: Path, metric: str, comparisons: Any, level: str) -> list[Table]:
     """One table per family of comparisons. Raises: BrokenResult where there is something else."""
-    if not isinstance(told, dict):
-        raise broken(path, f"{told!r} under 'comparisons'", "lists of comparisons")
+    if not isinstance(comparisons, dict):
+        raise broken(path, f"{comparisons!r} under 'comparisons'", "lists of comparisons")
     tables = []
     for family, caption in FAMILIES.items():
-        rows = _family(path, told, family)
+        rows = _family(path, comparisons, family)
         # With one control all families say the same.
-        if not rows or (family != "control" and _names(rows) == _names(told.get("control", []))):
+        if not rows or (
+            family != "control" and _names(rows) == _names(comparisons.get("control", []))
+        ):
             continue
         others = list(dict.fromkeys(
             name for each in rows for kind in ("sensitivity", "other_tests")
@@ -276,8 +282,8 @@ def _comparison_tables(path: Path, metric: str, told: Any, level: str) -> list[T
     return tables
 
 
-def _family(path: Path, told: dict[str, Any], family: str) -> list[dict[str, Any]]:
-    rows = told.get(family, [])
+def _family(path: Path, comparisons: dict[str, Any], family: str) -> list[dict[str, Any]]:
+    rows = comparisons.get(family, [])
     if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
         raise broken(path, f"something else under '{family}'", "a list of comparisons")
     return rows
@@ -294,9 +300,9 @@ def _row(path: Path, each: dict[str, Any], others: list[str]) -> Row:
     effect = (each.get("effect") or {}).get("value")
     cells = (
         _difference(path, each),
-        Cell(text=told_p(finite(path, each, "p"))),
+        Cell(text=p_text(finite(path, each, "p"))),
         Cell() if effect is None else Cell(value=float(effect), places=2, sign=True),
-        *(Cell(text=told_p(finite(path, tests, name))) if name in tests else Cell()
+        *(Cell(text=p_text(finite(path, tests, name))) if name in tests else Cell()
           for name in others),
         Cell(text=str(each["verdict"])),
     )  # fmt: skip
@@ -308,12 +314,14 @@ def _difference(path: Path, each: dict[str, Any]) -> Cell:
     return Cell(text=interval(finite(path, each, "difference"), *_ends(path, each), sign=True))
 
 
-def over_original(path: Path, metric: str, told: Any, level: str) -> dict[str, dict[str, Cell]]:
+def over_original(
+    path: Path, metric: str, comparisons: Any, level: str
+) -> dict[str, dict[str, Cell]]:
     """Columns for a table of arms: the difference to the original images, and its p; maybe none.
 
     Raises: BrokenResult for a comparison without its interval.
     """
-    rows = _family(path, told, "original") if isinstance(told, dict) else []
+    rows = _family(path, comparisons, "original") if isinstance(comparisons, dict) else []
     if not rows:
         return {}
     return {
@@ -321,7 +329,7 @@ def over_original(path: Path, metric: str, told: Any, level: str) -> dict[str, d
             str(each.get("arm")): _difference(path, each) for each in rows
         },
         "p, uncorrected": {
-            str(each.get("arm")): Cell(text=told_p(finite(path, each, "p"))) for each in rows
+            str(each.get("arm")): Cell(text=p_text(finite(path, each, "p"))) for each in rows
         },
     }
 
@@ -337,7 +345,7 @@ def _calibration_table(path: Path, rows: list[dict[str, Any]], level: str) -> Ta
             (
                 *(Cell(value=float(mean)) for mean in each["means"]),
                 _difference(path, each),
-                Cell(text=told_p(finite(path, each, "p"))),
+                Cell(text=p_text(finite(path, each, "p"))),
                 Cell(text=str(each["verdict"])),
             ),
         )
@@ -351,13 +359,15 @@ def _calibration_table(path: Path, rows: list[dict[str, Any]], level: str) -> Ta
     return Table("Calibration", "measure", columns, tuple(cells), note)
 
 
-def _groups_table(path: Path, metric: str, told: Any, control: str, treatment: str) -> Table | None:
+def _groups_table(
+    path: Path, metric: str, groups: Any, control: str, treatment: str
+) -> Table | None:
     """The difference in each group of test images; the worst is marked."""
-    if not isinstance(told, dict) or not (told.get("rows") or told.get("too_small")):
+    if not isinstance(groups, dict) or not (groups.get("rows") or groups.get("too_small")):
         return None
     rows = []
-    worst = told.get("worst") or {}
-    for each in told["rows"]:
+    worst = groups.get("worst") or {}
+    for each in groups["rows"]:
         same = (each["kind"], each["group"]) == (worst.get("kind"), worst.get("group"))
         rows.append(Row(
             f"{each['kind']}: {each['group']}",
@@ -370,8 +380,10 @@ def _groups_table(path: Path, metric: str, told: Any, control: str, treatment: s
             ),
             "leading" if same else "",
         ))  # fmt: skip
-    small = [f"{each['kind']} {each['group']} ({each['n']})" for each in told.get("too_small", [])]
-    level = 100 * finite(path, told, "confidence")
+    small = [
+        f"{each['kind']} {each['group']} ({each['n']})" for each in groups.get("too_small", [])
+    ]
+    level = 100 * finite(path, groups, "confidence")
     note = (
         f"The intervals hold for all groups together ({level:.1f} % each). harmed: the whole "
         "interval lies below 0. The row that stands out has the worst difference."
@@ -382,10 +394,10 @@ def _groups_table(path: Path, metric: str, told: Any, control: str, treatment: s
     return Table("Groups of test images", "group", columns, tuple(rows), note)
 
 
-def _slopes(path: Path, metric: str, told: list[dict[str, Any]], level: str) -> str:
+def _slopes(path: Path, metric: str, slopes: list[dict[str, Any]], level: str) -> str:
     """What each doubling of the added images changes, in words."""
     parts = []
-    for each in told:
+    for each in slopes:
         change = interval(finite(path, each, "slope"), *_ends(path, each), sign=True)
         what = "copies" if each["set"] == COPIES else f"images of {each['set']}"
         parts.append(f"{change} for {what}")
@@ -408,10 +420,10 @@ def dose_chart(key: str, task: str, metric: str, arms: dict[str, Any]) -> Chart 
             doses.setdefault(str(name), []).append((added / numbers["n_real"], numbers["per_seed"]))
     start = [(0.0, arms["original"]["per_seed"])] if "original" in arms else []
     lines: list[Line] = []
-    for series, (name, found) in enumerate(sorted(doses.items(), key=lambda d: d[0] == COPIES)):
-        if len(found) < 2 and name != COPIES:
+    for series, (name, of_set) in enumerate(sorted(doses.items(), key=lambda d: d[0] == COPIES)):
+        if len(of_set) < 2 and name != COPIES:
             continue
-        points = sorted(start + found, key=lambda point: point[0])
+        points = sorted(start + of_set, key=lambda point: point[0])
         x = [dose for dose, _ in points]
         lines += [
             Line("", x, list(one), series, faint=True)
