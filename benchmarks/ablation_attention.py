@@ -60,20 +60,20 @@ def measure(given: argparse.Namespace, alpha: float, seed: int) -> dict[str, obj
             out=place / "maps",
         )
     )
-    found = read_json(place / "maps" / "maps.json")
+    scores = read_json(place / "maps" / "maps.json")
     return {
         "alpha": alpha,
         "seed": seed,
-        "n": found["n"],
-        "lesion_iou": found["lesion_iou_mean"],
-        "annotated_iou": found["annotated_iou_mean"],
-        "panels": [str(place / "maps" / r["panel"]) for r in found["images"] if r["panel"]],
+        "n": scores["n"],
+        "lesion_iou": scores["lesion_iou_mean"],
+        "annotated_iou": scores["annotated_iou_mean"],
+        "panels": [str(place / "maps" / r["panel"]) for r in scores["images"] if r["panel"]],
     }
 
 
 def summary(rows: list[dict]) -> list[dict]:
     """Mean and standard deviation over the seeds, for each weight."""
-    found = []
+    lines = []
     for alpha in dict.fromkeys(row["alpha"] for row in rows):
         chosen = [row for row in rows if row["alpha"] == alpha]
         line = {"alpha": alpha, "seeds": len(chosen)}
@@ -81,8 +81,8 @@ def summary(rows: list[dict]) -> list[dict]:
             values = [row[name] for row in chosen]
             line[f"{name}_mean"] = float(np.mean(values))
             line[f"{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 def picture(rows: list[dict]) -> np.ndarray:

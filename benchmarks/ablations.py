@@ -45,14 +45,14 @@ BAD_IOU = 0.5
 
 def settings_of(run: Path) -> pairs.Config:
     """The settings of the run's pairs, with paths into the run wherever it lies now."""
-    found = sorted(run.glob("pairs/*/config.json"))
-    if not found:
+    configs = sorted(run.glob("pairs/*/config.json"))
+    if not configs:
         raise ValueError(f"{run}: no pairs/*/config.json; run the pairs stage first")
-    told = json.loads(found[0].read_text())
-    known = {name: told[name] for name in DidgenPairs.model_fields if name in told}
+    saved = json.loads(configs[0].read_text())
+    known = {name: saved[name] for name in DidgenPairs.model_fields if name in saved}
     return pairs.Config(
         **known, train=run / "data/train.csv", captions=run / "captions/captions.csv",
-        model=run / "backbone", classes=told.get("classes"), seed=told["seed"], out=run,
+        model=run / "backbone", classes=saved.get("classes"), seed=saved["seed"], out=run,
     )  # fmt: skip
 
 
@@ -88,10 +88,10 @@ def synthesize(
 def failures(samples: list[Sample], segmenter: Any) -> dict[str, Any]:
     """How often the threshold failed, and how well masks and conditions agree."""
     failed = np.array([bool(sample.failure) for sample in samples])
-    found = np.stack([sample.mask for sample in samples])
+    annotated = np.stack([sample.mask for sample in samples])
     wanted = np.stack([sample.request.mask for sample in samples])
-    layout = np.where(failed, 0.0, iou(found, wanted))
-    told = {
+    layout = np.where(failed, 0.0, iou(annotated, wanted))
+    rates = {
         "n": len(samples),
         "unusable": float(failed.mean()),
         "unlike_condition": float((layout < BAD_IOU).mean()),
@@ -109,12 +109,12 @@ def failures(samples: list[Sample], segmenter: Any) -> dict[str, Any]:
             )
         with torch.inference_mode():
             seen = torch.cat([model(part)[:, 0] > 0 for part in images.split(32)]).numpy()
-        agreement = np.where(failed, 0.0, iou(found, seen))
-        told |= {
+        agreement = np.where(failed, 0.0, iou(annotated, seen))
+        rates |= {
             "unlike_segmenter": float((agreement < BAD_IOU).mean()),
             "segmenter_iou": float(agreement.mean()),
         }
-    return told
+    return rates
 
 
 def diversity(samples: list[Sample], seeds: int) -> dict[str, Any]:
@@ -164,19 +164,19 @@ def main() -> None:
     requests = requests_of(config, given.masks, given.seeds)
     backbone = Backbone.load(config.backbone, device=default_device())
     made = {name: synthesize(backbone, config, w, requests) for name, w in VARIANTS.items()}
-    found = {
+    variants = {
         name: failures(samples, segmenter) | {"diversity": diversity(samples, given.seeds)}
         for name, samples in made.items()
     }
-    for name, row in found.items():
+    for name, row in variants.items():
         numbers = {k: v for k, v in row.items() if isinstance(v, float)}
         spread = row["diversity"]["mean"]
         print(f"{name:12}", *(f"{k} {v:.3f}" for k, v in numbers.items()), f"diversity {spread}")
     out = given.out or given.run / "ablations"
-    told = {"masks": given.masks, "seeds": given.seeds, "bad_iou": BAD_IOU, "variants": found}
-    told["settings"] = {name: getattr(config, name) for name in pairs.OPTIONS}
-    told["distance"] = "features of EfficientNet-Lite0 (ImageNet), unweighted; not LPIPS"
-    write_json(out / "ablations.json", told)
+    results = {"masks": given.masks, "seeds": given.seeds, "bad_iou": BAD_IOU, "variants": variants}
+    results["settings"] = config.model_dump(mode="json", include=set(DidgenPairs.model_fields))
+    results["distance"] = "features of EfficientNet-Lite0 (ImageNet), unweighted; not LPIPS"
+    write_json(out / "ablations.json", results)
     write_png(out / "ablations.png", figure(made, given.seeds))
 
 

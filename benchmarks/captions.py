@@ -1,7 +1,7 @@
 """Measuring captioner: images per CPU second, and agreement with phantoms' truth.
 
-    python benchmarks/captions.py [--count 300] [--size 128] [--seed 0] [--no-mask]
-    python benchmarks/captions.py --sheet sheet.png --manifest RUN/data/train.csv
+    python -m benchmarks.captions [--count 300] [--size 128] [--seed 0] [--no-mask]
+    python -m benchmarks.captions --sheet sheet.png --manifest RUN/data/train.csv
 
 The second form draws 24 images of a manifest, by a hash of their names, with their captions, for a
 person to judge. Threads: one (set before numpy is imported). Rendering is not timed.
@@ -57,14 +57,14 @@ def measure_phantoms(options: argparse.Namespace) -> None:
     for spec in cohort(options.count, seed=options.seed):
         drawn = render(spec, options.size)
         started = time.process_time()
-        found = measure(drawn.image, None if options.no_mask else drawn.mask, drawn.label)
+        measured = measure(drawn.image, None if options.no_mask else drawn.mask, drawn.label)
         seconds += time.process_time() - started
-        sources[found.mask_source] += 1
-        for name, pair in compare(found.attributes, drawn.truth).items():
+        sources[measured.mask_source] += 1
+        for name, pair in compare(measured.attributes, drawn.truth).items():
             confusion.setdefault(name, Counter())[pair] += 1
-        true, said = set(drawn.truth.colors[:3]), set(found.attributes.colors)
+        true, said = set(drawn.truth.colors[:3]), set(measured.attributes.colors)
         agreement.append(len(true & said) / len(true | said))
-        overlap.append(bool(said) and found.attributes.colors[0] in drawn.truth.colors[:2])
+        overlap.append(bool(said) and measured.attributes.colors[0] in drawn.truth.colors[:2])
     print(
         f"{options.count} phantoms of {options.size} px: "
         f"{options.count / seconds:.0f} images per CPU second"
@@ -102,8 +102,8 @@ def draw_sheet(manifest: Path, no_mask: bool) -> Image.Image:
         image_file, mask_file, label = files[name]
         image = read_image(image_file)
         mask = read_mask(mask_file, image.shape[:2]) if mask_file and not no_mask else None
-        found = measure(image, mask, label or None)
-        text = f"{name} (mask {found.mask_source}): {write_sentence(found.attributes)}"
+        measured = measure(image, mask, label or None)
+        text = f"{name} (mask {measured.mask_source}): {write_sentence(measured.attributes)}"
         shown = Image.fromarray(image).resize((SHEET_SIDE, SHEET_SIDE))
         tiles.append(Tile(np.asarray(shown), tuple(textwrap.wrap(text, SHEET_LETTERS))))
     return Image.fromarray(contact_sheet(tiles, SHEET_COLUMNS))

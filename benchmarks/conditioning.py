@@ -1,6 +1,6 @@
 """Do words steer? Matched samples whose prompts differ in one attribute, measured in the images.
 
-    python benchmarks/conditioning.py results/demo [--pairs 24] [--without FOLDER] [--out DIR]
+    python -m benchmarks.conditioning results/demo [--pairs 24] [--without FOLDER] [--out DIR]
 
 For each contrast, say "large" against "small", every pair takes the attributes of one training
 image (of a class that knows both, where there is one), sets the contrasted attribute to either
@@ -126,7 +126,7 @@ def paired_prompts(
         by_class.setdefault(parents[name].diagnosis or "", []).append(str(name))
     columns = [by_class[code] for code in sorted(by_class)]
     ranked = [name for turn in itertools.zip_longest(*columns) for name in turn if name]
-    found = []
+    prompts = []
     for number in range(pairs):
         parent = ranked[number % len(ranked)]
         shared = derive_seed(seed, contrast.name, number)
@@ -136,8 +136,8 @@ def paired_prompts(
             caption = condense(given, tokenizer).caption
             label = given.diagnosis or ""
             both.append(Request(f"{number:03d}", label, caption, shared))
-        found.append((both[0], both[1]))
-    return found
+        prompts.append((both[0], both[1]))
+    return prompts
 
 
 def sample_pairs(
@@ -164,10 +164,10 @@ def values_of(
     return np.array(whole, dtype=float).reshape(-1, 2), len(rows) - len(whole)
 
 
-def _value(contrast: Contrast, found: Measurement) -> float | None:
-    if contrast.needs_region and found.mask_source == "whole image":
+def _value(contrast: Contrast, measured: Measurement) -> float | None:
+    if contrast.needs_region and measured.mask_source == "whole image":
         return contrast.without_region
-    return contrast.read(found.numbers)
+    return contrast.read(measured.numbers)
 
 
 def cohens_d(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """How long the workflow takes to plan: a run with nothing to do, and a large one.
 
-Run: python benchmarks/dag.py [--shards 100] [--seeds 10] [--arms 12] [--profile FILE]
+Run: python -m benchmarks.dag [--shards 100] [--seeds 10] [--arms 12] [--profile FILE]
 1. The paper's configuration, all of whose files are there and up to date: wall time of `snakemake`
    until it says that there is nothing to be done.
 2. `snakemake --dry-run` of that configuration with many shards, seeds and arms: wall time, largest
@@ -98,8 +98,8 @@ def finish(command: list[str], folder: Path) -> int:
 
 def spent(measured: Measured) -> str:
     """Time and memory in words; the processor's seconds tell how busy the machine was else."""
-    told = f"{measured.seconds:.1f} s, {measured.cpu_seconds:.1f} s of processor"
-    return f"{told}, {measured.memory_mb:.0f} MB"
+    times = f"{measured.seconds:.1f} s, {measured.cpu_seconds:.1f} s of processor"
+    return f"{times}, {measured.memory_mb:.0f} MB"
 
 
 def jobs(printed: str) -> int:
@@ -123,15 +123,15 @@ def main() -> None:
         done = measure(command, Path(name))
         if "Nothing to be done" not in done.printed:
             raise RuntimeError(f"expected nothing to be done:\n{done.printed[-3000:]}")
-        told = spent(done)
-        print(f"nothing to be done, {files} files: {told}", flush=True)
+        cost = spent(done)
+        print(f"nothing to be done, {files} files: {cost}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         command = working_copy(Path(name), given.shards, given.seeds, given.arms)
         plan = measure([*command, "--dry-run", "--quiet"], Path(name))
         sizes = f"{given.shards} shards x {given.seeds} seeds x {given.arms} arms"
-        told = spent(plan)
+        cost = spent(plan)
         count = jobs(measure([*command, "--dry-run", "--quiet", "rules"], Path(name)).printed)
-        print(f"plan of {sizes}: {told}, {count} jobs", flush=True)
+        print(f"plan of {sizes}: {cost}, {count} jobs", flush=True)
         if given.profile:
             profiled = [command[0], "-m", "cProfile", "-o", str(given.profile), *command[1:]]
             measure([*profiled, "--dry-run", "--quiet"], Path(name))

@@ -37,10 +37,10 @@ def same_lesion(lesions: Sequence[str]) -> Pairs:
     return {pair for group in members.values() for pair in itertools.combinations(group, 2)}
 
 
-def recall_and_precision(found: Pairs, true: Pairs) -> tuple[float, float]:
+def recall_and_precision(matches: Pairs, true: Pairs) -> tuple[float, float]:
     """The share of the true pairs that was found, and that of the found ones that are true."""
-    hits = len(found & true)
-    return hits / max(len(true), 1), hits / max(len(found), 1)
+    hits = len(matches & true)
+    return hits / max(len(true), 1), hits / max(len(matches), 1)
 
 
 def crossing(pairs: Iterable[tuple[int, int]], split: Sequence[str]) -> int:

@@ -184,12 +184,12 @@ def least_seconds(kit: Kit, names: list[str], repeats: int) -> dict[str, float]:
 
 def peak_gigabytes(arguments: list[str], names: list[str]) -> dict[str, float]:
     """The most memory that a process used which ran two steps of one variant."""
-    found = {}
+    peaks = {}
     for name in names:
         command = [sys.executable, "-m", "benchmarks.finetuning_step", *arguments, "--only", name]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found[name] = float(told.strip().splitlines()[-1])
-    return found
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        peaks[name] = float(printed.strip().splitlines()[-1])
+    return peaks
 
 
 def main() -> None:

@@ -43,10 +43,10 @@ def main() -> None:
     count = sum(p.numel() for p in backbone.unet.parameters())
     layers = attention_layers(backbone.unet, backbone.latent_size)
     for kind, side in (("cross", 16), ("self", 32)):
-        found = select_layers(layers, kind, side)
-        heads = {layer.heads for layer in found}
-        print(f"{kind}-attention {side}x{side}: {len(found)} layers of {heads} heads")
-        if not args.half and (len(found), heads) != (5, {20 if kind == "cross" else 10}):
+        chosen = select_layers(layers, kind, side)
+        heads = {layer.heads for layer in chosen}
+        print(f"{kind}-attention {side}x{side}: {len(chosen)} layers of {heads} heads")
+        if not args.half and (len(chosen), heads) != (5, {20 if kind == "cross" else 10}):
             raise SystemExit("these are not the layers of Stable Diffusion 2.1-base")
     print(f"{count:,} parameters, {backbone.image_size} px; memory so far {peak_memory():.2f} GB")
     if not args.half and count != PARAMETERS:

@@ -162,25 +162,25 @@ def measure(bench: Bench, names: list[str], repeats: int) -> dict[str, dict[str,
     """Seconds of the whole and at WHOLE steps, and peak GB, of each variant; they take turns."""
     device = bench.backbone.device
     base = resident()
-    found: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float]] = {}
     for name in names:  # also the warm-up
         peak = peak_over(base, lambda n=name: bench.run(n, Clock(device)), device)
-        found[name] = {"seconds": float("inf"), "whole": float("inf"), "peak": peak}
+        rows[name] = {"seconds": float("inf"), "whole": float("inf"), "peak": peak}
     for _ in range(repeats):
         for name in names:
             clock = Clock(device)
             bench.run(name, clock)
-            row = found[name]
+            row = rows[name]
             row["seconds"] = min(row["seconds"], sum(clock.steps) + clock.rest)
             row["whole"] = min(row["whole"], bench.whole(name, clock.steps, clock.rest))
-    return found
+    return rows
 
 
-def table(found: dict[str, dict[str, float]], steps: int) -> str:
+def table(rows: dict[str, dict[str, float]], steps: int) -> str:
     """Lines of variant, seconds, ratios to the first and peak."""
-    base = next(iter(found.values()))
+    base = next(iter(rows.values()))
     lines = [f"{'variant':<18}{'s':>9}{f'{steps} steps':>10}{f'{WHOLE} steps':>10}{'peak GB':>9}"]
-    for name, row in found.items():
+    for name, row in rows.items():
         ratios = f"{row['seconds'] / base['seconds']:>10.2f}{row['whole'] / base['whole']:>10.2f}"
         lines.append(f"{name:<18}{row['seconds']:>9.2f}{ratios}{row['peak']:>9.2f}")
     return "\n".join(lines)

@@ -149,9 +149,9 @@ def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, fl
         > 0
     )
     sound = np.array([not sample.failure for sample in samples])
-    found = np.stack([sample.mask for sample in samples])
+    annotated = np.stack([sample.mask for sample in samples])
     asked = np.stack([sample.request.mask for sample in samples])
-    mask = iou(found, judged) * sound
+    mask = iou(annotated, judged) * sound
     draws = np.random.default_rng(0).integers(0, len(mask), (2000, len(mask)))
     low, high = np.quantile(mask[draws].mean(1), [0.025, 0.975])
     return {
@@ -159,7 +159,7 @@ def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, fl
         "low": float(low),
         "high": float(high),
         "layout": float((iou(judged, asked) * sound).mean()),
-        "asked": float((iou(found, asked) * sound).mean()),
+        "asked": float((iou(annotated, asked) * sound).mean()),
         "failed": int((~sound).sum()),
     }
 

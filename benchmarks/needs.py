@@ -182,7 +182,7 @@ def generation(config: RunConfig, model: Model, flops_s: float) -> list[Need]:
 
 def downstream(config: RunConfig, flops_s: float, cores: int, arms: int) -> list[Need]:
     """One training of each task, and all of them: to its last step, without early stop."""
-    found = []
+    needs = []
     for stage, part in (("classify", config.classify), ("segment", config.segment)):
         size = part.image_size or config.data.size
         flops, kept = measure_network(config, stage, size)
@@ -190,13 +190,13 @@ def downstream(config: RunConfig, flops_s: float, cores: int, arms: int) -> list
         hours = max(images * 3 * flops / (flops_s * REACHED_SMALL), images / DECODED / cores) / 3600
         gpu = CONTEXT_GB + part.batch_size * kept / GB
         jobs = arms * len(config.seeds)
-        told = f"{part.model}, one of {jobs} jobs; all: {jobs * hours:.1f} h"
-        found.append(Need(stage, gpu, 4 + part.memory_gb, 0.1, hours, told))
+        note = f"{part.model}, one of {jobs} jobs; all: {jobs * hours:.1f} h"
+        needs.append(Need(stage, gpu, 4 + part.memory_gb, 0.1, hours, note))
         if stage == "classify":
             folds = config.label_fidelity.folds
-            told = f"{folds} trainings as of classify, one job"
-            found.append(Need("label_fidelity", gpu, 4 + part.memory_gb, 0.1, folds * hours, told))
-    return found
+            note = f"{folds} trainings as of classify, one job"
+            needs.append(Need("label_fidelity", gpu, 4 + part.memory_gb, 0.1, folds * hours, note))
+    return needs
 
 
 def data(config: RunConfig, cores: int) -> list[Need]:

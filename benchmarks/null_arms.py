@@ -10,8 +10,8 @@ and the verdict stage compares them as in a run.
 Asked: neither null arm is called helpful in at least 19 of 20 repetitions, and the informative one
 is found. Trainings are kept in --out and not repeated; the verdict is reached anew each time.
 
-Run: python benchmarks/null_arms.py --repetitions 20 --jobs 1
-     python benchmarks/null_arms.py --repetitions 20 --jobs 1 --task segmentation
+Run: python -m benchmarks.null_arms --repetitions 20 --jobs 1
+     python -m benchmarks.null_arms --repetitions 20 --jobs 1 --task segmentation
 """
 
 import argparse
@@ -63,8 +63,8 @@ class Plan:
     @property
     def key(self) -> str:
         """Names what is kept: a repetition under other settings is another one."""
-        told = "/".join(str(value) for name, value in vars(self).items() if name != "out")
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
+        values = "/".join(str(value) for name, value in vars(self).items() if name != "out")
+        return hashlib.sha256(values.encode()).hexdigest()[:8]
 
     @property
     def stage(self) -> str:
@@ -158,7 +158,7 @@ def repeat(plan: Plan, repetition: int) -> dict[str, Any]:
         )  # fmt: skip
     )
     task = read_json(folder / "verdict.json")["tasks"][plan.task]
-    found = {
+    result = {
         "repetition": repetition,
         "seconds": round(time.perf_counter() - started, 1),
         "control": task["control"],
@@ -175,7 +175,7 @@ def repeat(plan: Plan, repetition: int) -> dict[str, Any]:
             for each in task["comparisons"]["control"]
         },
     }
-    return found
+    return result
 
 
 def train_missing(plan: Plan, repetition: int, folder: Path, arms: Sequence[str]) -> None:
@@ -247,13 +247,12 @@ def main() -> None:
 
 def line(result: dict[str, Any]) -> str:
     """One repetition in a line."""
-    told = ", ".join(
+    answers = ", ".join(
         f"{arm}: {own['verdict']} ({own['difference']:+.3f} [{own['low']:.3f}, {own['high']:.3f}])"
         for arm, own in result["verdicts"].items()
     )
-    return (
-        f"{result['repetition']:3d} ({result['seconds']:.0f} s) against {result['control']}: {told}"
-    )
+    head = f"{result['repetition']:3d} ({result['seconds']:.0f} s)"
+    return f"{head} against {result['control']}: {answers}"
 
 
 def summary(results: list[dict[str, Any]]) -> str:
@@ -261,23 +260,23 @@ def summary(results: list[dict[str, Any]]) -> str:
     lines = []
     for arm in SETS:
         counts = Counter(each["verdicts"][arm]["verdict"] for each in results)
-        told = ", ".join(
+        answers = ", ".join(
             f"{counts[answer]} {answer}"
             for answer in ("helps", "equivalent", "inconclusive", "hurts")
         )
-        lines.append(f"{arm}: {told}")
+        lines.append(f"{arm}: {answers}")
     count, allowed = len(results), len(results) // 20
     helped = {
         arm: sum(each["verdicts"][arm]["verdict"] == "helps" for each in results) for arm in SETS
     }
     for arm in NULL:
-        told = "met" if helped[arm] <= allowed else "NOT met"
+        outcome = "met" if helped[arm] <= allowed else "NOT met"
         lines.append(
             f"null arm {arm}: {count - helped[arm]} of {count} not called helpful "
-            f"(asked: at least {count - allowed}): {told}"
+            f"(asked: at least {count - allowed}): {outcome}"
         )
-    found = helped["informative"]
-    lines.append(f"informative arm: found to help in {found} of {count}")
+    detected = helped["informative"]
+    lines.append(f"informative arm: found to help in {detected} of {count}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Speed of the procedural generator: images a second on one core, beside writing them as PNG.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/phantoms.py
+Run: OMP_NUM_THREADS=1 python -m benchmarks.phantoms
 """
 
 from __future__ import annotations

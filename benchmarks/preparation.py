@@ -1,6 +1,6 @@
 """Speed and memory of the preparation, beside a plain Pillow loop over the same photographs.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/preparation.py [--folder PHOTOGRAPHS] [--size 128]
+Run: OMP_NUM_THREADS=1 python -m benchmarks.preparation [--folder PHOTOGRAPHS] [--size 128]
 Without a folder, phantoms are drawn, enlarged to 1024 x 768 px and saved as JPEG. A plain loop
 opens, crops, resizes and saves; it neither checks nor hashes, nor keeps files whole on a full disk.
 """
@@ -140,12 +140,12 @@ def measure(files: list[Path], size: int, count: int, near: bool) -> None:
 
 def _family(process: int) -> list[int]:
     """A process and all its descendants."""
-    found = [process]
-    for one in found:
+    processes = [process]
+    for one in processes:
         for children in Path(f"/proc/{one}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                found += map(int, children.read_text().split())
-    return found
+                processes += map(int, children.read_text().split())
+    return processes
 
 
 def _proportional(process: int) -> float:

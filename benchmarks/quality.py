@@ -1,6 +1,6 @@
 """How good a run's generator is: classes recognised, attention maps, pairs.
 
-    python benchmarks/quality.py results/demo [--without results/no-attention/maps/maps.json]
+    python -m benchmarks.quality results/demo [--without results/no-attention/maps/maps.json]
 
 Prints (1) how often a classifier trained on the run's real images sees, in a synthetic image, the
 class that was asked for, beside its accuracy on real test images; (2) IoU of the `<lesion>` maps
@@ -82,14 +82,14 @@ def pairs(run: Path, steps: int) -> dict[str, float]:
 
     schedule = Schedule(steps=steps)
     train(built.model, sets["train"], sets["val"], segmentation_loss, score, schedule, 0)
-    found = {}
+    overlap = {}
     for name in ("test", "made"):
         outputs = predict(built.model, sets[name], default_device(), precision="float32")
-        found[name] = float(iou(outputs[:, 0] > 0, masks_of(sets[name])).mean())
+        overlap[name] = float(iou(outputs[:, 0] > 0, masks_of(sets[name])).mean())
     return {
         "annotated mask vs condition": float(made["layout_iou"].astype(float).mean()),
-        "annotated mask vs segmenter trained on real images": found["made"],
-        "that segmenter on real test images": found["test"],
+        "annotated mask vs segmenter trained on real images": overlap["made"],
+        "that segmenter on real test images": overlap["test"],
     }
 
 

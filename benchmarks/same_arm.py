@@ -52,11 +52,11 @@ def main() -> None:
         folder = root / plan.stage
     name = "predictions.csv" if any(folder.glob("*/seed*/predictions.csv")) else "scores.csv"
     own = read_tables(folder, name, (given.arm,))[given.arm]
-    found = alarms(own)
-    told = "met" if found <= 0.05 * SPLITS else "NOT met"
+    differing = alarms(own)
+    outcome = "met" if differing <= 0.05 * SPLITS else "NOT met"
     print(
-        f"{given.arm}, {len(own.tables)} seeds: {found} of {SPLITS} halvings differ at 5 % "
-        f"(asked: at most 5): {told}"
+        f"{given.arm}, {len(own.tables)} seeds: {differing} of {SPLITS} halvings differ at 5 % "
+        f"(asked: at most 5): {outcome}"
     )
 
 

@@ -1,6 +1,6 @@
 """Do class words steer the tiny backbone, before any fine-tuning?
 
-    python benchmarks/tiny_backbone.py --work results/tiny-backbone [--per-class 40]
+    python -m benchmarks.tiny_backbone --work results/tiny-backbone [--per-class 40]
 
 Trains the classifier of the workflow on phantoms, samples every class from captions of phantoms,
 and prints how often the classifier sees the class that was asked for, beside its recall on real
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality import recognised
 
+from benchmarks.quality import recognised
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.data.images import read_image
@@ -72,9 +72,9 @@ def reconstruct(work: Path) -> None:
     for start in range(0, len(frame), BATCH):
         part = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2).float()
         with torch.inference_mode():
-            found = backbone.decode(backbone.encode(part / 127.5 - 1))
-        found = ((found + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        for name, image in zip(frame["image"].iloc[start : start + BATCH], found, strict=True):
+            decoded = backbone.decode(backbone.encode(part / 127.5 - 1))
+        decoded = ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        for name, image in zip(frame["image"].iloc[start : start + BATCH], decoded, strict=True):
             write_png(work / "reconstructed" / name, image)
     write_manifest(frame.assign(mask=""), work / "reconstructed/test.csv")
 

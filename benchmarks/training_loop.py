@@ -1,6 +1,6 @@
 """How fast the classifiers' training loop is beside a plain one in timm's manner.
 
-Run: python benchmarks/training_loop.py [--images 256] [--steps 24] [--size 128] [--workers 2]
+Run: python -m benchmarks.training_loop [--images 256] [--steps 24] [--size 128] [--workers 2]
 The plain loop: a DataLoader whose workers decode and augment each image when it is drawn (flips,
 turns and colors by torchvision, as timm's own transforms do), batches stacked channels-first. Ours
 is `didgen.downstream.training` itself, once with images kept in memory and once with
@@ -192,7 +192,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, list[Timing]]
     precision = training.arithmetic("auto", default_device())
     kept, lazy = (build(frame, None, ["MEL", "NV"]) for _ in range(2))
     keep_in_memory([kept], 64)
-    found: dict[str, list[Timing]] = {name: [] for name in LOOPS}
+    timings: dict[str, list[Timing]] = {name: [] for name in LOOPS}
     for _ in range(chosen.rounds):
         for name, data in zip(LOOPS, (kept, lazy, lazy), strict=True):
             model = network(chosen.size, "none" if chosen.made_up else chosen.model)
@@ -200,16 +200,16 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, list[Timing]]
                 timing = plain(data, model, chosen.steps, precision, chosen.workers)
             else:
                 timing = ours(data, model, chosen.steps, precision)
-            found[name].append(timing)
-    return found
+            timings[name].append(timing)
+    return timings
 
 
-def report(found: dict[str, list[Timing]], steps: int) -> None:
+def report(results: dict[str, list[Timing]], steps: int) -> None:
     """Medians over the rounds; the ratio is that of each round's pair."""
-    for name, timings in found.items():
+    for name, timings in results.items():
         rate = statistics.median(steps * BATCH / t.seconds for t in timings)
         share = statistics.median(t.waiting / t.seconds for t in timings)
-        pairs = zip(found["plain"], timings, strict=True)
+        pairs = zip(results["plain"], timings, strict=True)
         ratio = statistics.median(other.seconds / own.seconds for other, own in pairs)
         print(
             f"{name + ':':18} {rate:8.1f} images/s, {100 * share:5.1f} % waiting for images, "
