@@ -80,8 +80,8 @@ def _kept(frame: pd.DataFrame, scores: Path, table: Path) -> pd.DataFrame:
     Raises: `ValueError` for a pair that was not filtered, or was made anew since.
     """
     judged = read_csv(scores, "filter", ("id", "sha256", "kept")).set_index("id")
-    told = judged["sha256"].reindex(frame["id"])
-    unknown = frame.loc[(told != frame.set_index("id")["sha256"]).to_numpy(), "id"].tolist()
+    filtered = judged["sha256"].reindex(frame["id"])
+    unknown = frame.loc[(filtered != frame.set_index("id")["sha256"]).to_numpy(), "id"].tolist()
     if unknown:
         raise ValueError(
             f"{table}: {len(unknown)} of {len(frame)} pairs ({', '.join(unknown[:5])}) are not "

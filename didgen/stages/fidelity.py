@@ -55,18 +55,18 @@ def run(config: Config) -> None:
 def _run(config: Config, out: Path) -> None:
     sets = load_sets(config)
     spaces = [_open(name, config) for name in config.spaces]
-    found = {}
-    for name, (real, synthetic, told) in sets.items():
+    results = {}
+    for name, (real, synthetic, counts) in sets.items():
         LOGGER.info("%s: %d synthetic against %d real images", name, len(synthetic), len(real))
-        found[name] = told | {
+        results[name] = counts | {
             "spaces": {s.name: _in_space(s, real, synthetic, config) for s in spaces},
             "pairs": _pairs(real, synthetic, config),
         }
-    write_csv(out / "measures.csv", pd.DataFrame(_rows(found), columns=COLUMNS))
+    write_csv(out / "measures.csv", pd.DataFrame(_rows(results), columns=COLUMNS))
     write_json(out / "config.json", json.loads(config.model_dump_json()))
     write_json(
         out / "fidelity.json",
-        {"reference": config.reference, "confidence": config.confidence, "sets": found},
+        {"reference": config.reference, "confidence": config.confidence, "sets": results},
     )
 
 
@@ -84,7 +84,7 @@ def _in_space(
     measures, refused = _measures(space, *features, clusters, config)
     limits = config.confidence, config.repeats, config.seed
     values = half_sample_intervals(measures, *features, clusters, *limits)
-    n, told = matched_with_floor(measures, *features, clusters, config.splits, config.seed)
+    n, matched = matched_with_floor(measures, *features, clusters, config.splits, config.seed)
     return {
         "network": space.network,
         "weights": space.weights,
@@ -100,7 +100,7 @@ def _in_space(
                     "n": n,
                     **{
                         kind: dict(zip(("mean", "sd"), of[name], strict=True))
-                        for kind, of in told.items()
+                        for kind, of in matched.items()
                     },
                 },
             }
@@ -147,8 +147,8 @@ def _measures(
         )
 
     def measures(r: np.ndarray, s: np.ndarray) -> dict[str, float]:
-        found = {name: distance(r, s) for name, distance in distances.items()}
-        return found | (precision_recall_density_coverage(r, s, config.neighbours) if near else {})
+        values = {name: distance(r, s) for name, distance in distances.items()}
+        return values | (precision_recall_density_coverage(r, s, config.neighbours) if near else {})
 
     return measures, refused
 
@@ -168,7 +168,7 @@ def _pairs(real: pd.DataFrame, synthetic: pd.DataFrame, config: Config) -> dict[
         "real": (real, None),
         "real and synthetic": (real, synthetic),
     }
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "side": config.pair_side,
         "drawn": "pairs of one class and two lesions, every class in turn; intervals: over the "
         "lesions that pairs share",
@@ -183,23 +183,23 @@ def _pairs(real: pd.DataFrame, synthetic: pd.DataFrame, config: Config) -> dict[
             pairs = draw_pairs(*labels, config.pairs, config.seed, units[0])
         except NoPairs as error:
             LOGGER.warning("pairs, %s: %s", kind, error)
-            found["refused"][f"MS-SSIM and perceptual distance, {kind}"] = str(error)
+            results["refused"][f"MS-SSIM and perceptual distance, {kind}"] = str(error)
             continue
         files = first["image"].to_numpy()[pairs.first], other["image"].to_numpy()[pairs.second]
         for name, values in pair_values(*files, config).items():
             mean, low, high = pair_mean_interval(values, pairs, units, confidence=config.confidence)
-            own = found["measures"].setdefault(name, {})
+            own = results["measures"].setdefault(name, {})
             own[kind] = {"mean": mean, "interval": [max(0.0, low), high], "n_pairs": len(values)}
-    return found
+    return results
 
 
-def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(sets: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a set, space and measure."""
     rows = []
-    for name, own in found.items():
+    for name, own in sets.items():
         base = {"set": name, "n_synthetic": own["n_synthetic"], "n_real": own["n_real"]}
-        for space, told in own["spaces"].items():
-            for measure, each in told["measures"].items():
+        for space, results in own["spaces"].items():
+            for measure, each in results["measures"].items():
                 low, high = each["interval"]
                 row = {"space": space, "measure": measure, "value": each["value"]}
                 row |= {"low": low, "high": high, "n_matched": each["matched"]["n"]}

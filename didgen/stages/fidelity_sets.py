@@ -46,7 +46,7 @@ def load_sets(config: Config) -> Loaded:
         # Their masks were asked for, not their classes.
         "pairs": (real[real["mask"].notna()], made[paired], False),
     }
-    found: Loaded = {}
+    loaded: Loaded = {}
     for name, (ours, theirs, matched) in chosen.items():
         if theirs.empty:
             LOGGER.info("%s: no synthetic ones", name)
@@ -67,14 +67,14 @@ def load_sets(config: Config) -> Loaded:
             )
             continue
         counts = {key: int(n) for key, n in limited[1]["label"].value_counts().items() if key}
-        found[name] = (*limited, {
+        loaded[name] = (*limited, {
             "n_real": len(limited[0]),
             "n_synthetic": len(limited[1]),
             "n_real_there": len(chosen[name][0]),
             "n_synthetic_there": len(chosen[name][1]),
             "classes": counts if matched else {},
         })  # fmt: skip
-    return found
+    return loaded
 
 
 def match_classes(
@@ -122,18 +122,18 @@ def pair_values(
 ) -> dict[str, np.ndarray]:
     """MS-SSIM and the perceptual distance of each pair of files, by name, (P,)."""
     name, distance = perceptual(config.lpips_weights)
-    found: dict[str, list[torch.Tensor]] = {"MS-SSIM": [], name: []}
+    distances: dict[str, list[torch.Tensor]] = {"MS-SSIM": [], name: []}
     with torch.inference_mode():
         for start in track(range(0, len(first), BATCH), label="pairs"):
             a, b = (read_batch(part[start : start + BATCH], config.pair_side).float()
                     for part in (first, second))  # fmt: skip
-            found["MS-SSIM"].append(
+            distances["MS-SSIM"].append(
                 multiscale_structural_similarity_index_measure(
                     a, b, data_range=255.0, reduction="none"
                 ).reshape(-1)
             )
-            found[name].append(distance(a / 127.5 - 1, b / 127.5 - 1).reshape(-1))
-    return {key: torch.cat(parts).double().numpy() for key, parts in found.items()}
+            distances[name].append(distance(a / 127.5 - 1, b / 127.5 - 1).reshape(-1))
+    return {key: torch.cat(parts).double().numpy() for key, parts in distances.items()}
 
 
 @functools.cache

@@ -123,7 +123,7 @@ def _segmenter_scores(config: Config, frame: pd.DataFrame) -> dict[str, Any]:
             f"{config.segmenter}: this segmenter was trained in arm {card.arm!r}, on synthetic "
             "images too; expected arm 'original', which knows only real training images"
         )
-    found = []
+    scores = []
     for start in range(0, len(frame), CHUNK):
         part = frame.iloc[start : start + CHUNK]
         files = {
@@ -132,8 +132,8 @@ def _segmenter_scores(config: Config, frame: pd.DataFrame) -> dict[str, Any]:
         }
         data = build(part.assign(**files), card.image_size)
         true = data.masks.read(np.arange(len(data))).astype(bool)
-        found.append(iou(_predicted(model, data), true))
-    frame["segmenter_iou"] = np.concatenate(found).round(4) if found else []
+        scores.append(iou(_predicted(model, data), true))
+    frame["segmenter_iou"] = np.concatenate(scores).round(4) if scores else []
     return asdict(card) | {"sha256": sha256_file(config.segmenter)}
 
 

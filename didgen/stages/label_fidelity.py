@@ -21,7 +21,7 @@ from didgen.runtime.files import read_object, write_csv, write_json
 from didgen.runtime.outputs import output_folder, paths_read
 from didgen.runtime.precision import default_device
 from didgen.settings.label_fidelity import Config
-from didgen.stages.judging import JUDGEMENTS, finish_state, state_folder
+from didgen.stages.arm_training import JUDGEMENTS, finish_state, state_folder
 from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _report(config: Config, out: Path, frames: dict[str, pd.DataFrame]) -> list[
             columns |= {"seen": seen[kind], "lesion": lesions[kind][frame.index]}
             parts.append(pd.DataFrame(columns))
     judgements = pd.concat(parts, ignore_index=True)
-    told = _summary(judgements, classes, config) | {
+    summary = _summary(judgements, classes, config) | {
         "model": model,
         "folds": count,
         "confidence": config.confidence,
@@ -73,10 +73,10 @@ def _report(config: Config, out: Path, frames: dict[str, pd.DataFrame]) -> list[
         "the mean over all classifiers; intervals: Wilson, over lesions or synthetic images",
     }
     LOGGER.info("seen as asked: %.3f; real images seen as diagnosed: %.3f",
-                told["mean"][SYNTHETIC], told["mean"][REAL])  # fmt: skip
+                summary["mean"][SYNTHETIC], summary["mean"][REAL])  # fmt: skip
     write_csv(out / "judgements.csv", judgements)
     write_json(out / "config.json", json.loads(config.model_dump_json()))
-    write_json(out / "label_fidelity.json", told)
+    write_json(out / "label_fidelity.json", summary)
     return states
 
 
@@ -156,16 +156,16 @@ def _judge(
     kept = None if state is None else state / JUDGEMENTS
     if kept is not None and kept.is_file():
         LOGGER.info("this judge's judgements were found in %s", state)
-        told = read_object(kept)
-        seen = told.get("seen")
-        if not isinstance(seen, dict) or "model" not in told or any(
+        saved = read_object(kept)
+        seen = saved.get("seen")
+        if not isinstance(seen, dict) or "model" not in saved or any(
             not isinstance(seen.get(kind), list) or len(seen[kind]) != len(frame)
             for kind, frame in shown.items()
         ):  # fmt: skip
             raise ValueError(
                 f"{kept}: found no judgement of each image; delete the file to judge them anew"
             )
-        return state, told["model"], seen
+        return state, saved["model"], seen
     built, seen = _train_judge(learned, shown, classes, config, out, fold, state)
     if kept is not None:
         write_json(kept, {"model": built.describe(), "seen": seen})
@@ -205,7 +205,7 @@ def _train_judge(
 
 def _summary(judgements: pd.DataFrame, classes: list[str], config: Config) -> dict[str, Any]:
     """Agreement of each class in synthetic and in real images, and what is seen instead."""
-    found, shares = {}, {}
+    agreement, shares = {}, {}
     for kind, rows in judgements.groupby("kind"):
         # A real image has one judge, a synthetic one a judge each fold.
         n_judges = int(rows.groupby("id")["fold"].size().max())
@@ -213,17 +213,17 @@ def _summary(judgements: pd.DataFrame, classes: list[str], config: Config) -> di
         seen = rows["seen"].to_numpy(str).reshape(n_judges, -1)
         first = rows.iloc[: seen.shape[1]]
         labels, lesions = first["label"].to_numpy(str), first["lesion"].to_numpy(str)
-        found[kind] = class_agreement(labels, seen, lesions, confidence=config.confidence)
+        agreement[kind] = class_agreement(labels, seen, lesions, confidence=config.confidence)
         shares[kind] = seen_instead(labels, seen, classes).tolist()
-    asked = [code for code in classes if code in found[SYNTHETIC]]
+    asked = [code for code in classes if code in agreement[SYNTHETIC]]
     return {
         "classes": {
-            code: {kind: dataclasses.asdict(found[kind][code]) for kind in (SYNTHETIC, REAL)}
+            code: {kind: dataclasses.asdict(agreement[kind][code]) for kind in (SYNTHETIC, REAL)}
             for code in asked
         },
         # Both over the same classes.
         "mean": {
-            kind: float(np.mean([found[kind][code].share for code in asked]))
+            kind: float(np.mean([agreement[kind][code].share for code in asked]))
             for kind in (SYNTHETIC, REAL)
         },
         "seen": {"classes": classes, **shares},

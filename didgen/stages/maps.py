@@ -112,7 +112,7 @@ def _measure(
     annotated = annotation.masks.cpu().numpy()
     large = minmax(upsample(maps, images.shape[1:3]))
     thresholds, _ = otsu(large[:, 0])
-    found = (large[:, 0] >= thresholds[:, None, None]).numpy()
+    predicted = (large[:, 0] >= thresholds[:, None, None]).numpy()
     rows = []
     for index, name in enumerate(frame["id"]):
         panel = f"panels/{name}.png" if name in drawn else ""
@@ -122,7 +122,7 @@ def _measure(
         rows.append(
             {
                 "id": name,
-                "lesion_iou": float(iou(found[index], masks[index])),
+                "lesion_iou": float(iou(predicted[index], masks[index])),
                 **mask_scores(annotated[index], masks[index]),
                 "contrast": float(annotation.contrast[index]),
                 "failed": bool(annotation.failed[index]),

@@ -29,7 +29,7 @@ def mask_scores(annotated: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 def truth_summary(rows: Sequence[dict], height: int, width: int) -> dict[str, Any]:
     """Mean, spread, median and quartiles of each measure over the images, failures included."""
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "compared_at": f"{width}x{height} px",
         "boundary_band_px": band_width(height, width),
         "n": len(rows),
@@ -39,16 +39,16 @@ def truth_summary(rows: Sequence[dict], height: int, width: int) -> dict[str, An
         values = np.array([row[f"annotated_{name}"] for row in rows])
         low, middle, high = np.percentile(values, [25, 50, 75])
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        found[name] = {
+        summary[name] = {
             "mean": float(values.mean()), "sd": spread, "median": float(middle),
             "quartiles": [float(low), float(high)],
         }  # fmt: skip
     # Does the score that pairs are filtered by know which masks are right? Only here can one tell.
     contrast = [row["contrast"] for row in rows]
-    found["rejection_by_contrast"] = rejection_curve(
+    summary["rejection_by_contrast"] = rejection_curve(
         np.array(contrast), np.array([row["annotated_iou"] for row in rows])
     )
-    return found
+    return summary
 
 
 def extremes(rows: Sequence[dict], each: int) -> list[tuple[str, int]]:
@@ -78,6 +78,6 @@ def draw_extremes(
         image, true = read_image(frame["image"].iloc[index]), read_mask(frame["mask"].iloc[index])
         name = f"truth/{kind}_{row['id']}.png"
         write_png(out / name, truth_panel(image, true, masks[index]))
-        told = {key: row[key] for key in row if key.startswith("annotated_")}
-        drawn.append({"kind": kind, "id": row["id"], "panel": name, **told})
+        scores = {key: row[key] for key in row if key.startswith("annotated_")}
+        drawn.append({"kind": kind, "id": row["id"], "panel": name, **scores})
     return drawn

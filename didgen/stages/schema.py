@@ -34,8 +34,8 @@ def run(config: Config) -> None:
 
 
 def _is_schema(text: str) -> bool:
-    found = json.loads(text)
-    return (found["title"], "$schema" in found) == (RunConfig.__name__, True)
+    schema = json.loads(text)
+    return (schema["title"], "$schema" in schema) == (RunConfig.__name__, True)
 
 
 def json_schema_text() -> str:

@@ -21,7 +21,7 @@ from didgen.metrics.segmentation import dice, iou, summarize, threshold_jaccard
 from didgen.runtime.precision import default_device
 from didgen.settings.arms import parse_arm
 from didgen.settings.segment import Config
-from didgen.stages.judging import grid_of, train_arm, training_log, write_results
+from didgen.stages.arm_training import grid_of, train_arm, training_log, write_results
 
 LOGGER = logging.getLogger(__name__)
 

@@ -63,13 +63,13 @@ def _segmented_masks(
     An image in which nothing plausible is found keeps having none.
     """
     given = list(zip(names, images, masks, strict=True))
-    found = [
+    completed = [
         mask if mask is not None else _segment(image, folder / f"{name}.png")
         for name, image, mask in track(given, label="segment images without a mask")
     ]
-    added = sum(mask is None for mask in masks) - sum(mask is None for mask in found)
+    added = sum(mask is None for mask in masks) - sum(mask is None for mask in completed)
     LOGGER.info("%d images without a mask were segmented", added)
-    return found
+    return completed
 
 
 def _segment(image: Path, path: Path) -> Path | None:

@@ -133,10 +133,10 @@ def run(config: Config) -> None:
 
 def _is_verdict(text: str) -> bool:
     """Whether a text is a verdict's, of any edition."""
-    found = json.loads(text)
+    verdict = json.loads(text)
     parts = {"metric", "arms", "comparisons", "sentence"}
-    return found.keys() == {"run", "tasks"} and all(
-        parts <= entry.keys() for entry in found["tasks"].values()
+    return verdict.keys() == {"run", "tasks"} and all(
+        parts <= entry.keys() for entry in verdict["tasks"].values()
     )
 
 
@@ -235,7 +235,7 @@ def _lead_first(task: Task, config: Config) -> list[str]:
 def _compare(task: Task, arm: str, control: str, config: Config) -> Comparison:
     both = task.tally(arm), task.tally(control)
     try:
-        found = difference(*both, task.clusters)
+        estimate = difference(*both, task.clusters)
     except ValueError as error:
         raise VerdictError(f"{task.name}: {error}") from error
     tests, effect, each_p = (_of_classes if task.labels is not None else _of_scores)(
@@ -243,7 +243,7 @@ def _compare(task: Task, arm: str, control: str, config: Config) -> Comparison:
     )
     changes = both[0].per_seed - both[1].per_seed
     return Comparison(
-        arm, control, found,
+        arm, control, estimate,
         sensitivity(*both, task.clusters, config.resamples, config.seed),
         tests, effect,
         [
@@ -289,16 +289,16 @@ def _of_scores(task: Task, arm: str, control: str) -> Secondary:
 
 
 def _row(
-    rule: Rule, found: Comparison, lead: Comparison, corrected: float, n_leads: int
+    rule: Rule, comparison: Comparison, lead: Comparison, corrected: float, n_leads: int
 ) -> dict[str, Any]:
     """A comparison as JSON. Only the lead claim's p is corrected, and only it decides."""
-    leads = found is lead
-    own = found.estimate
+    leads = comparison is lead
+    own = comparison.estimate
     p = corrected if leads else own.p(rule.margin)
     answer = rule.answer(own, p)
     row = {
-        "arm": found.arm,
-        "control": found.control,
+        "arm": comparison.arm,
+        "control": comparison.control,
         "claim": "lead" if leads else "secondary",
         "verdict": answer,
         "difference": own.value,
@@ -317,10 +317,10 @@ def _row(
             "of_lesions": own.of_lesions,
             "degrees_of_freedom": own.freedom,
         },
-        "sensitivity": found.sensitivity,
-        "other_tests": found.other_tests,
-        "effect": found.effect,
-        "per_seed": found.per_seed,
+        "sensitivity": comparison.sensitivity,
+        "other_tests": comparison.other_tests,
+        "effect": comparison.effect,
+        "per_seed": comparison.per_seed,
         "reach": None,
     }
     if answer == "inconclusive":
@@ -405,7 +405,7 @@ def _calibration(task: Task, config: Config) -> list[dict[str, Any]]:
     rows = []
     for name, scores in losses.items():
         tallies = [mean_tally(np.stack(scores[arm])) for arm in (config.treatment, config.control)]
-        found = difference(*tallies, task.clusters)
+        estimate = difference(*tallies, task.clusters)
         # What difference in these is worth having, nobody has said: no equivalence.
         rule = Rule(config.confidence, 0.0, 0.0, higher_is_better=False)
         rows.append({
@@ -414,10 +414,10 @@ def _calibration(task: Task, config: Config) -> list[dict[str, Any]]:
             "arm": config.treatment,
             "control": config.control,
             "means": [float(tally.per_seed.mean()) for tally in tallies],
-            "difference": found.value,
-            "interval": list(found.interval(config.confidence)),
-            "p": found.p(),
-            "verdict": rule.answer(found, found.p()),
+            "difference": estimate.value,
+            "interval": list(estimate.interval(config.confidence)),
+            "p": estimate.p(),
+            "verdict": rule.answer(estimate, estimate.p()),
         })  # fmt: skip
     return rows
 
@@ -479,9 +479,9 @@ def _by_group(task: Task, groups: pd.DataFrame, config: Config) -> dict[str, Any
     rows = []
     for (kind, value), images in enough.items():
         tallies = [task.tally(arm, images) for arm in (config.treatment, config.control)]
-        found = difference(*tallies, task.clusters[images])
-        low, high = found.interval(confidence)
-        sure = found.n_seeds >= MIN_SEEDS
+        estimate = difference(*tallies, task.clusters[images])
+        low, high = estimate.interval(confidence)
+        sure = estimate.n_seeds >= MIN_SEEDS
         rows.append({
             "kind": kind,
             "group": value,
@@ -489,7 +489,7 @@ def _by_group(task: Task, groups: pd.DataFrame, config: Config) -> dict[str, Any
             "n_clusters": len(np.unique(task.clusters[images])),
             "treatment": float(tallies[0].per_seed.mean()),
             "control": float(tallies[1].per_seed.mean()),
-            "difference": found.value,
+            "difference": estimate.value,
             "interval": [low, high],
             "verdict": "harmed" if sure and high < 0 else "helped" if sure and low > 0 else "",
         })  # fmt: skip
@@ -524,9 +524,9 @@ def _doses(task: Task, confidence: float) -> list[dict[str, Any]]:
             weights[name] = dict(zip(by_arm, centred / (centred**2).sum(), strict=True))
 
     def slope(by_arm: dict[str, float]) -> dict[str, Any]:
-        found = contrast([task.tally(arm) for arm in by_arm], list(by_arm.values()), task.clusters)
-        interval = list(found.interval(confidence))
-        return {"slope": found.value, "interval": interval, "p": found.p()}
+        trend = contrast([task.tally(arm) for arm in by_arm], list(by_arm.values()), task.clusters)
+        interval = list(trend.interval(confidence))
+        return {"slope": trend.value, "interval": interval, "p": trend.p()}
 
     copies = weights.get(DUPLICATES, {})
     return [

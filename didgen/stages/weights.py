@@ -29,7 +29,7 @@ def run(config: Config) -> None:
     where all are there.
     """
     check_output_file(config.out, "a list of models", _is_list)
-    found, faults = [], []
+    models, faults = [], []
     for name, fetch in wanted(config):
         try:
             place = Path(fetch())
@@ -40,20 +40,20 @@ def run(config: Config) -> None:
             faults.append(f"  {name}: {error}")
             continue
         LOGGER.info("%s: %.1f MB in %s", name, size / 1e6, place)
-        found.append({"name": name, "path": str(place), "bytes": size})
+        models.append({"name": name, "path": str(place), "bytes": size})
     if faults:
-        told = "\n".join(faults)
+        listed = "\n".join(faults)
         raise ValueError(
-            f"{len(faults)} of {len(faults) + len(found)} models cannot be had:\n{told}\n"
+            f"{len(faults)} of {len(faults) + len(models)} models cannot be had:\n{listed}\n"
             "run this where the network is, with the same HF_HOME and TORCH_HOME as the nodes"
         )
-    write_json(config.out, {"models": found, "bytes": sum(model["bytes"] for model in found)})
+    write_json(config.out, {"models": models, "bytes": sum(model["bytes"] for model in models)})
 
 
 def _is_list(text: str) -> bool:
-    found = json.loads(text)
-    return found.keys() == {"models", "bytes"} and all(
-        model.keys() == {"name", "path", "bytes"} for model in found["models"]
+    listed = json.loads(text)
+    return listed.keys() == {"models", "bytes"} and all(
+        model.keys() == {"name", "path", "bytes"} for model in listed["models"]
     )
 
 

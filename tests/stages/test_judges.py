@@ -106,7 +106,7 @@ def test_the_original_arm_ignores_synthetic_images(data, tmp_path):
 
 def test_pairs_teach_no_classifier(data, tmp_path):
     """Neither do the copies that match the set in number count them."""
-    from didgen.stages.judging import load_arm
+    from didgen.stages.arm_training import load_arm
 
     table = pd.read_csv(data["synthetic"], keep_default_na=False)
     conditions = ["", "masks/made_1.png", "", ""]

@@ -34,7 +34,7 @@ OF_ARM = (*FREE, "arm", "seed")
 JUDGEMENTS = "judgements.json"
 
 
-class JudgeConfig(Protocol):
+class ArmConfig(Protocol):
     """The fields of a stage's Config that name an arm's data."""
 
     train: Path
@@ -53,7 +53,7 @@ class JudgeConfig(Protocol):
 
 
 def train_arm(
-    config: JudgeConfig,
+    config: ArmConfig,
     stage: Literal["classify", "segment"],
     need: Literal["label", "mask"],
     train: Callable[[Any, Path, Path | None, dict[str, pd.DataFrame], dict[str, Any]], None],
@@ -73,7 +73,7 @@ def train_arm(
 
 
 def load_arm(
-    config: JudgeConfig, need: Literal["label", "mask"]
+    config: ArmConfig, need: Literal["label", "mask"]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """The tables of an arm ("train", "val", "test", and "real": train without what the arm adds).
 
@@ -120,9 +120,7 @@ def load_arm(
     return frames, counts
 
 
-def _limited(
-    real: pd.DataFrame, config: JudgeConfig, need: Literal["label", "mask"]
-) -> pd.DataFrame:
+def _limited(real: pd.DataFrame, config: ArmConfig, need: Literal["label", "mask"]) -> pd.DataFrame:
     wanted = config.real_images
     if wanted is None:
         return real
@@ -168,7 +166,7 @@ def state_folder(
     return config.state / digest.hexdigest()[:16]
 
 
-def training_log(stage: str, config: JudgeConfig, out: Path, state: Path | None) -> Log:
+def training_log(stage: str, config: ArmConfig, out: Path, state: Path | None) -> Log:
     """The log of an arm's training. Raises: `MissingExtra`."""
     run = f"{stage}-{config.arm}-seed{config.seed}"
     run = run if state is None else f"{run}-{state.name}"
@@ -184,7 +182,7 @@ def finish_state(state: Path | None) -> None:
 
 
 def write_results(
-    config: JudgeConfig,
+    config: ArmConfig,
     out: Path,
     task: str,
     built: Built,
