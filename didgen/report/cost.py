@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didgen.report.numbers import plural
-from didgen.report.reading import broken
+from didgen.report.reading import broken, methods
 from didgen.report.tables import Cell, Row, Table
+from didgen.settings.methods import METHODS
 
 # Server processors draw 5 to 10 W a busy core, memory and board not counted; an assumption.
 WATTS_A_CORE = 10.0
-# Stages whose jobs hold a GPU where there is one.
+# Stages whose jobs hold a GPU where there is one; of methods without a network none does.
 GPU_STAGES = (
-    *("finetune", "images", "pairs", "filter", "maps"),
+    *("finetune", "train", "images", "pairs", "filter", "maps"),
     *("fidelity", "label_fidelity", "classify", "segment"),
 )
 COLUMNS = ("s", "max_rss", "cpu_time")
@@ -25,13 +26,14 @@ COLUMNS = ("s", "max_rss", "cpu_time")
 class Job:
     """One job's benchmark: wall and processor seconds, the largest resident memory in MB.
 
-    None where the job ended before Snakemake could look.
+    None where the job ended before Snakemake could look. gpu: whether it held one if there was any.
     """
 
     stage: str
     seconds: float
     memory_mb: float | None
     cpu_seconds: float | None
+    gpu: bool
 
 
 def jobs(run_dir: Path) -> list[Job]:
@@ -40,11 +42,16 @@ def jobs(run_dir: Path) -> list[Job]:
     Raises: BrokenResult for a file without the columns of a benchmark, or without numbers in it.
     """
     folder = run_dir / "benchmarks"
-    return [
-        _job(path.relative_to(folder).parts[0].removesuffix(".tsv"), path, row)
-        for path in sorted(folder.rglob("*.tsv"))
-        for row in _rows(path)
-    ]
+    trained = {f"train/{name}.tsv" for name, method in METHODS.items() if not method.network}
+    made = {name: methods(run_dir, name) for name in ("images", "pairs")}
+    sets = {name for name, used in made.items() if used and not any(m.network for m in used)}
+    measured = []
+    for path in sorted(folder.rglob("*.tsv")):
+        name = path.relative_to(folder).as_posix()
+        stage = name.partition("/")[0].removesuffix(".tsv")
+        gpu = stage in GPU_STAGES and stage not in sets and name not in trained
+        measured += [_job(stage, path, row, gpu) for row in _rows(path)]
+    return measured
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -56,14 +63,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _job(stage: str, path: Path, row: dict[str, str]) -> Job:
+def _job(stage: str, path: Path, row: dict[str, str], gpu: bool) -> Job:
     try:
         values = [None if row[name] in ("", "-", "NA") else float(row[name]) for name in COLUMNS]
     except (TypeError, ValueError):
         raise broken(path, str([row[name] for name in COLUMNS]), "numbers") from None
     if values[0] is None:
         raise broken(path, row["s"], "seconds in the column s")
-    return Job(stage, values[0], values[1], values[2])
+    return Job(stage, values[0], values[1], values[2], gpu)
 
 
 def energy_kwh(cpu_seconds: float, gpu_seconds: float, gpu_watts: float) -> float:
@@ -104,7 +111,7 @@ def cost_table(jobs: list[Job], gpu_watts: float = 0.0) -> Table | None:
 def _row(heading: str, jobs: list[Job], gpu_watts: float, kind: str = "") -> Row:
     memory = [job.memory_mb for job in jobs if job.memory_mb is not None]
     cpu = sum(job.cpu_seconds or 0.0 for job in jobs)
-    gpu = sum(job.seconds for job in jobs if job.stage in GPU_STAGES)
+    gpu = sum(job.seconds for job in jobs if job.gpu)
     cells = (
         Cell(value=len(jobs), places=0),
         Cell(value=sum(job.seconds for job in jobs) / 3600, places=2),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didgen.settings.methods import METHODS
+from didgen.settings.methods import METHODS, Method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,17 +153,23 @@ def _shard(folder: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
     return frame.assign(metadata=str(path))
 
 
-def models(run_dir: Path) -> set[str]:
-    """Whose trained folders the run's images and pairs were made with: others may lie there from
-    earlier runs. Sets that name no method, and runs without sets, count as `didgen`.
+def methods(run_dir: Path, name: str) -> list[Method]:
+    """What made each shard of a synthetic set, `images` or `pairs`: `didgen` where none is named.
 
     Raises: BrokenResult.
     """
-    used = set()
-    for folder in (*shards(run_dir, "images"), *shards(run_dir, "pairs")):
-        method = (json_file(folder / "config.json") or {}).get("method")
-        used.add(METHODS[method].model if method in list(METHODS) else "didgen")
-    return used or {"didgen"}
+    named = [json_file(folder / "config.json") or {} for folder in shards(run_dir, name)]
+    return [METHODS.get(str(config.get("method")), METHODS["didgen"]) for config in named]
+
+
+def models(run_dir: Path) -> set[str]:
+    """Whose trained folders the run's images and pairs were made with: others may lie there from
+    earlier runs. Runs without sets count as `didgen`.
+
+    Raises: BrokenResult.
+    """
+    made = [*methods(run_dir, "images"), *methods(run_dir, "pairs")]
+    return {method.model for method in made} or {"didgen"}
 
 
 @dataclass(frozen=True)

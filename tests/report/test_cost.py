@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from fake_run import save_json
 
 from didgen.report.cost import commit, cost_table, energy_kwh, gpus, jobs, machine
 from didgen.report.reading import BrokenResult
@@ -38,6 +39,18 @@ def test_a_gpu_counts_in_the_stages_that_hold_one(tmp_path: Path, stage: str) ->
     assert energy == {stage: 0.7, "data": 0.0, "all": 0.7}
     assert "700 W" in table.note and "not counted" not in table.note
     assert energy_kwh(3600, 0, 0) == pytest.approx(0.01)
+
+
+def test_a_method_without_a_network_holds_no_gpu(tmp_path: Path) -> None:
+    for name in ("images/1-of-1", "pairs/1-of-1", "train/warp"):
+        benchmark(tmp_path, name, 3600, 2048, 0)
+    save_json(tmp_path / "images" / "1-of-1" / "config.json", {"method": "didgen"})
+    save_json(tmp_path / "pairs" / "1-of-1" / "config.json", {"method": "warp"})
+    named = {"images": ["images/1-of-1"], "pairs": ["pairs/1-of-1"]}
+    save_json(tmp_path / "augmented" / "config.json", named)
+    table = cost_table(jobs(tmp_path), gpu_watts=700)
+    energy = {row.heading: row.cells[-1].value for row in table.rows}
+    assert energy == {"images": 0.7, "pairs": 0.0, "train": 0.0, "all": 0.7}
 
 
 @pytest.mark.parametrize("unknown", ["-", "NA", ""])

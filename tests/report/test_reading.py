@@ -1,5 +1,6 @@
 """Which results belong to the run: its shards, its arms and seeds, and none of an earlier run."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,20 @@ def test_a_set_is_all_its_shards_and_no_shard_of_an_earlier_run(own_run: Path) -
     assert pairs.section(own_run, Settings()).content["total"] == 4
     facts = dict(provenance.section(own_run, Settings()).content["facts"])
     assert facts["Synthetic class-conditional images"].startswith("8 rows, 4 seeds")
+
+
+@pytest.mark.parametrize(
+    ("task", "idle"), [("segmentation", "images"), ("classification", "pairs")]
+)
+def test_a_stage_of_another_task_than_the_runs_is_not_missed(
+    own_run: Path, task: str, idle: str
+) -> None:
+    path = own_run / "augmented" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {idle: []}))
+    said = f"The stage {idle} left no config.json in this run."
+    assert said in provenance.section(own_run, Settings()).missing
+    (own_run / "data" / "config.json").write_text(json.dumps({"tasks": [task]}))
+    assert said not in provenance.section(own_run, Settings()).missing
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "", "3", "[]", '{"a": NaN}'])

@@ -18,6 +18,7 @@ from didgen.report.reading import (
     text_table,
     trials,
 )
+from didgen.settings.methods import SECTIONS
 
 STAGES = {
     "data": "data",
@@ -30,7 +31,6 @@ STAGES = {
     "verdict": "verdict",
 }
 SHARDED = ("images", "pairs")
-OF_BACKBONE = ("finetune", "maps")
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
              "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
 
@@ -38,10 +38,12 @@ LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-
 def section(run_dir: Path, options: Options) -> Section:
     """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
     used = models(run_dir)
+    tasks = (_config(run_dir, "data") or {}).get("tasks") or list(SECTIONS)
+    idle = {name for task, name in SECTIONS.items() if task not in tasks}
+    if "didgen" not in used:
+        idle |= {"finetune", "maps"}
     configs = {
-        stage: _config(run_dir, folder)
-        for stage, folder in STAGES.items()
-        if "didgen" in used or stage not in OF_BACKBONE
+        stage: _config(run_dir, folder) for stage, folder in STAGES.items() if stage not in idle
     }
     for name in sorted(used - {"didgen"}):
         configs[f"train, {name}"] = json_file(run_dir / "methods" / name / "config.json")
