@@ -178,6 +178,8 @@ def _file(name: str) -> str:
 
 
 def _stage_parser(name: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
+    """A flag for each key. Not pydantic-settings: it takes no list after one flag, splits texts at
+    their commas, and adds 0.3 s to the start of every command."""
     parser = argparse.ArgumentParser(
         prog=f"python -m didgen {name}", description=(STAGES | TOOLS)[name], allow_abbrev=False
     )

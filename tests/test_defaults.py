@@ -101,6 +101,25 @@ def test_no_default_of_a_setting_is_declared_again() -> None:
     assert rest == set(OTHERS), "let the caller say it, or say in OTHERS what else it is"
 
 
+def allowed_words(path: Path) -> set[str]:
+    """The lists of two or more words that a file allows: the contents of each `Literal`."""
+    return {
+        ast.unparse(node.slice)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+        if isinstance(node.slice, ast.Tuple)
+    }
+
+
+def test_no_list_of_allowed_words_is_declared_again() -> None:
+    settings = set().union(*map(allowed_words, (PACKAGE / "settings").glob("*.py")))
+    assert "('crop', 'pad', 'squash')" in settings
+    # It imports torch alone.
+    losses = PACKAGE / "attention" / "losses.py"
+    again = {path.name: allowed_words(path) & settings for path in MODULES if path != losses}
+    assert not {name: words for name, words in again.items() if words}
+
+
 @pytest.mark.parametrize(
     ("code", "seen"),
     [

@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from didgen.settings.guidance import ReadPath
+
 Kind = Literal["cross", "self"]
 Grid = tuple[int, int]
-ReadPath = Literal["all", "to-coarse", "down"]
 
 # Shorter sides of the maps that the method reads: cross-attention in Eq. 3, 6 and 7,
 # self-attention in Eq. 5 and 7.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from didgen.backbone.prompts import (
     PREFIX,
@@ -20,8 +20,8 @@ from didgen.backbone.prompts import (
 )
 from didgen.captions.attributes import Attributes
 from didgen.captions.sentence import write_sentence
+from didgen.settings.caption import ReservedWords
 
-ReservedWords = Literal["replace", "tag", "refuse"]
 # A text and what is wrong with it -> a better text, or None where none is to be had.
 Rewrite = Callable[[str, str], str | None]
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from didgen.captions.grammar import to_gbnf
 from didgen.captions.llm import ChatRequest, ChatResponse, Failure, ModelError, Result
 from didgen.captions.model_files import combined_identity, file_identity, local_file
 from didgen.settings import extras
+from didgen.settings.caption import ChatFormat
 
-ChatFormat = Literal["llama-3", "mtmd", "llava-1.5"]
 # A LLaVA on Llama-3-8B-Instruct; the files of one repository belong together.
 MODEL = "xtuner/llava-llama-3-8b-v1_1-gguf/llava-llama-3-8b-v1_1-int4.gguf"
 PROJECTOR = "xtuner/llava-llama-3-8b-v1_1-gguf/llava-llama-3-8b-v1_1-mmproj-f16.gguf"

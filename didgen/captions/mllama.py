@@ -21,8 +21,9 @@ from transformers import (
 from didgen.captions.grammar import to_gbnf
 from didgen.captions.llm import ChatRequest, ChatResponse, Failure, ModelError, Result
 from didgen.captions.model_files import combined_identity, folder_identity, local_folder
-from didgen.runtime.precision import Precision, default_device, pick_precision
+from didgen.runtime.precision import default_device, pick_precision
 from didgen.settings import extras
+from didgen.settings.base import Precision
 
 MODEL = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 

@@ -14,7 +14,7 @@ import reprlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urljoin
 
 import tenacity
@@ -32,11 +32,11 @@ from didgen.captions.llm import (
 from didgen.captions.model_files import combined_identity
 from didgen.data.web import reason, retry_after, shown
 from didgen.settings.addresses import check_server
+from didgen.settings.caption import AnswerFormat
 
 LOGGER = logging.getLogger(__name__)
 # Of a header that it cannot parse it logs the server's own bytes and a traceback.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-AnswerFormat = Literal["json_schema", "json_object", "text"]
 # Too early, too many or too slow, and what a server or a proxy before it says when it is not up.
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 60.0

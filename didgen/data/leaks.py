@@ -11,9 +11,9 @@ import pandas as pd
 from didgen.data.duplicates import Pair
 from didgen.data.manifest import SPLITS
 from didgen.data.splits import related_groups
+from didgen.settings.data import LeakPolicy
 
 LOGGER = logging.getLogger(__name__)
-Policy = Literal["drop", "error", "warn"]
 KINDS = ("exact", "near", "lesion", "patient")
 SHOWN_PAIRS = 500
 # In the manifests' column `leak`: the image has a relative in another split, and the user wants it
@@ -112,7 +112,7 @@ def in_two_splits(split: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def apply_policy(
-    frame: pd.DataFrame, leaks: Leaks, policy: Policy, groups: np.ndarray
+    frame: pd.DataFrame, leaks: Leaks, policy: LeakPolicy, groups: np.ndarray
 ) -> np.ndarray:
     """Act on what crosses official splits: which rows stay, bool (N,).
 
@@ -163,7 +163,7 @@ def leak_table(
     leaks: Leaks,
     keep: np.ndarray,
     groups: np.ndarray,
-    policy: Policy | Literal["grouped"],
+    policy: LeakPolicy | Literal["grouped"],
     finder: str,
 ) -> dict[str, Any]:
     """The content of `leaks.json`. `frame`: all images, those dropped too, with their first splits.

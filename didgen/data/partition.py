@@ -18,7 +18,6 @@ from didgen.data.duplicates import (
 from didgen.data.leaks import (
     ACCEPTED,
     Leaks,
-    Policy,
     apply_policy,
     find_leaks,
     groups_of,
@@ -31,9 +30,10 @@ from didgen.data.selection import check_splits
 from didgen.data.sources.records import SourceError
 from didgen.data.splits import carved_split, grouped_split
 from didgen.settings.arms import Task
+from didgen.settings.data import LeakPolicy
+from didgen.settings.fetch import RequestedSplits
 
 LOGGER = logging.getLogger(__name__)
-Requested = Literal["auto", "grouped", "official"]
 # A share that is missed by more is worth a warning: some groups are too large, or images too few.
 FAR_OFF = 0.05
 # Photographs of one lesion are a handful: more images, and this share of all, are worth a warning.
@@ -45,8 +45,8 @@ LARGE_SHARE = 0.02
 class SplitRule:
     """What the settings request. tasks: what every split must be able to evaluate."""
 
-    requested: Requested
-    on_leak: Policy
+    requested: RequestedSplits
+    on_leak: LeakPolicy
     val_fraction: float
     test_fraction: float
     seed: int
@@ -74,7 +74,7 @@ class Partition:
     summary: dict[str, Any]
 
 
-def choose_basis(frame: pd.DataFrame, requested: Requested) -> Basis:
+def choose_basis(frame: pd.DataFrame, requested: RequestedSplits) -> Basis:
     """Whether the source's splits are kept or new ones are made; said in the log, with the reason.
 
     auto: the source's, where its images state train and test; new ones where none states a split,
@@ -100,7 +100,7 @@ def choose_basis(frame: pd.DataFrame, requested: Requested) -> Basis:
     return basis
 
 
-def _check_stated(frame: pd.DataFrame, requested: Requested, words: str) -> None:
+def _check_stated(frame: pd.DataFrame, requested: RequestedSplits, words: str) -> None:
     """Refuse splits that are stated in part: which images to test on is not ours to guess."""
     ids = frame.loc[frame["split"] == "", "id"].tolist()
     if ids:
@@ -188,7 +188,7 @@ def partition(
     among = [pair for pair in pairs if pair.b < n]
     frame["split"] = assign(frame, groups, basis, rule)
     keep, leaks = np.ones(n, bool), Leaks([], [])
-    policy: Policy | Literal["grouped"] = "grouped"
+    policy: LeakPolicy | Literal["grouped"] = "grouped"
     if basis.used == "official":
         policy = rule.on_leak
         leaks = find_leaks(frame, among, groups)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from didgen.data.images import Fit, ImageError, pixel_digest
+from didgen.data.images import ImageError, pixel_digest
 from didgen.data.sources.records import Record, SourceError
 from didgen.runtime.files import sha256_file, write_png
 from didgen.runtime.progress import track
+from didgen.settings.data import Fit
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext

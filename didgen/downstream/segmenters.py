@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_model
@@ -23,8 +23,8 @@ from didgen.downstream.weights import (
     standardize,
 )
 from didgen.runtime.files import atomic_path
+from didgen.settings.segment import Model
 
-Model = Literal["unet", "unet++", "deeplabv3+", "segformer", "dcsau-net", "xbound-former"]
 MODELS: tuple[Model, ...] = get_args(Model)
 TITLES = {
     "unet": "U-Net", "unet++": "U-Net++", "deeplabv3+": "DeepLabV3+", "segformer": "SegFormer",

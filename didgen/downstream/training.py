@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from didgen.downstream.augmentation import augment, to_float
 from didgen.downstream.datasets import ImageSet, read_ahead
 from didgen.runtime.memory import explain_no_memory
-from didgen.runtime.precision import Precision, autocast, default_device, pick_precision
+from didgen.runtime.precision import autocast, default_device, pick_precision
 from didgen.runtime.reproducible import deterministic_kernels
+from didgen.settings.base import Precision
 from didgen.settings.schedule import Schedule
 from didgen.training.log import Log
 from didgen.training.loop import run_steps

@@ -5,7 +5,6 @@ A condition depends on its own random generator alone, so on no shard and no ord
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -18,8 +17,6 @@ from didgen.methods.shapes import (
     read_distance,
     signed_distance,
 )
-
-Conditions = Literal["training", "augmented", "sampled"]
 
 # Shares of the image that a changed mask may cover; a drawing outside is drawn again.
 SMALLEST, LARGEST = 0.01, 0.9

@@ -56,7 +56,8 @@ def share_out(
     each when it is done, in whatever order.
 
     `make(n)` makes a batch here. Each helper calls `start(*arguments)` for a `make` of its own. A
-    helper that is killed, as for want of memory, leaves its batch to this process.
+    helper that is killed, as for want of memory, leaves its batch to this process; a
+    `ProcessPoolExecutor` would end all others with it, and their batches would be lost too.
 
     Raises: what `make` or `start` raises, here or in a helper; the helpers are ended first.
     """

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,9 @@ from torch.nn import functional as F
 from didgen.runtime.devices import lease_gpus
 from didgen.runtime.files import read_json, write_json
 from didgen.runtime.locks import sole_writer
+from didgen.settings.base import Precision
 
 LOGGER = logging.getLogger(__name__)
-Precision = Literal["auto", "float32", "bfloat16"]
 # A file that keeps the choice of a whole run, so that all its jobs and resumed ones share it.
 RUN_FILE = "DIDGEN_PRECISION_FILE"
 # bfloat16 has to save this share of the time; less may be noise, and float32 is the safer one.

@@ -29,6 +29,8 @@ CODES: tuple[Code, ...] = get_args(Code)
 # Words of the user's own, and what they mean; null: nothing.
 Words = Annotated[dict[str, str | None], BeforeValidator(_words_as_text)]
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 # No library that draws takes larger ones.
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 

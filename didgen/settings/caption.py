@@ -6,7 +6,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from didgen.settings.addresses import ServerAddress
-from didgen.settings.base import Place, SettingsSection
+from didgen.settings.base import Place, Precision, SettingsSection
+
+ChatFormat = Literal["llama-3", "mtmd", "llava-1.5"]
+AnswerFormat = Literal["json_schema", "json_object", "text"]
+ReservedWords = Literal["replace", "tag", "refuse"]
 
 
 class Settings(SettingsSection):
@@ -34,7 +38,7 @@ class Settings(SettingsSection):
     model_revision: str | None = Field(
         None, description="transformers: commit, tag or branch of the hub id; null: the newest"
     )
-    chat_format: Literal["llama-3", "mtmd", "llava-1.5"] = Field(
+    chat_format: ChatFormat = Field(
         "llama-3",
         description="llama_cpp: how turns are written; `mtmd`: as the file's own template says",
     )
@@ -48,7 +52,7 @@ class Settings(SettingsSection):
         None, ge=1, le=256, description="llama_cpp: processor threads; null: half the cores"
     )
     batch_size: int = Field(4, ge=1, le=256, description="transformers: images described at once")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="transformers: arithmetic; `auto`: bfloat16 where it is quick"
     )
     device_map: str = Field(
@@ -68,7 +72,7 @@ class Settings(SettingsSection):
         pattern=r"^[A-Za-z_]\w*$",
         description="openai: environment variable that holds the key, if the server wants one",
     )
-    answer_format: Literal["json_schema", "json_object", "text"] = Field(
+    answer_format: AnswerFormat = Field(
         "json_schema",
         description="openai: how the server learns the schema: `json_schema` (OpenAI, vLLM, "
         "llama-server, Ollama), `json_object` (llama-cpp-python), `text`: in words only",
@@ -86,7 +90,7 @@ class Settings(SettingsSection):
         None,
         description="llama_cpp, openai: another model that words the sentences; null: the same",
     )
-    reserved_words: Literal["replace", "tag", "refuse"] = Field(
+    reserved_words: ReservedWords = Field(
         "replace",
         description='what becomes of "lesion" and "skin" in a model\'s sentence: other words, the '
         "placeholder tokens (as in the released code), or an error",

@@ -10,6 +10,8 @@ from didgen.settings.base import CODES, Code, Place, Seeded, Words
 from didgen.settings.fetch import Archives
 
 # Sources that are read from `folder`; all but `folder` itself are published data sets.
+Fit = Literal["crop", "pad", "squash"]
+LeakPolicy = Literal["drop", "error", "warn"]
 FOLDER_SOURCES = ("folder", "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20")
 # Keys that only some sources read: set for another, they would be without effect.
 READ_BY = {
@@ -58,7 +60,7 @@ class Settings(Archives):
     size: int = Field(
         128, ge=32, le=1024, multiple_of=8, description="side of the images, px; the paper: 512"
     )
-    fit: Literal["crop", "pad", "squash"] = Field(
+    fit: Fit = Field(
         "crop",
         description="how a photograph becomes square: center-crop, pad with black, or squash, "
         "as released",
@@ -99,7 +101,7 @@ class Settings(Archives):
         "`classes` leave out: two images that only a third one relates then stay together; false "
         "is faster, and still follows the lesions and patients of images left out",
     )
-    on_leak: Literal["drop", "error", "warn"] = Field(
+    on_leak: LeakPolicy = Field(
         "drop",
         description="what becomes of related images in two official splits: `drop` leaves "
         "relatives of test images out of train and val, and those of val images out of train",

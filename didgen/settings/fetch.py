@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from didgen.settings.addresses import is_address, meant_as_address
 from didgen.settings.base import Place, SettingsSection
 
+RequestedSplits = Literal["auto", "grouped", "official"]
+
 
 class Archives(SettingsSection):
     """Which archives of ISIC 2018, from where, to where: what `fetch` and `data` share."""
@@ -26,7 +28,7 @@ class Archives(SettingsSection):
     offline: bool = Field(
         False, description="download nothing: say what is missing and where to put it"
     )
-    splits: Literal["auto", "grouped", "official"] = Field(
+    splits: RequestedSplits = Field(
         "auto",
         description="`grouped`: new ones by patient, lesion and cluster of duplicates, stratified "
         "by class; `official`: those that the source states, val taken out of train where it "

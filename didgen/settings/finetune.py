@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Code, Place, Tracked
+from didgen.settings.base import Code, Place, Precision, Tracked
 from didgen.settings.train import TrainingPaths
+
+Reading = Literal["minmax", "raw", "jensen-shannon"]
 
 
 class Settings(Tracked):
@@ -65,7 +67,7 @@ class Settings(Tracked):
         le=1e6,
         description="weight of L_attn in Eq. 4; the paper: 0.1; 0 switches it off",
     )
-    reading: Literal["minmax", "raw", "jensen-shannon"] = Field(
+    reading: Reading = Field(
         "minmax",
         description="attention maps in Eq. 3: each scaled to [0, 1], raw as printed, or the "
         "divergence of the first public release (there with alpha 1)",
@@ -140,7 +142,7 @@ class Settings(Tracked):
         description="on a GPU, kernels that repeat bit by bit, so that a resumed training ends as "
         "an undisturbed one; false may be faster",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="arithmetic of the network; auto: bfloat16 on a GPU that has it built in, and "
         "on a processor on which a short trial finds it quicker. Attention maps are float32 in any "

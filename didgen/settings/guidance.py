@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from didgen.settings.base import SettingsSection
 
+ReadPath = Literal["all", "to-coarse", "down"]
+
 
 class LayoutGuidance(SettingsSection):
     """Settings of Eq. 6. Each step costs a pass of the UNet with gradient; see docs/method.md."""
@@ -49,7 +51,7 @@ class LayoutGuidance(SettingsSection):
     guide_every: int = Field(
         2, ge=1, le=1000, description="guide each n-th step of the guided range; the paper: 1"
     )
-    guide_layers: Literal["all", "to-coarse", "down"] = Field(
+    guide_layers: ReadPath = Field(
         "all",
         description="attention layers that guidance reads: all, those up to the coarsest of the "
         "way up, or those of the way down alone; fewer are cheaper",

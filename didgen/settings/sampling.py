@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import SettingsSection
+from didgen.settings.base import Precision, SettingsSection
 
 
 class Batches(SettingsSection):
@@ -27,7 +27,7 @@ class Sampling(Batches):
         7.5, ge=1, le=100, description="classifier-free guidance; 1: none"
     )
     scheduler: Literal["ddim", "dpm++"] = Field("ddim", description="sampler")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="arithmetic of the network; auto: bfloat16 on a GPU that has it built in, and "
         "on a processor on which a short trial finds it quicker",

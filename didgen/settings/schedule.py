@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Tracked
+from didgen.settings.base import Precision, Tracked
 
 
 class Schedule(Tracked):
@@ -68,7 +68,7 @@ class Schedule(Tracked):
         le=100_000,
         description="GB of decoded images kept in memory; larger sets are read lazily",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="arithmetic; auto: bfloat16 on a GPU that has it, else float32, in which "
         "convolutions on a processor are faster",

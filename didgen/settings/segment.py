@@ -10,14 +10,15 @@ from didgen.settings.base import Place, Seeded
 from didgen.settings.metrics import SegmentationMetric
 from didgen.settings.schedule import Schedule
 
+Model = Literal["unet", "unet++", "deeplabv3+", "segformer", "dcsau-net", "xbound-former"]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Settings(Schedule):
     """Which segmenter, and how it is trained."""
 
-    model: Literal["unet", "unet++", "deeplabv3+", "segformer", "dcsau-net", "xbound-former"] = (
-        Field("unet", description="segmenter; the last two, the paper's, have their own encoder")
+    model: Model = Field(
+        "unet", description="segmenter; the last two, the paper's, have their own encoder"
     )
     encoder: str = Field(
         "efficientnet_lite0",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from didgen.data.images import Fit
 from didgen.data.phantoms import PhantomSpec, cohort, render
 from didgen.data.sources.records import Photograph, Record
+from didgen.settings.data import Fit
 
 # The tiny backbone was pretrained on cohorts of small seeds (10,000 a pretraining seed, one a
 # shard). Far above them, no run is tested on phantoms that its backbone has already seen.

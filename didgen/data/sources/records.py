@@ -10,7 +10,8 @@ from PIL import Image
 
 from didgen.data import archives
 from didgen.data.archives import ArchiveError
-from didgen.data.images import Fit, decode_image, fit_image, fit_mask, read_mask
+from didgen.data.images import decode_image, fit_image, fit_mask, read_mask
+from didgen.settings.data import Fit
 
 
 class SourceError(ValueError):

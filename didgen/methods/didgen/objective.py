@@ -3,16 +3,13 @@
 Shapes: B images, C latent channels, h and w latent cells, K tokens, r attention map side.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from didgen.attention.losses import Normalization, region_attention_loss
 from didgen.attention.maps import minmax
-
-Reading = Literal["minmax", "raw", "jensen-shannon"]
+from didgen.settings.finetune import Reading
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:

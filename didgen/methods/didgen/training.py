@@ -30,8 +30,9 @@ from didgen.methods.didgen.optimizer import (
 )
 from didgen.methods.didgen.validation import Validation
 from didgen.runtime.memory import explain_no_memory
-from didgen.runtime.precision import Precision, autocast
+from didgen.runtime.precision import autocast
 from didgen.runtime.reproducible import strict_kernels
+from didgen.settings.base import Precision
 from didgen.settings.finetune import Settings
 from didgen.training.log import Log
 from didgen.training.loop import run_steps
