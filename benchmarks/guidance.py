@@ -24,8 +24,8 @@ from benchmarks.random_backbones import NAMES, RandomBackbone, random_backbone
 from benchmarks.released_design import sample_released
 from didgen.attention.annotation import annotate_latents
 from didgen.attention.guidance import Guide, is_guided
-from didgen.backbone.sampling import initial_noise, sample
-from didgen.runtime.precision import autocast, default_device, keep_products_in_half
+from didgen.backbone.sampling import initial_noise, keep_products_in_half, sample
+from didgen.runtime.precision import autocast, default_device
 from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.guidance import LayoutGuidance
 

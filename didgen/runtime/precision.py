@@ -127,7 +127,7 @@ def measure() -> dict:
 
 
 class _Block(nn.Module):
-    """What a UNet spends its time on: a convolution, attention and a feed-forward layer."""
+    """What our networks spend their time on: a convolution, attention, a feed-forward layer."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -152,16 +152,3 @@ def autocast(device: str | torch.device, precision: str) -> torch.autocast:
     """A context in which matrix products run in the resolved precision; weights stay float32."""
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def keep_products_in_half(unet: nn.Module) -> None:
-    """Convert, in place, the weights that `autocast` would convert for every product anyway.
-
-    For a UNet that from now on only samples, in bfloat16 and under `autocast`: its output stays
-    the same to the bit, the weights take half the memory, and a graph through it keeps no
-    converted copies of them. The first convolution stays in float32, because a UNet's number type,
-    which latents follow, is read from its first weights; so do norms, which want the range.
-    """
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and name != "conv_in":
-            module.to(torch.bfloat16)

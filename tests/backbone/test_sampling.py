@@ -1,3 +1,4 @@
+import copy
 import functools
 
 import pytest
@@ -9,11 +10,13 @@ from didgen.backbone.sampling import (
     Watch,
     guided_output,
     initial_noise,
+    keep_products_in_half,
     keep_x0,
     step_timesteps,
 )
+from didgen.runtime.precision import autocast
 from didgen.runtime.reproducible import deterministic_kernels
-from didgen.tiny.architecture import MINIATURE, build
+from didgen.tiny.architecture import MINIATURE, TinyShape, build, build_unet
 
 sample = functools.partial(sampling.sample, guidance_scale=7.5, scheduler="ddim")
 PROMPTS = ["a red lesion", "a small melanoma on skin", ""]
@@ -225,3 +228,32 @@ def test_a_guide_is_held_to_kernels_that_repeat_and_let_go_where_there_are_none(
     assert seen == [(0, True), (1, True), (1, False), (2, False), (3, False)]
     assert caplog.text.count("will not repeat to the last bit") == 1
     torch.testing.assert_close(found, plain)
+
+
+def test_output_and_gradient_are_the_same_to_the_bit_with_weights_in_half() -> None:
+    torch.manual_seed(0)
+    unet = build_unet(TinyShape()).eval().requires_grad_(False)
+    held = copy.deepcopy(unet)
+    keep_products_in_half(held)
+    latents = torch.randn(2, unet.config.in_channels, 16, 16)
+    embeddings = torch.randn(2, 77, unet.config.cross_attention_dim)
+    found = []
+    for each in (unet, held):
+        z = latents.clone().requires_grad_()
+        with autocast("cpu", "bfloat16"):
+            output = each(z, 500, encoder_hidden_states=embeddings).sample
+        (gradient,) = torch.autograd.grad(output.float().square().sum(), z)
+        found.append((output.detach(), gradient))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_half_the_memory_and_the_same_number_type_for_latents() -> None:
+    unet = build_unet(TinyShape())
+    before = sum(p.numel() * p.element_size() for p in unet.parameters())
+    keep_products_in_half(unet)
+    after = sum(p.numel() * p.element_size() for p in unet.parameters())
+    assert after < 0.55 * before
+    assert next(unet.parameters()).dtype == torch.float32
+    norms = [m for m in unet.modules() if isinstance(m, torch.nn.LayerNorm | torch.nn.GroupNorm)]
+    assert norms and {m.weight.dtype for m in norms} == {torch.float32}

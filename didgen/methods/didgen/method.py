@@ -9,6 +9,7 @@ import pandas as pd
 
 from didgen.attention.layers import CROSS_SIDE
 from didgen.backbone.handle import Backbone
+from didgen.backbone.sampling import keep_products_in_half
 from didgen.methods.didgen.cache import build_cache
 from didgen.methods.didgen.inputs import (
     add_placeholders,
@@ -24,7 +25,7 @@ from didgen.runtime.files import remove_leftovers, write_csv, write_text
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.memory import explain_no_memory
 from didgen.runtime.outputs import check_output, output_folder, paths_read
-from didgen.runtime.precision import default_device, keep_products_in_half, pick_precision
+from didgen.runtime.precision import default_device, pick_precision
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.settings.finetune import Config
 from didgen.settings.sampling import Sampling
