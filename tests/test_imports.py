@@ -284,6 +284,27 @@ def test_no_room_for_homeless_code() -> None:
     assert not found, "name the module after what it holds"
 
 
+# Where words of diffusion belong. `downstream` has U-Nets of another kind; `api` is of one method.
+OF_DIFFUSION = {"api", "attention", "backbone", "downstream", "methods", "settings", "tiny"}
+DIFFUSION = {"eta", "tau", "unet", "vae", "scheduler", "latent", "latents"}
+
+
+def test_words_of_diffusion_stay_in_their_rooms() -> None:
+    """Stages, rules and the report know no method's inside."""
+    strange = []
+    for path in MODULES:
+        if room_of(module_name(path)) not in OF_DIFFUSION:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                # Variables, attributes, parameters, keywords, and what is defined or imported.
+                names = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
+                words = "_".join(name for name in names if isinstance(name, str)).lower().split("_")
+                strange += [f"{path.name}: {word}" for word in words if word in DIFFUSION]
+    for path in ROOT.glob("rules/*.smk"):
+        words = re.findall("[a-z]+", path.read_text(encoding="utf-8").lower())
+        strange += [f"{path.name}: {word}" for word in words if word in DIFFUSION]
+    assert not strange
+
+
 def test_settings_load_without_heavy_libraries() -> None:
     """The launcher checks a configuration with pydantic alone."""
     heavy = ("torch", "diffusers", "transformers", "timm", "pandas", "skimage", "matplotlib")

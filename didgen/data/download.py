@@ -5,13 +5,12 @@ catalog (for the challenge's own servers), and by `archives.lock.json`, where ev
 on first use and compared ever after.
 """
 
+import contextlib
 import logging
 import os
 import re
 import shutil
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +33,7 @@ from didgen.data.transfer import (
 from didgen.runtime.files import OutOfSpace, read_json, sha256_file, write_json
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.outputs import check_above
-from didgen.runtime.progress import line
+from didgen.runtime.progress import Progress
 
 T = TypeVar("T")
 LOGGER = logging.getLogger(__name__)
@@ -177,7 +176,8 @@ class _Fetch:
             raise DownloadError(f"mirror: {self.folder} is no folder; correct data.mirror")
         self.shown = " or ".join(self.bases) or str(self.folder)
         self.lock, self.sums, self.stop = ArchiveLock(archives), {}, threading.Event()
-        self.progress: _Progress | None = None
+        self.progress: Progress | None = None
+        self.there, self.counting = dict[str, int](), threading.Lock()
 
     def path(self, archive: Archive) -> Path:
         """Where an archive lies, or will lie."""
@@ -205,13 +205,12 @@ class _Fetch:
             self.offline = True
         else:
             there = self._check_space(absent, sizes)
-            total = sum(sizes) if all(sizes) else None
-            self.progress = _Progress(len(absent), total, there) if absent else None
-        try:
+            if absent:
+                total = round(sum(sizes) / 1e6) if all(sizes) else None
+                label = f"downloading {len(absent)} archives, MB"
+                self.progress = Progress(label, total, round(there / 1e6))
+        with self.progress or contextlib.nullcontext():
             return self._each(self._one, wanted, workers)
-        finally:
-            if self.progress:
-                self.progress.close()
 
     def _ours(self, archive: Archive, known: Entry) -> bool:
         """Whether a recorded file may be used as this mirror's: no other server gave it."""
@@ -371,7 +370,9 @@ class _Fetch:
 
         def note(done: int) -> None:
             if self.progress is not None:
-                self.progress.at(archive.name, done)
+                with self.counting:
+                    self.there[archive.name] = done
+                    self.progress.reach(round(sum(self.there.values()) / 1e6))
 
         def download(client: HttpClient, url: str) -> str:
             client.download(url, part, note)
@@ -491,42 +492,6 @@ def examine(path: Path, wanted: Expected | None, origin: str, suffix: str = "") 
     return Entry(
         state.st_size, digest, state.st_mtime_ns, origin, wanted.by if wanted else "first use"
     )
-
-
-class _Progress:
-    """All transfers as one: a bar on a terminal, a line every few seconds in a log.
-
-    total: bytes of all files, None when not known; initial: those here before, not of this run.
-    """
-
-    def __init__(self, files: int, total: int | None, initial: int) -> None:
-        self._label, self._total = f"downloading {files} archives", total
-        self._there: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._bar = tqdm(
-            desc=self._label, total=total, initial=initial, unit="B", unit_scale=True, leave=False,
-            disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self._last, self._before = time.monotonic(), initial
-
-    def at(self, name: str, done: int) -> None:
-        """`done` bytes of a file are there; fewer than before: it starts anew."""
-        with self._lock:
-            self._there[name] = done
-            there, now = sum(self._there.values()), time.monotonic()
-            self._bar.update(there - self._bar.n)
-            if self._bar.disable and now - self._last >= 10:
-                here, total, lately = (
-                    n and round(n / 1e6) for n in (there, self._total, there - self._before)
-                )
-                LOGGER.info(
-                    line(f"{self._label}, MB", here or 0, total, now - self._last, lately or 0)
-                )
-                self._last, self._before = now, there
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.close()
 
 
 def _part(path: Path) -> Path:

@@ -41,11 +41,17 @@ class Progress:
 
     def advance(self, details: Callable[[], str] | None = None) -> None:
         """One more is done; `details` are words for the end of a line."""
-        self.done += 1
+        self.reach(self.done + 1, details)
+
+    def reach(self, done: int, details: Callable[[], str] | None = None) -> None:
+        """So many are done: fewer than before where something starts anew."""
+        before, self.done = self.done, done
+        if done == before:
+            return
         if self._bar is not None:
             if details is not None:
                 self._bar.set_postfix_str(details(), refresh=False)
-            self._bar.update()
+            self._bar.update(done - before)
             return
         now = time.monotonic()
         self._ended = self.done == self.total

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
-    """Draw phantoms, train autoencoder, decoder, text encoder, then the UNet; write the folder.
+    """Draw phantoms, train autoencoder, decoder, text encoder, then the denoiser; write the folder.
 
     Called again with the same work folder and the same settings, `minutes_limit` aside, it
     continues where it stopped.

@@ -55,3 +55,16 @@ def test_there_is_one_last_line(clock, caplog, items) -> None:
     caplog.set_level(logging.INFO, logger="didgen.progress")
     list(progress.track(items, label="images"))
     assert len(caplog.messages) == 1
+
+
+def test_what_starts_anew_counts_from_there(clock, caplog) -> None:
+    """Half of a download is there, its server gives another version, and 25 MB take 10 seconds."""
+    caplog.set_level(logging.INFO, logger="didgen.progress")
+    with progress.Progress("downloading", 100, done=50) as shown:
+        clock[0] += 10
+        shown.reach(0)
+        clock[0] += 10
+        shown.reach(25)
+        shown.reach(25)
+    assert caplog.messages[-1] == "downloading: 25/100, 2.50/s, 30 s left"
+    assert len(caplog.messages) == 2
