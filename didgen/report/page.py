@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from didgen.settings.report import Settings as Options
 
 SECTIONS = (
     "verdict",
@@ -18,16 +20,6 @@ SECTIONS = (
     "provenance",
 )
 _FOLDER = Path(__file__).parent
-
-
-class Options(Protocol):
-    """How many pictures the sections show, and how large they are embedded."""
-
-    samples_per_class: int
-    pairs: int
-    panels: int
-    picture_side: int
-    picture_quality: int
 
 
 @dataclass(frozen=True)

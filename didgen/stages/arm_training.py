@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pandas as pd
 import timm
@@ -20,6 +20,9 @@ from didgen.downstream.training import Outcome
 from didgen.runtime.files import remove_leftovers, sha256_file, write_csv, write_json
 from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.settings.arms import parse_arm
+from didgen.settings.classify import Config as ClassifyConfig
+from didgen.settings.label_fidelity import Config as LabelFidelityConfig
+from didgen.settings.segment import Config as SegmentConfig
 from didgen.training.log import Log
 from didgen.training.state import remove_states
 
@@ -32,24 +35,7 @@ FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb", "repor
 OF_ARM = (*FREE, "arm", "seed")
 # What a judge of label fidelity saw, in the state of its training.
 JUDGEMENTS = "judgements.json"
-
-
-class ArmConfig(Protocol):
-    """The fields of a stage's Config that name an arm's data."""
-
-    train: Path
-    val: Path
-    test: Path
-    synthetic: Path | None
-    arm: str
-    seed: int
-    real_images: int | None
-    weights: str | None
-    report_to: str
-    out: Path
-    state: Path | None
-
-    def model_dump_json(self, *, exclude: Any = None) -> str: ...
+ArmConfig = ClassifyConfig | SegmentConfig
 
 
 def train_arm(
@@ -67,7 +53,7 @@ def train_arm(
     frames, counts = load_arm(config, need)
     state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
     # A tracker's files are continued where the training is.
-    with output_folder(config.out, stage, read, key=state and state.name) as out:
+    with output_folder(config.out, stage, read, key=state.name if state else None) as out:
         train(config, out, state, frames, counts)
     finish_state(state)
 
@@ -132,22 +118,14 @@ def _limited(real: pd.DataFrame, config: ArmConfig, need: Literal["label", "mask
     return proportionate(real, wanted, need == "label", config.seed)
 
 
-class StatefulConfig(Protocol):
-    """A stage's Config that says where resumable state belongs."""
-
-    state: Path | None
-
-    def model_dump_json(self, *, exclude: Any = None) -> str: ...
-
-
 def state_folder(
-    config: StatefulConfig, frames: dict[str, pd.DataFrame], weights: str | None
+    config: ArmConfig | LabelFidelityConfig, frames: dict[str, pd.DataFrame], weights: str | None
 ) -> Path | None:
     """Where a training's state belongs: a folder named after its settings, images and weights."""
     if config.state is None:
         return None
     # The classifier of another stage's settings is a section of its own.
-    exclude = {**dict.fromkeys(FREE, True), "classifier": {"report_to"}}
+    exclude: Any = {**dict.fromkeys(FREE, True), "classifier": {"report_to"}}
     settings = config.model_dump_json(exclude=exclude)
     versions = f"{didgen.__version__}/{torch.__version__}/{timm.__version__}"
     digest = hashlib.sha256(f"{settings}/{versions}".encode())

@@ -6,6 +6,7 @@ Like its model it has cross-attention at 16x16 and self-attention at 32x32, for 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -104,7 +105,7 @@ def build_unet(shape: TinyShape) -> UNet2DConditionModel:
     )
 
 
-def build_text_encoder(shape: TinyShape, tokenizer: object) -> CLIPTextModel:
+def build_text_encoder(shape: TinyShape, tokenizer: Any) -> CLIPTextModel:
     """An untrained CLIP text encoder for the tokenizer's vocabulary."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),

@@ -28,7 +28,9 @@ FEATURE_WEIGHT = 1.0
 CROP = 64
 
 
-def autoencoder_loss(autoencoder: AutoencoderKL, images: Tensor, generator: torch.Generator):
+def autoencoder_loss(
+    autoencoder: AutoencoderKL, images: Tensor, generator: torch.Generator
+) -> Tensor:
     """L1 of pixels, edges (pixel differences) and coarse color, + a small KL; BCHW in [-1, 1].
 
     Without the color term a small autoencoder spends its four channels on sharpness and lets

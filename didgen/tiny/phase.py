@@ -82,14 +82,14 @@ def train_phase(
         return done % phase.every == 0 or done == phase.steps
 
     first = team.rank == 0
-    looks = evaluate is not None and first
+    looks = evaluate if first else None
     run_steps(
         step, parts, history, phase.steps, folder,
         save_due=save_due,
         advice=f"Delete {folder} or lower the learning rate",
         log=Log(folder.name, folder, every=phase.every, report_to="none") if first else None,
-        evaluate=lambda done: evaluate(done, averages) if looks else None,
-        evaluation_due=lambda done: looks and done > 0 and (evaluation_due or save_due)(done),
+        evaluate=lambda done: looks(done, averages) if looks else None,
+        evaluation_due=lambda done: bool(looks) and done > 0 and (evaluation_due or save_due)(done),
         team=team,
         deadline=phase.deadline,
     )  # fmt: skip
