@@ -216,6 +216,13 @@ def test_a_device_that_is_not_there_is_named_before_weights_are_read(tmp_path, d
         didgen.load(tmp_path, device)
 
 
+@pytest.mark.parametrize("address", ["https://me:SECRET@host/x", Path("https://host/x?k=SECRET")])
+def test_an_address_of_a_backbone_is_not_repeated(address) -> None:
+    with pytest.raises(ValueError, match="found an address.*expected a diffusers folder") as caught:
+        didgen.load(address)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_what_is_no_backbone_is_named() -> None:
     with pytest.raises(TypeError, match="folder: found None"):
         didgen.load(None)

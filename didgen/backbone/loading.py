@@ -9,6 +9,7 @@ import torch
 from didgen.backbone.folder import TINY, BackboneError, check_file, check_folder, is_local
 from didgen.backbone.hub import fetch
 from didgen.runtime.files import read_object
+from didgen.settings.addresses import meant_as_address
 
 LOGGER = logging.getLogger(__name__)
 
@@ -52,6 +53,11 @@ def locate(
     the tokenizer is asked for with `tokenizer_only`.
     """
     text = str(source)
+    if meant_as_address(text):
+        raise BackboneError(
+            "found an address, which may hold a password and is not repeated here; expected a "
+            "diffusers folder, a .safetensors file or a hub id such as owner/name"
+        )
     place = TINY if text == "tiny" else Path(text).expanduser()
     if not is_local(text, place):
         return fetch(text, revision, local_files_only, tokenizer_only)
