@@ -5,7 +5,7 @@ Run: python -m benchmarks.dag [--shards 100] [--seeds 10] [--arms 12] [--profile
    until it says that there is nothing to be done.
 2. `snakemake --dry-run` of that configuration with many shards, seeds and arms: wall time, largest
    memory, jobs. With --profile the calls that it spends its time in are printed, too.
-No stage runs; outputs are empty files. Both are told beside the time that `snakemake --version`
+No stage runs; outputs are empty files. Both are given beside the time that `snakemake --version`
 takes, which is spent on importing it.
 """
 
@@ -74,8 +74,10 @@ def working_copy(folder: Path, shards: int | None, seeds: int | None, arm_count:
     for name in ("workflow", "rules", "envs", "didgen"):
         shutil.copytree(ROOT / name, folder / name, ignore=left_out)
     config = yaml.safe_load((ROOT / "config" / "isic2018.yaml").read_text())
-    config |= {"shards": shards or config["shards"]}
-    config |= {"seeds": list(range(seeds)) if seeds else config["seeds"]}
+    if shards:
+        config["shards"] = shards
+    if seeds:
+        config["seeds"] = list(range(seeds))
     if arm_count:
         config["arms"] = list(arms(arm_count))
     (folder / "paper.yaml").write_text(yaml.safe_dump(config))

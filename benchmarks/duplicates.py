@@ -1,4 +1,4 @@
-"""The finder of near-duplicates against the lesions that HAM10000 names, which it is not told.
+"""Detection of near-duplicates against HAM10000's lesion ids, which it does not see.
 
 Run: OMP_NUM_THREADS=1 python -m benchmarks.duplicates --mirror DIR [--images 1000]
 DIR is a folder with the training archives of ISIC 2018, or a reduced mirror of them. Printed are

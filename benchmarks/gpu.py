@@ -198,9 +198,9 @@ def requests(backbone: Backbone, count: int, masks: bool) -> list[Request]:
     return [Request(f"{n}", "NV", "A melanocytic nevus.", n, layout) for n in range(count)]
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm."""
-    return float((found - expected).norm() / expected.norm())
+    return float((actual - expected).norm() / expected.norm())
 
 
 def correctness(bench: Bench) -> None:

@@ -1,8 +1,8 @@
-"""Is the verdict honest? Arms whose truth is built in: two that cannot help and one that must.
+"""Is the verdict reliable? Arms whose truth is built in: two that cannot help and one that must.
 
 Every repetition draws new phantoms: few real training images, validation and test images, and a
 pool of others. Three "synthetic" sets are made from them: `copies` (exact duplicates of the real
-images under new names), `relabelled` (pool images, their labels or masks dealt out at random) and
+images under new names), `relabelled` (pool images, their labels or masks shuffled) and
 `informative` (pool images as they are). Each is as large as the others. The classifier or segmenter
 is trained on each, on the real images alone and on count-matched duplicates, with the same seeds,
 and the verdict stage compares them as in a run.
@@ -111,7 +111,7 @@ def synthetic_sets(
     again = np.resize(rng.permutation(len(train)), len(pool))
     copies = train.iloc[again].reset_index(drop=True)
     copies["id"] = [f"copy_{k}" for k in range(len(copies))]
-    # Dealt out, not made up: labels and masks are as frequent as before.
+    # Shuffled, not made up: labels and masks are as frequent as before.
     dealt = rng.permutation(len(pool))
     relabelled = pool.assign(
         id=[f"relabelled_{k}" for k in range(len(pool))],

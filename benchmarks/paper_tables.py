@@ -6,7 +6,7 @@ A run has one classifier, one segmenter and one number of real images. Table 2 s
 of several runs side by side, Table 3 segmenters and numbers of real images. Rows are all arms, the
 controls too; beside the paper's measures stands the difference to the original images in the metric
 that decides, with its interval and the p of that comparison, uncorrected: it is no lead claim. What
-a run has not got is a dash.
+a run lacks is a dash.
 """
 
 import argparse

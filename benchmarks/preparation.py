@@ -125,16 +125,16 @@ def measure(files: list[Path], size: int, count: int, near: bool) -> None:
     """Prepare and print the peak memory in MB of this process and all that it started, as JSON."""
     ended, peak = threading.Event(), [0.0]
 
-    def watch() -> None:
+    def sample() -> None:
         while not ended.wait(0.1):
             peak[0] = max(peak[0], sum(map(_proportional, _family(os.getpid()))))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     with tempfile.TemporaryDirectory() as out:
         prepare_images(records_of(files, count), plan_of(Path(out), size, near), 2)
     ended.set()
-    watcher.join()
+    sampler.join()
     print(json.dumps(round(peak[0])))
 
 

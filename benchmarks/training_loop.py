@@ -10,7 +10,7 @@ of threads; JPEG files of photograph-like content on disk.
 Prints images a second in wall-clock time with their ratio, and the share of the time for which the
 network waits for images: decoding that starves it would show there. Rounds alternate, so that a
 busy machine slows all. On a processor most of the gain is the memory layout, in which convolutions
-are faster. `--made-up` leaves the network out and measures the feeding alone.
+are faster. `--made-up` leaves the network out and measures data loading alone.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def plan(steps: int, precision: str) -> Schedule:
 
 
 class Empty(nn.Module):
-    """Stands for a network that takes no time: what is left is the feeding."""
+    """Stands for a network that takes no time: what is left is data loading."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def network(size: int, name: str) -> nn.Module:
 
 
 def ours(data: ImageSet, model: nn.Module, steps: int, precision: str) -> Timing:
-    """Our steps, with our draws and our feeding, timed after a warm-up."""
+    """Our steps, with our draws and our data loading, timed after a warm-up."""
     device = default_device()
     schedule = plan(steps + WARMUP, precision)
     optimizer = torch.optim.AdamW(model.to(device).parameters(), schedule.learning_rate)
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the plain loop's DataLoader")
     parser.add_argument("--model", default="efficientnet_lite0")
-    parser.add_argument("--made-up", action="store_true", help="no network: the feeding alone")
+    parser.add_argument("--made-up", action="store_true", help="no network: data loading alone")
     parser.add_argument("--threads", type=int, default=None, help="of PyTorch; default: its own")
     chosen = parser.parse_args()
     if chosen.threads is not None:

@@ -1,4 +1,4 @@
-"""What a researcher wants without the workflow: sample, make pairs, read masks, record attention.
+"""The Python interface, without the workflow: sample, make pairs, read masks, record attention.
 
 Images are uint8 (H, W, 3), masks bool (H, W), of the backbone's size. Taken too: gray images,
 images with alpha, whose clear pixels are laid on white, and masks of 0 and 1 or of 0 and 255; not
@@ -46,7 +46,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Backbo
     if device is not None:
         try:
             torch.zeros(1, device=device).item()
-        # Each device has errors of its own, as of a version of PyTorch that was built without it.
+        # Each device raises its own errors, also where PyTorch was built without it.
         except Exception as error:
             raise ValueError(
                 f"device: found {_brief(device)}, which cannot be used "
@@ -135,7 +135,7 @@ def read_masks(
 
 
 def region_loss(maps: Tensor, masks: Tensor, **settings: Any) -> Tensor:
-    """L_attn (Eq. 3) of K tokens and their regions, mean over images: for one's own training loop.
+    """L_attn (Eq. 3) of K tokens and their regions, mean over images: for your own training loop.
 
     Shapes: maps and masks (B, K, r, r); `AttentionRecorder.cross_maps` gives the maps. Masks may be
     soft, in [0, 1]. settings: keys of the section `finetune`.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from didgen.settings import extras
 from didgen.settings.config_file import ConfigFileError, parse_json, read_config_file
 
-# What each does, in the order data walks.
+# What each does, in the order of the data flow.
 STAGES = {
     "fetch": "Download and verify the archives of a source.",
     "data": "Read the source, prepare its images and split them without leaks.",

@@ -1,4 +1,4 @@
-"""Report: everything the run found, on one page."""
+"""Report: all results of the run, on one page."""
 
 
 rule report:

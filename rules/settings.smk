@@ -78,19 +78,19 @@ def check_paths():
 def check_gpus():
     """Stop where a profile asks for another number of GPUs than the fine-tuning has processes.
 
-    Too few would fail on their node, others idle there. Nothing is known here of whole nodes
-    (`--exclusive`), of 0, or of a number that only an expression gives.
+    Too few would fail on their node, too many would idle there. Whole nodes (`--exclusive`), 0 and
+    numbers given by an expression are not checked.
     """
     if not workflow.is_main_process:
         return
     asked = workflow.resource_settings.overwrite_resources.get("finetune", {})
     asked = {name: str(getattr(value, "raw", value)) for name, value in asked.items()}
     by_name = re.fullmatch(r"['\"]?gpu:(?:[\w.]+:)?(\d+)['\"]?", asked.get("gres", ""))
-    found = by_name.group(1) if by_name else asked.get("gpu", "")
+    gpus = by_name.group(1) if by_name else asked.get("gpu", "")
     processes = config["finetune"]["processes"]
-    if found.isdecimal() and int(found) not in (0, processes):
+    if gpus.isdecimal() and int(gpus) not in (0, processes):
         raise WorkflowError(
-            f"finetune: found {int(found)} GPUs in the profile (finetune_gpus, or --set-resources),"
+            f"finetune: found {int(gpus)} GPUs in the profile (finetune_gpus, or --set-resources),"
             f" expected {processes}, one for each of finetune.processes of the configuration;"
             " make both the same"
         )
@@ -99,8 +99,8 @@ def check_gpus():
 def as_json(section, **more):
     """One stage's settings as JSON: editing them reruns that stage and what follows it.
 
-    Whatever a user may write reaches a stage this way, and as no flag: there `none` is no text, and
-    a leading dash is another flag. `more`: further keys, or functions of a job's wildcards.
+    All that a user may write reaches a stage this way and not as a flag, where `none` would not be
+    text and a leading dash would start another flag. `more`: further keys, or functions of a job's wildcards.
 
     A function, because Snakemake would replace words in braces in a plain text.
     """

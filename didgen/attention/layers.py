@@ -51,8 +51,8 @@ def as_grid(size: int | Grid) -> Grid:
 def attention_layers(unet: nn.Module, latent_size: int | Grid) -> dict[str, AttentionLayer]:
     """List a UNet's attention layers in the order in which a forward pass reaches them.
 
-    `latent_size` is the latent's side or (height, width). Nothing is computed, so the question
-    can be asked of a model on the meta device, before any costly work.
+    `latent_size` is the latent's side or (height, width). Nothing is computed, so it also works for
+    a model on the meta device, before any costly work.
 
     Raises AttentionRecordingError if `unet` is not built of down, mid and up blocks.
     """

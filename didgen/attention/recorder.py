@@ -60,7 +60,7 @@ class AttentionRecorder:
     `rec.apply_self_attention(v)` (B, N), averaged over the layers of that resolution and their
     heads, with gradient if the pass had one. The UNet's output is bitwise the same with and
     without. Each forward pass replaces what the last one recorded; results stay readable
-    after the context, unless it was left by an exception. Hooks go on every exit path.
+    after the context, unless it was left by an exception. Hooks are removed on every exit.
     `path` leaves layers out that come late: see `restrict_layers`.
 
     Only passes of the thread that entered are recorded, and what gradient checkpointing

@@ -37,7 +37,7 @@ class TokenMaps(Mapping[str, Tensor]):
         return len(self._pieces)
 
     def read_prompts(self, ids: Sequence[Sequence[int]]) -> None:
-        """Take down the token ids of a call of the text encoder.
+        """Record the token ids of a call of the text encoder.
 
         The first call after a pass starts another image; prompts without any of the words are
         those of the unguided half.
@@ -67,7 +67,7 @@ class TokenMaps(Mapping[str, Tensor]):
         rows = [row for row in self._prompts for _ in range(repeats)]
         for word, pieces in self._pieces.items():
             places = [_find(row, pieces) for row in rows]
-            # The unguided half is not looked at; any position serves there.
+            # The unguided half is not read; any position serves there.
             maps = recorder.cross_maps([places[0]] * (batch - guided) + places)
             mean = maps[batch - guided :].float().mean(1).detach()
             self._sums[word] = mean if word not in self._sums else self._sums[word] + mean

@@ -1,4 +1,4 @@
-"""What a Stable Diffusion folder must hold, and clear words where it does not."""
+"""What a Stable Diffusion folder must hold, and clear errors where it does not."""
 
 from pathlib import Path
 

@@ -100,7 +100,7 @@ def open_parts(
 
 @torch.inference_mode()
 def _check_finite(module: torch.nn.Module, name: str) -> None:
-    """Raises: BackboneError for weights that are not finite; a training would get the blame."""
+    """Raises: BackboneError for weights that are not finite: training would seem to fail."""
     # The extremes are NaN where any value is, and need no memory.
     bad = [k for k, v in module.named_parameters() if not all(map(torch.isfinite, v.aminmax()))]
     if bad:

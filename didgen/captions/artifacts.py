@@ -1,4 +1,4 @@
-"""What is not the body's own or hides it: dark corners, ink, hair, ruler ticks, gel bubbles.
+"""What hides the skin: dark corners, ink, hair, ruler ticks, gel bubbles.
 
 Shapes: lab (H, W, 3) float32 CIELAB; masks (H, W) bool. Lengths are fractions of the shorter side.
 """

@@ -1,4 +1,4 @@
-"""Requests to a language model, each sent once ever: responses are kept in a journal on disk."""
+"""Requests to a language model, each sent only once: responses are kept in a journal on disk."""
 
 import errno
 import hashlib
@@ -52,7 +52,7 @@ class Usage:
     crashes: int = 0
 
     def add(self, response: ChatResponse) -> None:
-        """Count a response that came now."""
+        """Count a new response."""
         self.sent += 1
         self.prompt_tokens += response.prompt_tokens
         self.answer_tokens += response.answer_tokens
@@ -102,7 +102,7 @@ class Journal:
         return len(self._responses)
 
     def get(self, key: str) -> ChatResponse | None:
-        """The response under a key, if one ever came, be it to another process just now."""
+        """The response under a key, if there is one, also of another process just now."""
         if key not in self._responses and self._longer():
             self._read_on()
         return self._responses.get(key)

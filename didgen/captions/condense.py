@@ -22,7 +22,7 @@ from didgen.captions.attributes import Attributes
 from didgen.captions.sentence import write_sentence
 from didgen.settings.caption import ReservedWords
 
-# A text and what is wrong with it -> a better text, or None where none is to be had.
+# A text and what is wrong with it -> a better text, or None where there is none.
 Rewrite = Callable[[str, str], str | None]
 
 # What stands in for a reserved word, the longer phrases first. Plural endings stay as they are.

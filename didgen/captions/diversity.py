@@ -11,7 +11,7 @@ import numpy as np
 
 _WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 MAX_ORDER = 4
-# Words that every caption may have and that tell nothing of the image.
+# Words that every caption may have and that say nothing about the image.
 FILLERS = frozenset(["a", "an", "and", "at", "border", "in", "of", "on", "the", "tone", "with"])
 
 
@@ -123,7 +123,7 @@ def diversity(captions: Sequence[str]) -> dict[str, float]:
 
 
 def content_words(caption: str) -> Counter[str]:
-    """The words that tell something, with their counts."""
+    """The content words, with their counts."""
     return Counter(word for word in words_of(caption) if word not in FILLERS)
 
 

@@ -161,7 +161,7 @@ def _handler(chat_format: ChatFormat, mmproj: Path) -> Any:
     from llama_cpp import llama_chat_format as formats
 
     class Llama3Handler(formats.Llava15ChatHandler):
-        """LLaVA's way of seeing with Llama 3's turns."""
+        """LLaVA's image handling with Llama 3's turns."""
 
         DEFAULT_SYSTEM_MESSAGE = None
         CHAT_FORMAT = LLAMA_3_TURNS

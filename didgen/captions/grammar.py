@@ -2,7 +2,7 @@
 
 llama.cpp reads this notation itself, and for transformers llguidance does. llama.cpp ends the whole
 process on a grammar that it cannot parse, and its own converter lets raw control characters into
-strings, ignores bounds and falls back to any JSON without a word. This one knows few keywords and
+strings, ignores bounds and silently falls back to any JSON. This one knows few keywords and
 refuses all others.
 """
 

@@ -124,7 +124,7 @@ class ServerModel:
                 while len(deadlines) < self._concurrency and (item := next(numbered, None)):
                     deadlines[item[0]] = time.monotonic() + self._timeout
                     # Not a pool, whose threads Python waits for at its end: no timeout of a socket
-                    # ends a reply whose header drips, or a name that is looked up for ever.
+                    # ends a reply whose header comes byte by byte, or an endless look-up of a name.
                     threading.Thread(
                         target=self._work, args=(*item, deadlines[item[0]], results), daemon=True
                     ).start()

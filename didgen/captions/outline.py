@@ -194,7 +194,7 @@ def border_width(
     profiles = sums[full] / counts[full]
     ends = max(1, steps // 7)
     contrast = profiles[:, :ends].mean(axis=1) - profiles[:, -ends:].mean(axis=1)
-    # Slope over two steps: one step alone is at the mercy of noise.
+    # Slope over two steps: one step alone is too noisy.
     slope = (profiles[:, :-2] - profiles[:, 2:]).max(axis=1) * steps / (4 * reach / side)
     widths = np.where(contrast < MIN_CONTRAST, 1.0, contrast / np.maximum(slope, 1e-6))
     return float(min(1.0, np.median(widths)))

@@ -120,7 +120,7 @@ def recombine(
     max_overlap: float = MAX_OVERLAP,
     seen: SeenCaptions | None = None,
 ) -> tuple[list[NewPrompt], PromptCounts]:
-    """`count` prompts of a class, the same for the same arguments; every parent has its turn.
+    """`count` prompts of a class, the same for the same arguments; parents are used in turn.
 
     `seen`: captions to stay away from, to which the new ones are added; by default the class's own.
     `max_overlap`: a caption with a larger `word_overlap` is a near-duplicate and not taken.

@@ -1,1 +1,1 @@
-"""Manifests, sources, splits, images and phantoms: what every other room reads."""
+"""Manifests, sources, splits, images and phantoms: what the other parts read."""

@@ -2,7 +2,7 @@
 
 What a file's bytes must be is said, in this order, by the `SHA256SUMS` of the mirror, by the
 catalog (for the challenge's own servers), and by `archives.lock.json`, where every file is recorded
-on first use and compared ever after.
+on first use and compared from then on.
 """
 
 import contextlib
@@ -136,7 +136,7 @@ def fetch_archives(
     workers: int,
     patience: Patience = Patience(),  # noqa: B008 (frozen)
 ) -> list[Fetched]:
-    """Have all archives, whole and verified, and say where they are, in the order of `wanted`.
+    """Provide all archives, whole and verified, with their places, in the order of `wanted`.
 
     `archives`: folder of the downloads and of `archives.lock.json`; `mirror`: address or folder
     that has the archives under their official names, None for the challenge's own servers. A

@@ -245,7 +245,7 @@ def agreeing_features(one: Fingerprint, other: Fingerprint, rule: DuplicateRule)
     agree &= np.abs(zoom[None] - zoom[:, None]) < 0.5
     agree &= np.cos(turn[None] - turn[:, None]) > np.cos(np.pi / 6)
     best = agree[agree.sum(axis=1).argmax()]
-    # Several orientations at one place are one witness.
+    # Several orientations at one place count once.
     places = {tuple(np.round(point, 2)) for point in p[best, :2].tolist()}
     return min(len(places), len({tuple(np.round(point, 2)) for point in q[best, :2].tolist()}))
 

@@ -206,7 +206,7 @@ def leak_table(
 
 
 def conflicting_labels(frame: pd.DataFrame, duplicates: Sequence[Pair]) -> int:
-    """How many pairs of duplicates bear two different diagnoses; needs the column label."""
+    """How many pairs of duplicates have two different diagnoses; needs the column label."""
     labels = frame["label"].to_numpy()
     return sum(bool(labels[p.a] and labels[p.b] and labels[p.a] != labels[p.b]) for p in duplicates)
 

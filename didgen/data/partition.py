@@ -55,7 +55,7 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Basis:
-    """What the splits rest on. carve: take val out of train, since the source states none."""
+    """The basis of the splits. carve: take val out of train, since the source states none."""
 
     used: Literal["grouped", "official"]
     why: str
@@ -101,7 +101,7 @@ def choose_basis(frame: pd.DataFrame, requested: RequestedSplits) -> Basis:
 
 
 def _check_stated(frame: pd.DataFrame, requested: RequestedSplits, words: str) -> None:
-    """Refuse splits that are stated in part: which images to test on is not ours to guess."""
+    """Refuse splits that are stated in part: which images to test on must not be guessed."""
     ids = frame.loc[frame["split"] == "", "id"].tolist()
     if ids:
         more = ", ..." if len(ids) > 5 else ""
@@ -131,7 +131,7 @@ def assign(frame: pd.DataFrame, groups: np.ndarray, basis: Basis, rule: SplitRul
 def check_before_pixels(
     kept: pd.DataFrame, everyone: pd.DataFrame, rule: SplitRule, where: str
 ) -> Basis:
-    """Find out what needs no pixels, before hours may be spent on them; what splits will rest on.
+    """Check what needs no pixels, before hours are spent on them; return the basis of the splits.
 
     `everyone`: the identities of all records, of which `kept` are the first. Raises: `SourceError`,
     `SplitError`, `LeakError`, `ManifestError`.

@@ -1,4 +1,4 @@
-"""One file over HTTP: continued where it broke off, retried with patience, never mixed up."""
+"""One file over HTTP: continued where it broke off, retried, and versions never mixed."""
 
 import contextlib
 import errno
@@ -41,7 +41,7 @@ class Unreachable(Unavailable):
 
 
 class Stopped(Exception):
-    """The whole download is to end."""
+    """The whole download must stop."""
 
 
 class _TransientError(Exception):
@@ -211,8 +211,8 @@ class HttpClient:
         """Repeat an attempt until it succeeds or has failed too often without gaining a byte.
 
         reached: the bytes that are there, of transfers; other requests are the first to a server,
-        and give it up after one retry if it cannot be reached: without a network nobody should
-        wait for minutes to hear so. Raises: `Unavailable`, `Unreachable`.
+        and give it up after one retry if it cannot be reached: without a network the error should
+        not take minutes. Raises: `Unavailable`, `Unreachable`.
         """
         patience, stalled = self._patience, 0
         most = reached() if reached else 0

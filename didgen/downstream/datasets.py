@@ -192,7 +192,7 @@ def check_apart(
     held = set(synthetic.loc[_column(synthetic, "split").isin(("val", "test")), "id"])
     _refuse(held, "synthetic images whose split is val or test", "say train, or leave them out")
     _refuse(set(synthetic["id"]) & set(train["id"]), "id both real and synthetic", "rename them")
-    # Joined by whatever mark: a list in brackets and quotes hides no parent either.
+    # Separated by any mark; brackets and quotes around a list hide no parent.
     marks = (r"[;,\s]+", r"[^\w.-]+")
     parents = {
         p
@@ -291,7 +291,7 @@ def read_ahead(data: ImageSet, indices: Iterable[np.ndarray], ahead: int = 2) ->
     Reading has no randomness, so batches are those that reading in turn would give. An error while
     reading is raised when its batch is due. A thread, for Pillow releases the interpreter lock:
     torch's DataLoader took 10 % to 40 % longer, its processes half a second and more to start at
-    every evaluation, and it buries the message of a broken image in a worker's traceback.
+    every evaluation, and it hides the message of a broken image in a worker's traceback.
     """
     if data.in_memory:
         yield from map(data.batch, indices)

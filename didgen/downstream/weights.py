@@ -12,7 +12,7 @@ from torch import nn
 
 from didgen.runtime.files import sha256_file
 
-# Its origin and licence stand in the README beside it.
+# Its origin and licence are in the README beside it.
 LITE0_FILE = Path(__file__).parent / "pretrained" / "efficientnet_lite0.safetensors"
 # The `tf_` twin has the same tensors; it pads as TensorFlow did when the weights were trained.
 LITE0_NAMES = ("efficientnet_lite0", "tf_efficientnet_lite0")
@@ -70,7 +70,7 @@ def find(name: str, wanted: str | None) -> tuple[Path, str] | None:
     """The file of weights for timm's network `name`, and what to call them in result files.
 
     `wanted`: a .safetensors file, or `hub` for those that timm publishes, from the hub or its local
-    cache; where these cannot be had, None and a warning. None wants none.
+    cache; where these cannot be had, None and a warning. `wanted` None: no weights.
     Raises: `WeightsError` for a file that is missing or is no safetensors file.
     """
     if wanted is None:

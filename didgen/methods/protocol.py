@@ -65,7 +65,7 @@ class Synthesizer(Protocol):
     memory_gb: float
 
     def check(self, requests: Sequence[Request]) -> None:
-        """Look at all requests before any is made. Raises: `ValueError` for one that cannot be."""
+        """Check all requests before any is made. Raises: `ValueError` for one that cannot be."""
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
         """Make one sample per request, in order; each depends on its own request alone."""

@@ -1,8 +1,8 @@
 """Warp: real lesions, bent and recoloured, blended onto the skin of other real images.
 
-No network and no training: the rival that a user would try first. A pair's mask is exact, since the
-lesion and its mask are warped by one map; its label is the donor's. Blending after Perez, Gangnet
-and Blake 2003 (Poisson image editing), inpainting after Telea 2004, both as in OpenCV.
+No network and no training: the baseline that a user would try first. A pair's mask is exact, since
+the lesion and its mask are warped by one map; its label is the donor's. Blending after Perez,
+Gangnet and Blake 2003 (Poisson image editing), inpainting after Telea 2004, both as in OpenCV.
 
 Shapes: images uint8 (H, W, 3), masks bool (H, W), all of one size.
 """
@@ -76,7 +76,7 @@ def blend(patch: np.ndarray, lesion: np.ndarray, skin: np.ndarray) -> np.ndarray
 def train(data: pd.DataFrame, config: Config) -> None:
     """List the lesions and skins that pairs are made of: `lesions.json`. Nothing is fitted.
 
-    A lesion that its image cuts off cannot be moved: it lends its skin alone.
+    A lesion that its image cuts off cannot be moved: only its skin is used.
 
     Raises: `ValueError` when a diagnosis has no whole lesion, or when there is no second lesion to
     take skin from.

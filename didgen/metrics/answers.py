@@ -37,7 +37,7 @@ class Rule:
 
         `equivalent` is two one-sided tests at alpha: the interval of confidence 1 - 2 alpha lies
         within +-delta. One seed decides nothing: two trainings on the same data differ, and only
-        other seeds tell by how much.
+        other seeds show by how much.
         """
         if estimate.n_seeds < MIN_SEEDS:
             return "inconclusive"
@@ -48,7 +48,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Hardest:
-    """The intersection-union test over all controls: it stands or falls with the hardest one.
+    """The intersection-union test over all controls: it passes only if the hardest one does.
 
     p: the largest; low: the least lower bound of the gain. Both uncorrected (Berger 1982).
     """
@@ -74,7 +74,7 @@ class Hardest:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a comparison could have found: `effect` with power 80 %, and what half of it needs.
+    """What a comparison could have detected: `effect` with power 80 %, and what half of it needs.
 
     seeds, lesions: how many would find half the effect, the other left as it is; None: no number.
     """

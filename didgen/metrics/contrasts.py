@@ -1,4 +1,4 @@
-"""How large is a difference between arms, and how sure: multi-reader multi-case analysis.
+"""Differences between arms and their uncertainty: multi-reader multi-case analysis.
 
 Several trainings (seeds) of each arm are scored on the same test images, as several readers score
 the same cases in radiology. Seeds are the readers, lesions the cases, arms the modalities; each

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class TooFewImages(ValueError):
-    """A set too small for the number of features; the message says what would do."""
+    """A set too small for the number of features; the message says what would help."""
 
 
 def check_enough(n_real: int, n_synthetic: int, dims: int) -> None:
@@ -62,7 +62,7 @@ def principal_axes(real: np.ndarray, count: int) -> np.ndarray:
 
 
 def axes_for(n_images: int, largest: int = 64) -> int:
-    """How many axes N images can bear: the largest power of two up to N / 4, at most `largest`.
+    """How many axes N images can support: the largest power of two up to N / 4, at most `largest`.
 
     Raises: `TooFewImages` below 16 images.
     """

@@ -1,4 +1,4 @@
-"""How sure is a number that belongs to two whole sets of images? Halves, drawn without repeats.
+"""Intervals of measures of two whole sets of images, from halves drawn without repeats.
 
 Drawing with replacement would repeat images, and a repeated image is its own nearest neighbour and
 its own kernel pair. Halves without replacement keep them apart, and the spread over halves is that

@@ -1,4 +1,4 @@
-"""What one mask says of itself and of its image: area, contact with the border, pale outside.
+"""Measures of one mask and its image: area, contact with the border, pale outside.
 
 Shapes: masks bool (H, W), images uint8 (H, W, 3). All values are shares in [0, 1].
 """

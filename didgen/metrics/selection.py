@@ -1,4 +1,4 @@
-"""Keeping or rejecting samples by their scores, and what quality a rejection buys."""
+"""Keeping or rejecting samples by their scores, and how much quality a rejection gains."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

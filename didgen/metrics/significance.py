@@ -1,7 +1,7 @@
 """Tests, effect sizes and intervals from the textbook: the secondary numbers of a comparison.
 
 Legend: N test images (or lesions). Those over images take images as independent; with several
-images of a lesion they are too sure.
+images of a lesion they are overconfident.
 """
 
 import math

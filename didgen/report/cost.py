@@ -144,7 +144,7 @@ def gpus(listed: str) -> tuple[list[str], float]:
             continue
         memory = f" ({float(parts[1]) / 1024:.0f} GiB)" if parts[1].isdigit() else ""
         cards.append(parts[0] + memory)
-        # Some cards do not tell: "[N/A]".
+        # Some cards do not report it: "[N/A]".
         watts = max(watts, float(parts[2]) if parts[2].replace(".", "", 1).isdigit() else 0.0)
     return cards, watts
 

@@ -32,7 +32,7 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    # Rounding rids 0.30000000000000004 of its tail; step's own digits decide how far.
+    # Rounding makes 0.30000000000000004 0.3; the digits of the step decide how far.
     digits = max(0, 1 - math.floor(math.log10(step)))
     return [round(index * step, digits) for index in range(first, last + 1)]
 

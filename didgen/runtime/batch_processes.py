@@ -56,7 +56,7 @@ def share_out(
     each when it is done, in whatever order.
 
     `make(n)` makes a batch here. Each helper calls `start(*arguments)` for a `make` of its own. A
-    helper that is killed, as for want of memory, leaves its batch to this process; a
+    helper that is killed, as for lack of memory, leaves its batch to this process; a
     `ProcessPoolExecutor` would end all others with it, and their batches would be lost too.
 
     Raises: what `make` or `start` raises, here or in a helper; the helpers are ended first.
@@ -137,7 +137,7 @@ def _help(
     end_with_parent()
     # The parent ends its helpers; what the shell had ignored would be ignored here too.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Only the first process speaks, but for warnings.
+    # Only the first process logs, except warnings.
     logging.basicConfig(level=max(level, logging.WARNING), format=f"[helper {rank}] %(message)s")
     try:
         with leaving_errors(folder, rank), reproducible("cpu"):

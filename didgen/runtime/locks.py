@@ -60,8 +60,8 @@ def own_run(directory: Path | str) -> bool:
 
     `directory`: snakemake's own, `.snakemake`. False, and no lock is dropped, while another run
     in this directory lives, or where the file system has no locks. A lock left on another machine
-    is kept too, however often it is tried: there may be file systems whose locks end at a
-    machine's borders.
+    is kept too, however often it is tried: there may be file systems whose locks hold on one
+    machine alone.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

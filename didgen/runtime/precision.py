@@ -21,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 RUN_FILE = "DIDGEN_PRECISION_FILE"
 # bfloat16 has to save this share of the time; less may be noise, and float32 is the safer one.
 WORTH = 0.05
-# Seconds to time for: beside other work, the least of many times says most.
+# Seconds to time for: beside other work, the least of many times is the most reliable.
 TRIAL = 1.5
 
 

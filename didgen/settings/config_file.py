@@ -57,7 +57,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            # No more of what has no end, such as a device.
+            # Bounded, since a device has no end.
             content = stream.read(LARGEST + 1)
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -133,7 +133,7 @@ def read_tables(
 
 
 def first_table(arms: Arms) -> pd.DataFrame:
-    """The table of the first arm and seed: who the test images are is the same in all."""
+    """The table of the first arm and seed: the test images are the same in all."""
     return next(iter(next(iter(arms.values())).tables.values()))
 
 

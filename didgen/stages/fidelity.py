@@ -42,9 +42,9 @@ COLUMNS = (
 def run(config: Config) -> None:
     """Write `fidelity.json`, `measures.csv` and `config.json`.
 
-    Images made from a class and lesion-mask pairs are two sets, compared apart. A measure for which
-    a set is too small is refused by name, with what would do; a set too small for any is left out
-    with a warning. Raises: ValueError for missing weights.
+    Images made from a class and lesion-mask pairs are two sets, compared separately. A measure for
+    which a set is too small is refused by name, with what would help; a set too small for any is
+    left out with a warning. Raises: ValueError for missing weights.
     """
     weights = (config.inception_weights, config.dinov2_weights, config.lpips_weights)
     read = paths_read(config, *weights)
@@ -122,7 +122,7 @@ def _measures(
     space: FeatureSpace, real: np.ndarray, synthetic: np.ndarray, clusters: np.ndarray,
     config: Config,
 ) -> tuple[Any, dict[str, str]]:  # fmt: skip
-    """A function of features to all measures that the sets can bear, and why others cannot."""
+    """A function of features to all measures that the sets allow, and why others are refused."""
     refused: dict[str, str] = {}
     distances: dict[str, Any] = {space.kernel: kernel_distance}
     try:

@@ -26,7 +26,7 @@ Loaded = dict[str, tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]]
 
 
 def load_sets(config: Config) -> Loaded:
-    """Real and synthetic rows of each set, and what to tell of them.
+    """Real and synthetic rows of each set, and their counts.
 
     Images made from a class stand against real images of the same classes; lesion-mask pairs
     against real images that have a mask. Raises: ValueError when no set has two images on each

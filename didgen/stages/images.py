@@ -68,7 +68,7 @@ def _captions(
 def _caption(
     config: Config, code: str, number: int, parents: list[str], captions: pd.Series
 ) -> tuple[tuple[str, ...], str]:
-    """The caption of the n-th image of a class; every training caption has its turn."""
+    """The caption of the n-th image of a class; training captions are used in turn."""
     if config.prompts == "prefix":
         return (), f"A {CLASSES[code].phrase}."
     turn, place = divmod(number, len(parents))

@@ -43,7 +43,7 @@ def truth_summary(rows: Sequence[dict], height: int, width: int) -> dict[str, An
             "mean": float(values.mean()), "sd": spread, "median": float(middle),
             "quartiles": [float(low), float(high)],
         }  # fmt: skip
-    # Does the score that pairs are filtered by know which masks are right? Only here can one tell.
+    # Does the score that pairs are filtered by tell which masks are right? Only real masks show it.
     contrast = [row["contrast"] for row in rows]
     summary["rejection_by_contrast"] = rejection_curve(
         np.array(contrast), np.array([row["annotated_iou"] for row in rows])

@@ -39,7 +39,7 @@ METHOD = (
     "multi-reader multi-case t test (Obuchowski and Rockette, degrees of freedom by Hillis): "
     "training seeds are the readers, lesions or patients the cases; two-sided"
 )
-# Groups with fewer test images tell too little.
+# Groups with fewer test images say too little.
 LEAST_OF_GROUP = 30
 TONES = {
     "light": ("very light", "light"),
@@ -362,7 +362,7 @@ def _entry(
 
 
 def _generalises(task: Task, arm: str, n_seeds: int) -> str:
-    """What other data and trainings the interval speaks of."""
+    """What other data and trainings the interval covers."""
     draws = task.arms[arm].draws
     parts = ["other test lesions of the same kind"]
     if n_seeds >= MIN_SEEDS:
@@ -406,7 +406,7 @@ def _calibration(task: Task, config: Config) -> list[dict[str, Any]]:
     for name, scores in losses.items():
         tallies = [mean_tally(np.stack(scores[arm])) for arm in (config.treatment, config.control)]
         estimate = difference(*tallies, task.clusters)
-        # What difference in these is worth having, nobody has said: no equivalence.
+        # No difference worth having is defined for these: no equivalence.
         rule = Rule(config.confidence, 0.0, 0.0, higher_is_better=False)
         rows.append({
             "metric": name,

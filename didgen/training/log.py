@@ -1,4 +1,4 @@
-"""How a training goes, for people: a line of progress, a CSV that grows, a tracker's charts."""
+"""The progress of a training, for people: log lines, a CSV that grows, a tracker's charts."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class TrackerError(ValueError):
 
 
 class Log:
-    """Tells how a training goes; a context in which `begin` comes first and `step` after each step.
+    """Reports a training's progress; a context: first `begin`, then `step` after each step.
 
     label: the training's name in lines. folder: for `log.csv` and the files of TensorBoard or
     Weights & Biases; None: no files. every: steps that a row of `log.csv` stands for, losses are

@@ -1,6 +1,6 @@
 """The loop behind every training: resumed step by step, saved, evaluated, ended by SIGTERM.
 
-What a training does in a step is its own: a function of the step's number that updates its networks
+Each training brings its own step: a function of the step's number that updates its networks
 (`optimization.update`), with one optimiser or several, and returns the losses. All that it draws
 must follow from a seed and that number; then a resumed training repeats the undisturbed one.
 """

@@ -177,7 +177,7 @@ def spawn(label: str, count: int, function: Callable[..., None], *arguments: Any
         except multiprocessing.ProcessExitedException as error:
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
-            # Asked to end before it could say how.
+            # Asked to end before it could report.
             if error.exit_code == -signal.SIGTERM:
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
@@ -196,7 +196,7 @@ def _enter(
     function: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    # Only the first process speaks, but for warnings.
+    # Only the first process logs, except warnings.
     logging.basicConfig(
         level=level if rank == 0 else logging.WARNING,
         format=f"%(asctime)s {label}: %(message)s" if rank == 0 else f"[{rank}] %(message)s",

@@ -121,7 +121,7 @@ def _key(
 
 
 def check_sizes(paths: Iterable[Path], size: int) -> None:
-    """Look at the headers of all images before hours of work on them.
+    """Check the headers of all images before hours of work on them.
 
     Raises: `ValueError` when any is not of the backbone's size, px.
     """
@@ -132,7 +132,7 @@ def check_sizes(paths: Iterable[Path], size: int) -> None:
             with Image.open(path) as opened:
                 actual = opened.size
         except (OSError, SyntaxError):
-            continue  # reading it in earnest says what is wrong
+            continue  # reading it in full says what is wrong
         if actual != (size, size):
             wrong.append(f"{path}: found {actual[0]}x{actual[1]} px")
     if wrong:

@@ -179,7 +179,7 @@ class Plan:
 
 
 def plan_of(config: Config, precision: str, folder: Path) -> Plan | None:
-    """What a fine-tuning's settings ask for; None where nothing is to be looked at."""
+    """What a fine-tuning's settings ask for; None without validation."""
     if config.val is None or config.validation_images == 0:
         return None
     return Plan(

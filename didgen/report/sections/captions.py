@@ -27,7 +27,7 @@ SCORES = {"kappa": "kappa", "weighted_kappa": "kappa, weighted", "agreement": "e
 def section(run_dir: Path, options: Options) -> Section:
     """Read captions/statistics.json and captions/audit.json.
 
-    Raises: BrokenResult or ManifestError if one of them, or a table they lean on, is damaged.
+    Raises: BrokenResult or ManifestError if one of them, or a table they need, is damaged.
     """
     folder = run_dir / "captions"
     statistics_path, audit_path = folder / "statistics.json", folder / "audit.json"

@@ -60,7 +60,7 @@ def _rows(frame: "pd.DataFrame", code: str) -> "pd.DataFrame":
 
 
 def drawn(ids: list[str], count: int) -> list[str]:
-    """`count` of the ids in an order that depends on the ids alone, so that nobody picked them."""
+    """`count` of the ids in an order that depends on the ids alone: none is hand-picked."""
     return sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
 
 

@@ -10,7 +10,7 @@ from didgen.report.page import Options, Section
 from didgen.report.reading import broken, finite, json_file
 from didgen.report.tables import Cell, Row, Table
 
-# All four have the same form, whichever way they fall: the heading's words, and a sign.
+# All four answers have the same form: the heading's words, and a sign.
 ANSWERS = {
     "helps": ("synthetic images help", "\N{BLACK UP-POINTING TRIANGLE}"),
     "hurts": ("synthetic images hurt", "\N{BLACK DOWN-POINTING TRIANGLE}"),
@@ -335,7 +335,7 @@ def over_original(
 
 
 def _calibration_table(path: Path, rows: list[dict[str, Any]], level: str) -> Table | None:
-    """How sure the classifier is, and whether it is so with reason; lower is better."""
+    """How well the classifier's confidence is calibrated; lower is better."""
     if not rows:
         return None
     arms = (str(rows[0].get("treatment", rows[0]["arm"])), str(rows[0]["control"]))
