@@ -12,6 +12,7 @@ takes, which is spent on importing it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 # Names that the stages know; more of them are shares of the synthetic set.
-NAMES = ("original", "synthetic", "classic", "duplicates", "oversampled", "weighted")
+NAMES = ("original", "duplicates", "synthetic", "classic", "oversampled", "weighted")
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,18 @@ def finish(command: list[str], folder: Path) -> int:
     listed = measure([*command, "--summary"], folder).printed.splitlines()
     start = next(index for index, line in enumerate(listed) if line.startswith("output_file"))
     files = [line.split("\t")[0] for line in listed[start + 1 :] if line.count("\t") >= 4]
-    for name in files:
-        path = folder / name
+    for path in (folder / name for name in files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"tasks": {}}')
+        # As a stage marks its files; others stop the run.
+        own = [each.name for each in path.parent.iterdir()]
+        (path.parent / ".didgen.json").write_text(json.dumps({"files": own}))
     measure([*command, "--touch"], folder)
     return len(files)
 
 
 def spent(measured: Measured) -> str:
-    """Time and memory in words; the processor's seconds tell how busy the machine was else."""
+    """Time and memory in words; its processor seconds show how busy the machine was otherwise."""
     times = f"{measured.seconds:.1f} s, {measured.cpu_seconds:.1f} s of processor"
     return f"{times}, {measured.memory_mb:.0f} MB"
 
