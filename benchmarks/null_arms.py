@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -98,6 +99,13 @@ def draw(plan: Plan, repetition: int, folder: Path) -> dict[str, Path]:
         frames[name] = pd.DataFrame(rows)
     rng = np.random.default_rng([repetition, 11])
     frames |= synthetic_sets(frames["train"], frames.pop("pool"), rng)
+    # No two rows of a manifest may share a file.
+    copies = frames["copies"]
+    for column in ("image", "mask"):
+        own = [f"{column}s/{name}.png" for name in copies["id"]]
+        for old, new in zip(copies[column], own, strict=True):
+            shutil.copyfile(folder / old, folder / new)
+        copies[column] = own
     for name, frame in frames.items():
         paths[name] = folder / f"{name}.csv"
         write_manifest(frame, paths[name])

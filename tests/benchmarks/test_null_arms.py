@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import null_arms
+from didgen.data.manifest import read_manifest
 
 
 def rows(name: str, n: int) -> pd.DataFrame:
@@ -52,3 +53,13 @@ def test_one_false_alarm_in_twenty_is_allowed_and_two_are_not():
     assert "copies: 1 helps, 0 equivalent, 19 inconclusive, 0 hurts" in once
     twice = null_arms.summary([*quiet[1:], *[result("helps", "helps")] * 2])
     assert "null arm copies: 18 of 20 not called helpful (asked: at least 19): NOT met" in twice
+
+
+def test_sets_that_repeat_images_are_manifests_whose_rows_share_no_file(tmp_path):
+    sizes = {"real": 7, "added": 14, "val": 7, "test": 7}
+    plan = null_arms.Plan(**sizes, task="classification", side=32, seeds=1, steps=1, out=tmp_path)
+    paths = null_arms.draw(plan, 0, tmp_path)
+    for name in null_arms.SETS:
+        frame = read_manifest(paths[name], check_files=True)
+        assert len(frame) == 14
+        assert frame["image"].is_unique
