@@ -22,6 +22,7 @@ from PIL import Image
 
 from didgen.report.figures import arms_chart
 from didgen.runtime.files import read_json, write_json, write_png, write_text
+from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.stages import finetune, maps
 
 DRAWN = 4  # images in the figure
@@ -31,7 +32,7 @@ def settings_of(run: Path, given: argparse.Namespace) -> dict[str, object]:
     """The fine-tuning settings of the run, with what the command line changes."""
     path = run / "backbone" / "config.json"
     values = read_json(path) if path.is_file() else {}
-    known = {k: v for k, v in values.items() if k in finetune.Settings.model_fields}
+    known = {k: v for k, v in values.items() if k in FinetuneSettings.model_fields}
     # None of these changes the weights, and all take time.
     known |= {"validation_images": 0, "checkpoint_every": 10**6}
     for name in ("steps", "batch_size", "backbone"):

@@ -162,7 +162,7 @@ def main() -> None:
     weights = sorted(given.run.glob("segment/original/seed*/segmenter.safetensors"))
     segmenter = load_segmenter(weights[0]) if weights and not given.no_segmenter else None
     requests = requests_of(config, given.masks, given.seeds)
-    backbone = Backbone.load(config.backbone, device=default_device())
+    backbone = Backbone.load(config.model, device=default_device())
     made = {name: synthesize(backbone, config, w, requests) for name, w in VARIANTS.items()}
     variants = {
         name: failures(samples, segmenter) | {"diversity": diversity(samples, given.seeds)}

@@ -20,7 +20,6 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,10 @@ import torch
 
 from didgen.backbone.handle import Backbone
 from didgen.data.images import read_mask
+from didgen.downstream.augmentation import to_float
 from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
-from didgen.downstream.training import predict, seeded, train
+from didgen.downstream.training import seeded, train
 from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
@@ -63,20 +63,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "last-3": {"last_steps": 3},
     "last-5": {"last_steps": 5},
 }
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Synthetic images as `predict` reads them."""
-
-    images: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, None]:
-        """uint8 images (B, 3, H, W)."""
-        return torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2), None
 
 
 def requests_of(run: Path, backbone: Backbone, count: int) -> list[Request]:
@@ -123,7 +109,7 @@ def train_judge(run: Path, steps: int) -> torch.nn.Module:
 
     schedule = Schedule(steps=steps)
     train(built.model, sets["train"], sets["val"], segmentation_loss, score, schedule, 0)
-    return built.model
+    return built.model.eval()
 
 
 def make(
@@ -139,15 +125,10 @@ def make(
 
 def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, float]:
     """The row of a variant but for its cost."""
-    judged = (
-        predict(
-            judge,
-            Drawn(np.stack([s.image for s in samples])),
-            default_device(),
-            precision="float32",
-        )[:, 0]
-        > 0
-    )
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
+    parts = to_float(images).to(default_device()).split(32)
+    with torch.inference_mode():
+        judged = torch.cat([judge(part)[:, 0] > 0 for part in parts]).cpu().numpy()
     sound = np.array([not sample.failure for sample in samples])
     annotated = np.stack([sample.mask for sample in samples])
     asked = np.stack([sample.request.mask for sample in samples])
