@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -120,7 +120,17 @@ class ImageSet:
         """int64 labels (B,) or uint8 masks (B, 1, H, W), without their images."""
         if self.masks is not None:
             return torch.from_numpy(self.masks.read(indices))[:, None]
-        return torch.from_numpy(self.labels[indices])
+        return torch.from_numpy(self.true_classes()[indices])
+
+    def true_classes(self) -> np.ndarray:
+        """The class index of each image (N,); of a set for classification."""
+        assert self.labels is not None
+        return self.labels
+
+    def true_masks(self) -> np.ndarray:
+        """Every mask, bool (N, H, W); of a set for segmentation."""
+        assert self.masks is not None
+        return self.masks.read(np.arange(len(self))).astype(bool)
 
     def identity(self) -> pd.DataFrame:
         """Columns id, lesion_id, patient_id, cluster; an unknown lesion or patient is its own."""
@@ -285,7 +295,9 @@ def keep_in_memory(sets: Sequence[ImageSet], memory_gb: float) -> bool:
     return fits
 
 
-def read_ahead(data: ImageSet, indices: Iterable[np.ndarray], ahead: int = 2) -> Iterator[Batch]:
+def read_ahead(
+    data: ImageSet, indices: Iterable[np.ndarray], ahead: int = 2
+) -> Generator[Batch, None, None]:
     """`data.batch` of each item of `indices`, in order, at most `ahead` of them read in advance.
 
     Reading has no randomness, so batches are those that reading in turn would give. An error while

@@ -61,7 +61,7 @@ def _train(
     keep_in_memory(list(sets.values()), config.memory_gb)
 
     def score(outputs: np.ndarray, data: ImageSet) -> float:
-        return DECIDING[config.classification_metric](data.labels, outputs.argmax(1))
+        return DECIDING[config.classification_metric](data.true_classes(), outputs.argmax(1))
 
     kind = parse_arm(config.arm).kind
     balanced = {"sampling": "balanced"} if kind == "oversampled" else {}
@@ -72,11 +72,11 @@ def _train(
     )  # fmt: skip
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = _softmax(logits)
-    test = summarize(sets["test"].labels, probabilities, classes)
+    test = summarize(sets["test"].true_classes(), probabilities, classes)
     held_out = predict(built.model, sets["val"], default_device(), outcome.precision)
-    test["temperature"] = temperature(held_out.astype(float), sets["val"].labels)
+    test["temperature"] = temperature(held_out.astype(float), sets["val"].true_classes())
     test["ece_after_temperature"] = expected_calibration_error(
-        sets["test"].labels, _softmax(logits / test["temperature"])
+        sets["test"].true_classes(), _softmax(logits / test["temperature"])
     )
     LOGGER.info("test: balanced accuracy %.3f", test["balanced_accuracy"])
     details = {
@@ -94,7 +94,7 @@ def _train(
 def _loss(kind: str, data: ImageSet, n_classes: int) -> Loss:
     if kind != "weighted":
         return classification_loss
-    return weighted_loss(class_weights(data.labels, n_classes))
+    return weighted_loss(class_weights(data.true_classes(), n_classes))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def _predictions(data: ImageSet, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     table = data.identity()
-    table["label"] = [classes[k] for k in data.labels]
+    table["label"] = [classes[k] for k in data.true_classes()]
     table["prediction"] = [classes[k] for k in probabilities.argmax(1)]
     for k, code in enumerate(classes):
         table[f"p_{code}"] = probabilities[:, k].round(6)

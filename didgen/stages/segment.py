@@ -93,7 +93,7 @@ def _train(
 def _scores(outputs: np.ndarray, data: ImageSet) -> tuple[dict[str, Any], pd.DataFrame]:
     """The test metrics, and those of each image."""
     dices, jaccards = overlaps(outputs, data)
-    pairs = zip(outputs[:, 0] > 0, data.masks.read(np.arange(len(data))).astype(bool), strict=True)
+    pairs = zip(outputs[:, 0] > 0, data.true_masks(), strict=True)
     borders = np.array([(boundary_iou(p, t), hausdorff95(p, t), not p.any()) for p, t in pairs])
     table = data.identity()
     table["dice"], table["iou"] = dices.round(6), jaccards.round(6)
@@ -106,5 +106,5 @@ def _scores(outputs: np.ndarray, data: ImageSet) -> tuple[dict[str, Any], pd.Dat
 def overlaps(outputs: np.ndarray, data: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Dice and IoU of each image; a pixel is lesion where its probability exceeds one half."""
     predicted = outputs[:, 0] > 0
-    true = data.masks.read(np.arange(len(data))).astype(bool)
+    true = data.true_masks()
     return dice(predicted, true), iou(predicted, true)
