@@ -100,7 +100,9 @@ def pretrained_part(model: Model, encoder: str) -> str | None:
 def standardize_encoder(network: nn.Module, model: Model, encoder: str) -> None:
     """Let the encoder of a built segmenter see images by ImageNet's mean and deviation."""
     part = network.backbone if model == "xbound-former" else network.encoder
-    standardize(part, pretrained_part(model, encoder))
+    name = pretrained_part(model, encoder)
+    assert name is not None  # DCSAU-Net has no such encoder
+    standardize(part, name)
 
 
 def _over_encoder(model: str, encoder: str, channels: tuple[int, ...]) -> nn.Module:

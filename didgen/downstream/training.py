@@ -82,15 +82,14 @@ def draws(labels: np.ndarray | None, n: int, schedule: Schedule, seed: int) -> I
     An arm with more images sees each less often; the number of images drawn is the same.
     """
     rng = np.random.default_rng([seed, 1])
-    balanced = schedule.sampling == "balanced" and labels is not None
     chance = None
-    if balanced:
+    if schedule.sampling == "balanced" and labels is not None:
         _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
         chance = 1.0 / counts[place] / len(counts)
     queue = np.empty(0, np.int64)
     while True:
         while len(queue) < schedule.batch_size:
-            more = rng.choice(n, n, p=chance) if balanced else rng.permutation(n)
+            more = rng.permutation(n) if chance is None else rng.choice(n, n, p=chance)
             queue = np.concatenate([queue, more])
         yield queue[: schedule.batch_size]
         queue = queue[schedule.batch_size :]

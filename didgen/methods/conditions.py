@@ -94,7 +94,7 @@ def _sources(mask: np.ndarray, rng: np.random.Generator, settings: Warp) -> np.n
     stretching = _rotation(axis) @ np.diag([stretch, 1 / stretch]) @ _rotation(-axis)
     inverse = np.linalg.inv(zoom * _rotation(turn) @ stretching @ mirror)
     shift = rng.uniform(-settings.shift, settings.shift, 2) * (height, width)
-    grid = np.stack(np.mgrid[:height, :width]).reshape(2, -1)
+    grid = np.mgrid[:height, :width].reshape(2, -1)
     points = inverse @ (grid - (center + shift)[:, None]) + center[:, None]
     size = place.scale * float(np.sqrt(height * width))
     bend = _bend(rng, mask.shape, settings.bend_scale * size) * settings.bend * size

@@ -128,7 +128,7 @@ def check_above(path: Path) -> None:
         raise OutputError(f"{path}: found a file or a broken link at {above}, expected a folder")
 
 
-def paths_read(config: Any, *named: str | None) -> list[Path]:
+def paths_read(config: Any, *named: Path | str | None) -> list[Path]:
     """Every path in a stage's settings but `out` and `tables`, which it writes.
 
     `named`: settings that may be paths, or names of another kind; those that are there count.

@@ -180,11 +180,11 @@ def _worded(
     condensed = []
     with open_client(config, answers, text=True) as client:
         results = word(attributes, client, config.retries + 1)
-        for one in track(results, total=len(attributes), label="sentences"):
-            if one.value is None:
-                failures[one.failure] += 1
+        for read in track(results, total=len(attributes), label="sentences"):
+            if read.value is None:
+                failures[read.failure] += 1
             else:
-                texts[one.index] = one.value
+                texts[read.index] = read.value
         for index, known in enumerate(attributes):
             if index not in texts:
                 condensed.append(condense(known, tokenizer))

@@ -95,7 +95,9 @@ def _read_source(config: Config) -> list[Record]:
             folder = listed_folder(config.listing)
         return isic2018_records(folder, official=config.splits == "official")
     if config.source == "table":
+        assert config.table is not None  # the settings refuse a source without what it needs
         return own_records(config.table, config.columns, config.labels)
+    assert config.folder is not None
     if config.source == "folder":
         return folder_records(config.folder, config.labels)
     return published_records(config.folder, LAYOUTS[config.source])

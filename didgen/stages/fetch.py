@@ -69,7 +69,9 @@ def run(config: Config) -> None:
             }
             for one, archive, count in zip(archives, wanted, counts, strict=True)
         ],
-        "provenance": [asdict(provenance(name)) for name in (TASK1_SOURCE, TASK3_SOURCE)],
+        "provenance": [
+            asdict(known) for name in (TASK1_SOURCE, TASK3_SOURCE) if (known := provenance(name))
+        ],
     }
     # Again: a name in the folder of downloads may by now be that of an archive.
     check_output_file(config.out, "a list of archives", _is_listing)

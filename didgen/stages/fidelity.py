@@ -79,12 +79,16 @@ def _in_space(
     space: FeatureSpace, real: pd.DataFrame, synthetic: pd.DataFrame, config: Config
 ) -> dict[str, Any]:
     """Every measure of one set in one space, with N, interval and the floor of real images."""
-    features = [_features(space, frame["image"].tolist()) for frame in (real, synthetic)]
+    of_real, of_synthetic = (
+        _features(space, frame["image"].tolist()) for frame in (real, synthetic)
+    )
     clusters = groups_of(real)
-    measures, refused = _measures(space, *features, clusters, config)
+    measures, refused = _measures(space, of_real, of_synthetic, clusters, config)
     limits = config.confidence, config.repeats, config.seed
-    values = half_sample_intervals(measures, *features, clusters, *limits)
-    n, matched = matched_with_floor(measures, *features, clusters, config.splits, config.seed)
+    values = half_sample_intervals(measures, of_real, of_synthetic, clusters, *limits)
+    n, matched = matched_with_floor(
+        measures, of_real, of_synthetic, clusters, config.splits, config.seed
+    )
     return {
         "network": space.network,
         "weights": space.weights,
@@ -176,11 +180,12 @@ def _pairs(real: pd.DataFrame, synthetic: pd.DataFrame, config: Config) -> dict[
         "refused": {},
     }
     for kind, (first, second) in kinds.items():
-        labels = [None if f is None else f["label"].to_numpy(str) for f in (first, second)]
+        labels = first["label"].to_numpy(str)
+        others = None if second is None else second["label"].to_numpy(str)
         other = first if second is None else second
         units = groups_of(first), groups_of(other)
         try:
-            pairs = draw_pairs(*labels, config.pairs, config.seed, units[0])
+            pairs = draw_pairs(labels, others, config.pairs, config.seed, units[0])
         except NoPairs as error:
             LOGGER.warning("pairs, %s: %s", kind, error)
             results["refused"][f"MS-SSIM and perceptual distance, {kind}"] = str(error)

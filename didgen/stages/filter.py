@@ -131,8 +131,7 @@ def _segmenter_scores(config: Config, frame: pd.DataFrame) -> dict[str, Any]:
             for column in ("image", "mask")
         }
         data = build(part.assign(**files), card.image_size)
-        true = data.masks.read(np.arange(len(data))).astype(bool)
-        scores.append(iou(_predicted(model, data), true))
+        scores.append(iou(_predicted(model, data), data.true_masks()))
     frame["segmenter_iou"] = np.concatenate(scores).round(4) if scores else []
     return asdict(card) | {"sha256": sha256_file(config.segmenter)}
 
@@ -184,7 +183,9 @@ def _curves(frame: pd.DataFrame, reasons: list[list[str]]) -> dict[str, Any]:
         points = rejection_curve(known[score], known[quality]) if len(known) else []
         curves.append({"score": score, "quality": quality, "n": len(known), "points": points})
     others = [set(each) <= {"mask unlike segmenter's"} for each in reasons]
-    remaining = frame.loc[others, "segmenter_iou"].dropna() if len(frame) else []
+    remaining = (
+        frame.loc[others, "segmenter_iou"].dropna() if len(frame) else pd.Series(dtype=float)
+    )
     return {
         "curves": curves,
         # All bounds but the segmenter's own, judged by the segmenter.

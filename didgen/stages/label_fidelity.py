@@ -39,8 +39,8 @@ def run(config: Config) -> None:
     """
     read = paths_read(config, config.classifier.weights)
     # A tracker's files are continued where the trainings are.
-    key = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
-    key = key if config.state is not None else None
+    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    key = digest if config.state is not None else None
     with output_folder(config.out, "label_fidelity", read, key) as out:
         states = _report(config, out, _frames(config))
     for state in states:
@@ -132,7 +132,7 @@ def _folds(real: pd.DataFrame, config: Config) -> tuple[list[str], np.ndarray]:
     groups = groups_of(real)
     labels = real["label"].to_numpy(str)
     lesions = {c: len(np.unique(groups[labels == c])) for c in np.unique(labels)}
-    rarest = min(lesions, key=lesions.get)
+    rarest = min(lesions, key=lesions.__getitem__)
     count = min(config.folds, lesions[rarest])
     if count < config.folds:
         LOGGER.warning("%d folds in place of %d: %s has %d lesions or patients",
@@ -192,8 +192,8 @@ def _train_judge(
     keep_in_memory(list(sets.values()), judge.memory_gb)
     outcome = train(
         built.model, sets["train"], sets["val"], classification_loss,
-        lambda outputs, data: balanced_accuracy(data.labels, outputs.argmax(1)), judge, seed,
-        state=state, log=log,
+        lambda outputs, data: balanced_accuracy(data.true_classes(), outputs.argmax(1)), judge,
+        seed, state=state, log=log,
     )  # fmt: skip
     device = default_device()
     return built, {

@@ -54,13 +54,13 @@ def _run(config: Config, out: Path) -> None:
         backbone = Backbone.load(config.backbone, device=default_device())
         check_sizes(frame["image"], backbone.image_size)
         drawn = set(frame["id"].iloc[: config.panels])
-        rows, masks = [], []
+        rows, parts = [], []
         for start in range(0, len(frame), config.batch_size):
             part = frame.iloc[start : start + config.batch_size]
             measured, annotated = _measure(part, drawn, backbone, config, out)
             rows += measured
-            masks.append(annotated)
-        masks = np.concatenate(masks)
+            parts.append(annotated)
+        masks = np.concatenate(parts)
         scores = np.array([row["lesion_iou"] for row in rows])
         annotated = np.array([row["annotated_iou"] for row in rows])
         result = {
@@ -117,7 +117,8 @@ def _measure(
     for index, name in enumerate(frame["id"]):
         panel = f"panels/{name}.png" if name in drawn else ""
         if panel:
-            picture = attention_panel(images[index], *large[index].numpy(), masks[index])
+            lesion, skin = large[index].numpy()
+            picture = attention_panel(images[index], lesion, skin, masks[index])
             write_png(out / panel, picture)
         rows.append(
             {

@@ -45,13 +45,14 @@ class PairRequests(Sequence[Request]):
         self._config = config
         self._train = _masked(config)
         self._conditions = None
-        if METHODS[config.method].layout:
+        if METHODS[config.method].layout and isinstance(config, Config):
             self._conditions = _Conditions(config, self._train)
 
     def __len__(self) -> int:
         return self._config.count
 
-    def __getitem__(self, number: int) -> Request:
+    # No slices: what makes a set asks for each by its number.
+    def __getitem__(self, number: int) -> Request:  # type: ignore[override]
         if not 0 <= number < len(self):
             raise IndexError(number)
         train, seed = self._train, self._config.seed
@@ -59,8 +60,9 @@ class PairRequests(Sequence[Request]):
         row = int(np.random.default_rng([seed, turn]).permutation(len(train))[place])
         name = f"PAIR_{number:05d}"
         label = train["label"].iloc[row]
+        mask: np.ndarray | None = None
+        parents: tuple[int, ...] = (row,)
         if self._conditions is None:
-            mask, parents = None, (row,)
             # Size and place will be others than those that the parent's caption says.
             caption = f"A {CLASSES[label].phrase}." if label else ""
         else:
@@ -117,12 +119,14 @@ class _Conditions:
         if self.config.conditions == "training":
             return mask, caption, (row,)
         rng = np.random.default_rng(derive_seed(self.config.seed, "condition", name))
+        parents: tuple[int, ...] = (row,)
         if self.model is None:
-            made, parents = warp_mask(mask, rng), (row,)
+            made = warp_mask(mask, rng)
         else:
             other = int(rng.integers(len(self.paths)))
             made = sample_mask(self.model, mask, read_mask(self.paths[other]), rng)
-            parents = (row,) if other == row else (row, other)
+            if other != row:
+                parents = (row, other)
         return made, self._caption(row, made), parents
 
     def _caption(self, row: int, mask: np.ndarray) -> str:

@@ -296,7 +296,7 @@ def _row(
     own = comparison.estimate
     p = corrected if leads else own.p(rule.margin)
     answer = rule.answer(own, p)
-    row = {
+    row: dict[str, Any] = {
         "arm": comparison.arm,
         "control": comparison.control,
         "claim": "lead" if leads else "secondary",
@@ -405,7 +405,7 @@ def _calibration(task: Task, config: Config) -> list[dict[str, Any]]:
     rows = []
     for name, scores in losses.items():
         tallies = [mean_tally(np.stack(scores[arm])) for arm in (config.treatment, config.control)]
-        estimate = difference(*tallies, task.clusters)
+        estimate = difference(tallies[0], tallies[1], task.clusters)
         # No difference worth having is defined for these: no equivalence.
         rule = Rule(config.confidence, 0.0, 0.0, higher_is_better=False)
         rows.append({
@@ -479,7 +479,7 @@ def _by_group(task: Task, groups: pd.DataFrame, config: Config) -> dict[str, Any
     rows = []
     for (kind, value), images in enough.items():
         tallies = [task.tally(arm, images) for arm in (config.treatment, config.control)]
-        estimate = difference(*tallies, task.clusters[images])
+        estimate = difference(tallies[0], tallies[1], task.clusters[images])
         low, high = estimate.interval(confidence)
         sure = estimate.n_seeds >= MIN_SEEDS
         rows.append({

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _networks(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
         (config.segment, pretrained_part(config.segment.model, config.segment.encoder)),
     )
     names = {name for part, name in named if name and part.pretrained and part.weights == HUB}
-    return [(name, lambda name=name: _network(name)) for name in sorted(names)]
+    return [(name, partial(_network, name)) for name in sorted(names)]
 
 
 def _spaces(fidelity: FidelitySettings) -> list[tuple[str, Callable[[], Any]]]:
@@ -102,7 +103,7 @@ def _spaces(fidelity: FidelitySettings) -> list[tuple[str, Callable[[], Any]]]:
 def _captioners(caption: CaptionSettings) -> list[tuple[str, Callable[[], Any]]]:
     if caption.captioner == "llama_cpp":
         named = (caption.model or MODEL, caption.mmproj or PROJECTOR, caption.text_model)
-        return [(name, lambda name=name: local_file(name)) for name in named if name]
+        return [(name, partial(local_file, name)) for name in named if name]
     if caption.captioner == "transformers":
         name = caption.model or mllama.MODEL
         return [(name, lambda: local_folder(name, caption.model_revision))]

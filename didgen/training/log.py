@@ -69,17 +69,18 @@ class Log:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = (self.folder / "log.csv").open("w", encoding="utf-8")
             for done in range(1, len(history) + 1):
-                self._write(history[max(0, done - self.every) : done])
+                self._write(history[max(0, done - self.every) : done], self.every)
         if self.report_to != "none":
             self._tracker = self._start_tracker(len(history))
         self._progress = Progress(self.label, steps, len(history))
 
     def step(self, history: Sequence[Row]) -> None:
         """Record the history's last step."""
-        if self._file is not None:
-            self._write(history[-self.every :])
+        if self._file is not None and self.every is not None:
+            self._write(history[-self.every :], self.every)
         self._report("training", history[-1])
-        self._progress.advance(lambda: _summary(history))
+        if self._progress is not None:
+            self._progress.advance(lambda: _summary(history))
 
     def evaluation(self, values: Row) -> None:
         """Record what was measured after the step `values["step"]`."""
@@ -87,14 +88,14 @@ class Log:
         LOGGER.info("after step %d: %s", values["step"], text)
         self._report("validation", values)
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def _write(self, rows: Sequence[Row], every: int) -> None:
         """A line of the CSV, where one is due: `rows` are the last ones, at most `every`."""
-        step = rows[-1]["step"]
-        if step % self.every and step != self._steps:
+        step = int(rows[-1]["step"])
+        if step % every and step != self._steps:
             return
         if self._file.tell() == 0:
             print(",".join(rows[-1]), file=self._file)
-        values = rows[-1] | _mean_losses(rows[-((step - 1) % self.every + 1) :])
+        values = rows[-1] | _mean_losses(rows[-((step - 1) % every + 1) :])
         print(",".join(map(str, values.values())), file=self._file, flush=True)
 
     def _report(self, part: str, row: Row) -> None:

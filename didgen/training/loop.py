@@ -42,7 +42,7 @@ def run_steps(
     save_due: Callable[[int], bool],
     advice: str,
     log: Log | None = None,
-    evaluate: Callable[[int], bool | None] | None = None,
+    evaluate: Callable[[int], bool | None] = never,
     evaluation_due: Callable[[int], bool] = never,
     team: Team = ALONE,
     deadline: float | None = None,

@@ -189,7 +189,8 @@ def _write_embeddings(
                 stored = open_memmap(path, "w+", np.float16, (len(prompts), *embeddings.shape[1:]))
                 reserve(path)
             stored[start : start + len(embeddings)] = embeddings
-        stored.flush()
+        if stored is not None:
+            stored.flush()
 
 
 def _write_masks(

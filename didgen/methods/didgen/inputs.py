@@ -57,8 +57,9 @@ def placeholder_positions(
     backbone: Backbone, prefix: str, items: list[TrainingItem]
 ) -> tuple[int, int]:
     """Positions of both placeholder tokens, the same in every prompt since the prefix leads it."""
+    lesion, skin = PLACEHOLDERS
     positions = {
-        tuple(backbone.token_positions(prompt, token)[0] for token in PLACEHOLDERS)
+        (backbone.token_positions(prompt, lesion)[0], backbone.token_positions(prompt, skin)[0])
         for prompt in [prefix, *(item.prompt for item in items)]
     }
     if len(positions) != 1:

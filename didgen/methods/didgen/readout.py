@@ -8,7 +8,7 @@ from torch import Tensor
 
 from didgen.attention.annotation import Annotation, annotate
 from didgen.attention.layers import CROSS_SIDE, SELF_SIDE
-from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.recorder import AttentionRecorder, CrossRequest
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
 from didgen.backbone.sampling import initial_noise
@@ -35,7 +35,7 @@ def read_out(
     noise = initial_noise(seeds, mean.shape[1:], mean.device, mean.dtype)
     timesteps = torch.full((len(images),), timestep, device=mean.device)
     noisy = backbone.add_noise(mean, noise, timesteps)
-    cross = {"resolution": CROSS_SIDE, "positions": positions}
+    cross: CrossRequest = {"resolution": CROSS_SIDE, "positions": positions}
     with AttentionRecorder(backbone.unet, cross=cross, self_={"resolution": SELF_SIDE}) as recorder:
         recorder.run(noisy, timesteps, backbone.embed(list(prompts)), early_exit=True)
         annotation = annotate(recorder, backbone.image_size, settings, images=pixels)

@@ -96,10 +96,11 @@ class DidgenSynthesizer:
         prompts = [build_prompt(request.caption, self.backbone.tokenizer) for request in requests]
         # Asked for in any case: a backbone without these tokens was not fine-tuned by DiDGen.
         positions = self._positions(prompts)
-        pairs = requests[0].mask is not None
-        guide = self._guide(requests, positions) if pairs else None
+        settings, with_mask = self.settings, requests[0].mask is not None
+        pairs = settings if with_mask and isinstance(settings, DidgenPairs) else None
+        guide = self._guide(requests, positions, pairs) if pairs else None
         watch = Watch(self.max_rms)
-        trail = _Trail(self.settings.steps, self.settings.last_steps) if pairs else None
+        trail = _Trail(pairs.steps, pairs.last_steps) if pairs else None
         with autocast(self.backbone.device, self.precision):
             latents = sample(
                 self.backbone,
@@ -115,16 +116,16 @@ class DidgenSynthesizer:
         failures = [""] * len(requests)
         for case in watch.diverged:
             failures[case.image] = f"diverged: {case}"
-        for case in guide.diverged if guide else ():
-            failures[case.image] = f"diverged: guidance at step {case.step_index}"
+        for lost in guide.diverged if guide else ():
+            failures[lost.image] = f"diverged: guidance at step {lost.step_index}"
         decoded = self.backbone.decode(latents)
         images, scores = to_pixels(decoded), {"retries": attempt}
-        if not pairs:
+        if pairs is None or trail is None:
             return [
                 Sample(request, image, scores=scores, failure=failure)
                 for request, image, failure in zip(requests, images, failures, strict=True)
             ]
-        annotation = self._annotate(latents, trail, prompts, positions, decoded)
+        annotation = self._annotate(latents, trail, prompts, positions, decoded, pairs)
         return [
             self._pair(request, images[i], annotation, i, failures[i], scores)
             for i, request in enumerate(requests)
@@ -136,14 +137,17 @@ class DidgenSynthesizer:
             for prompt in prompts
         ]
 
-    def _guide(self, requests: Sequence[Request], positions: list[list[int]]) -> Guide:
-        masks = torch.from_numpy(np.stack([request.mask for request in requests])).float()
+    def _guide(
+        self, requests: Sequence[Request], positions: list[list[int]], settings: DidgenPairs
+    ) -> Guide:
+        stacked = np.stack([request.mask for request in requests if request.mask is not None])
+        masks = torch.from_numpy(stacked).float()
         return Guide(
             self.backbone.unet,
             masks[:, None].to(self.backbone.device),
             positions,
-            self.settings.steps,
-            self.settings,
+            settings.steps,
+            settings,
         )
 
     def _annotate(
@@ -153,8 +157,9 @@ class DidgenSynthesizer:
         prompts: Sequence[str],
         positions: list[list[int]],
         decoded: Tensor,
+        settings: DidgenPairs,
     ) -> Annotation:
-        times = step_timesteps(self.backbone, self.settings.scheduler, self.settings.steps)
+        times = step_timesteps(self.backbone, settings.scheduler, settings.steps)
         moments = [*trail.latents.items(), (None, latents)]
         with autocast(self.backbone.device, self.precision):
             return annotate_latents(
@@ -164,7 +169,7 @@ class DidgenSynthesizer:
                 self.backbone.embed(list(prompts)),
                 positions,
                 self.backbone.image_size,
-                self.settings,
+                settings,
                 images=decoded.detach(),
             )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from didgen.attention.layers import CROSS_SIDE
-from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.recorder import AttentionRecorder, CrossRequest
 from didgen.backbone.handle import Backbone
 from didgen.methods.didgen.batches import Batch, Draws, assemble, draw
 from didgen.methods.didgen.cache import TrainingCache
@@ -32,7 +32,6 @@ from didgen.methods.didgen.validation import Validation
 from didgen.runtime.memory import explain_no_memory
 from didgen.runtime.precision import autocast
 from didgen.runtime.reproducible import strict_kernels
-from didgen.settings.base import Precision
 from didgen.settings.finetune import Settings
 from didgen.training.log import Log
 from didgen.training.loop import run_steps
@@ -53,7 +52,7 @@ def finetune(
     prefix: str,
     settings: Settings,
     seed: int,
-    precision: Precision,
+    precision: str,
     state: Path,
     team: Team = ALONE,
     log: Log | None = None,
@@ -156,7 +155,7 @@ class Step:
     prefix: str
     settings: Settings
     seed: int
-    precision: Precision
+    precision: str
     team: Team = ALONE
 
     def __call__(self, step: int) -> Row:
@@ -185,7 +184,7 @@ class Step:
     def _losses(self, batch: Batch, draws: Draws) -> Tensor:
         """A part's share of L, L_rec and L_attn (3,), which add up to the batch's."""
         settings = self.settings
-        wanted = {"resolution": CROSS_SIDE, "positions": list(self.positions)}
+        wanted: CrossRequest = {"resolution": CROSS_SIDE, "positions": list(self.positions)}
         noisy = batch.noisy
         if settings.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)

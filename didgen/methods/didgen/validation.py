@@ -20,7 +20,7 @@ from didgen.attention.annotation import otsu
 from didgen.attention.layers import CROSS_SIDE
 from didgen.attention.maps import minmax, resize_mask, upsample
 from didgen.attention.panels import attention_panel
-from didgen.attention.recorder import AttentionRecorder
+from didgen.attention.recorder import AttentionRecorder, CrossRequest
 from didgen.backbone.handle import Backbone
 from didgen.backbone.sampling import initial_noise, sample
 from didgen.data.images import read_image, read_mask
@@ -125,7 +125,7 @@ def look(
     clean, device = held_out.latents, backbone.device
     embedding = backbone.embed([held_out.prompt]).expand(len(clean), -1, -1)
     noise = initial_noise(held_out.seeds, clean.shape[1:], device, clean.dtype)
-    wanted = {"resolution": resolution, "positions": list(held_out.positions)}
+    wanted: CrossRequest = {"resolution": resolution, "positions": list(held_out.positions)}
     losses, maps = {}, None
     for number in TIMESTEPS:
         timesteps = torch.full((len(clean),), number, device=device)
@@ -204,10 +204,13 @@ def prepare_validation(
         LOGGER.info("no validation image has a mask: training goes unwatched")
         return None
     frame = frame.sample(min(plan.images, len(frame)), random_state=plan.seed)
-    paths = resolve(plan.manifest, frame["image"])
+    paths, mask_paths = (
+        [path for path in resolve(plan.manifest, frame[column]) if path is not None]
+        for column in ("image", "mask")
+    )
     check_sizes(paths, backbone.image_size)
     images = np.stack([read_image(path) for path in paths])
-    masks = np.stack([read_mask(path) for path in resolve(plan.manifest, frame["mask"])])
+    masks = np.stack([read_mask(path) for path in mask_paths])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(backbone.device).float() / 127.5 - 1
     seeds = [derive_seed(plan.seed, "validation", name) for name in frame["id"]]
     held_out = hold_out(backbone, pixels, seeds, prompt, positions)
@@ -247,7 +250,7 @@ def _draw(
 ) -> None:
     """One picture: a row an image (itself, its two maps, the true outline), then the samples."""
     rows = [
-        attention_panel(images[i], *maps[i], masks[i], factor=1)
+        attention_panel(images[i], maps[i, 0], maps[i, 1], masks[i], factor=1)
         for i in range(min(_DRAWN, len(images)))
     ]
     if samples is not None:

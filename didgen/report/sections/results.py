@@ -58,7 +58,7 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any], path: Path) -> 
         for name, rows in per_class.items()
     }
     caption = f"{task.capitalize()} on the test split"
-    note = ". ".join(filter(None, (_decision(decided), _averaging(done[0].metrics["test"]))))
+    note = ". ".join(filter(None, (_decision(decided), _averaging(_test(done[0])))))
     if len(arms) > 2:
         lead = [str(decided.get("treatment", ""))]
         level = f"{100 * decided.get('confidence', 0.95):g}"
@@ -83,7 +83,7 @@ def _task(task: str, done: list[Trial], decided: dict[str, Any], path: Path) -> 
 
 def _test(trial: Trial) -> dict[str, Any]:
     """The part of metrics.json that was measured on the test split."""
-    test = trial.metrics.get("test")
+    test = (trial.metrics or {}).get("test")
     path = trial.folder / "metrics.json"
     if not isinstance(test, dict):
         raise broken(path, f"{test!r} under 'test'", "an object of measures")
@@ -154,7 +154,7 @@ def _averaging(test: dict[str, Any]) -> str:
 
 
 def _model(trial: Trial) -> str:
-    model = trial.metrics.get("model")
+    model = (trial.metrics or {}).get("model")
     if not isinstance(model, dict) or "name" not in model:
         return ""
     description = str(model["name"])
@@ -168,12 +168,10 @@ def _model(trial: Trial) -> str:
 def _confusions(done: list[Trial], arms: list[str]) -> list[Table]:
     tables = []
     for arm in arms:
-        own = [
-            t for t in done if t.arm == arm and isinstance(t.metrics["test"].get("confusion"), dict)
-        ]
+        own = [t for t in done if t.arm == arm and isinstance(_test(t).get("confusion"), dict)]
         if not own:
             continue
-        confusions = [trial.metrics["test"]["confusion"] for trial in own]
+        confusions = [_test(trial)["confusion"] for trial in own]
         caption = f"Confusion matrix, {arm}: sum over {plural(len(own), 'seed')}"
         try:
             names = confusions[0]["classes"]

@@ -60,8 +60,8 @@ def section(run_dir: Path, options: Options) -> Section:
     path = run_dir / "verdict.json"
     verdict = json_file(path)
     if verdict is None:
-        missing = ("No verdict was reached in this run: there is no verdict.json.",)
-        return Section("verdict", "Verdict", None, missing)
+        reason = "No verdict was reached in this run: there is no verdict.json."
+        return Section("verdict", "Verdict", None, (reason,))
     tasks = verdict.get("tasks")
     if not isinstance(tasks, dict) or not tasks:
         raise broken(path, f"{tasks!r} under 'tasks'", "one object per task")
