@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from didgen.settings.data import Fit
+if TYPE_CHECKING:  # processes that read images start quicker without pydantic
+    from didgen.settings.data import Fit
 
 # No format that Pillow reads by starting another program, or that holds no photographs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
@@ -334,7 +335,7 @@ def pixel_digest(image: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def square_box(height: int, width: int, fit: Fit) -> tuple[int, int, int, int] | None:
+def square_box(height: int, width: int, fit: "Fit") -> tuple[int, int, int, int] | None:
     """The (left, top, right, bottom) box that `crop` or `pad` takes; None for `squash`."""
     if fit == "squash" or height == width:
         return None
@@ -344,7 +345,7 @@ def square_box(height: int, width: int, fit: Fit) -> tuple[int, int, int, int] |
 
 
 def fit_image(
-    image: np.ndarray, size: int, fit: Fit, shape: tuple[int, int] | None = None
+    image: np.ndarray, size: int, fit: "Fit", shape: tuple[int, int] | None = None
 ) -> np.ndarray:
     """Make an image square with side `size` px: center-crop, pad with black, or squash.
 
@@ -364,12 +365,12 @@ def fit_image(
     return np.asarray(part.resize((size, size), Image.Resampling.BICUBIC, box=inner))
 
 
-def fit_mask(mask: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+def fit_mask(mask: np.ndarray, size: int, fit: "Fit") -> np.ndarray:
     """Make a mask (H, W) square by nearest neighbour, with the geometry of its image."""
     return _fit(mask.astype(np.uint8) * 255, size, fit, Image.Resampling.NEAREST) > 0
 
 
-def _fit(pixels: np.ndarray, size: int, fit: Fit, resample: Image.Resampling) -> np.ndarray:
+def _fit(pixels: np.ndarray, size: int, fit: "Fit", resample: Image.Resampling) -> np.ndarray:
     box = square_box(pixels.shape[0], pixels.shape[1], fit)
     if box is None and pixels.shape[:2] == (size, size):
         return pixels

@@ -18,7 +18,6 @@ from didgen.data.images import ImageError, pixel_digest
 from didgen.data.sources.records import Record, SourceError
 from didgen.runtime.files import sha256_file, write_png
 from didgen.runtime.progress import track
-from didgen.settings.data import Fit
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from didgen.data.fingerprints import Fingerprint
+    from didgen.settings.data import Fit
 
 LOGGER = logging.getLogger(__name__)
 # Records a worker gets at once, and how many such lots wait for it: enough that none idles, few
@@ -52,7 +52,7 @@ class PreparationPlan:
 
     out: Path
     size: int
-    fit: Fit
+    fit: "Fit"
     hair_removal: bool
     fingerprints: bool
     write: bool = True

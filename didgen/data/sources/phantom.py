@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from didgen.data.phantoms import PhantomSpec, cohort, render
 from didgen.data.sources.records import Photograph, Record
-from didgen.settings.data import Fit
+
+if TYPE_CHECKING:
+    from didgen.settings.data import Fit
 
 # The tiny backbone was pretrained on cohorts of small seeds (10,000 a pretraining seed, one a
 # shard). Far above them, no run is tested on phantoms that its backbone has already seen.
@@ -35,7 +38,7 @@ class PhantomPixels:
         image, mask = self.load(size, "crop")
         return Photograph(image, mask, (size, size))
 
-    def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+    def load(self, size: int, fit: "Fit") -> tuple[np.ndarray, np.ndarray | None]:
         """Render at `size` px; phantoms are square, so `fit` has nothing to do."""
         phantom = render(self.spec, size=size)
         return phantom.image, phantom.mask

@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,9 @@ from PIL import Image
 from didgen.data import archives
 from didgen.data.archives import ArchiveError
 from didgen.data.images import decode_image, fit_image, fit_mask, read_mask
-from didgen.settings.data import Fit
+
+if TYPE_CHECKING:
+    from didgen.settings.data import Fit
 
 
 class SourceError(ValueError):
@@ -31,7 +33,7 @@ class Photograph:
     shape: tuple[int, int]
     changes: tuple[str, ...] = ()
 
-    def fitted(self, size: int, fit: Fit, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    def fitted(self, size: int, fit: "Fit", name: str) -> tuple[np.ndarray, np.ndarray | None]:
         """The uint8 image (size, size, 3) and the bool mask (size, size) or None.
 
         `name` is the mask's in messages. Raises: `SourceError` when no lesion pixel is left, or
@@ -46,7 +48,7 @@ class Photograph:
                 f"({error}); scale the photograph down, or use data.fit: crop or squash"
             ) from error
 
-    def _square(self, size: int, fit: Fit, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    def _square(self, size: int, fit: "Fit", name: str) -> tuple[np.ndarray, np.ndarray | None]:
         mask = None if self.mask is None else fit_mask(self.mask, size, fit)
         if mask is not None and not mask.any():
             raise SourceError(
@@ -70,7 +72,7 @@ class Pixels(Protocol):
     def read(self, size: int) -> Photograph:
         """Decode for an image of `size` px: a JPEG no larger than needed to look the same."""
 
-    def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+    def load(self, size: int, fit: "Fit") -> tuple[np.ndarray, np.ndarray | None]:
         """Return the uint8 image (size, size, 3) and the bool mask (size, size) or None."""
 
 
@@ -115,7 +117,7 @@ class FilePixels:
         mask = None if self.mask is None else read_mask(self.mask, decoded.shape)
         return Photograph(decoded.pixels, mask, decoded.shape, decoded.changes)
 
-    def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+    def load(self, size: int, fit: "Fit") -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both files. Raises: `ImageError`, `SourceError`."""
         return self.read(size).fitted(size, fit, self.name)
 
@@ -147,7 +149,7 @@ class ZipPixels:
         mask = read_mask(_name(self.mask), decoded.shape, stream)
         return Photograph(decoded.pixels, mask, decoded.shape, decoded.changes)
 
-    def load(self, size: int, fit: Fit) -> tuple[np.ndarray, np.ndarray | None]:
+    def load(self, size: int, fit: "Fit") -> tuple[np.ndarray, np.ndarray | None]:
         """Read, check and fit both members. Raises: `ImageError`, `SourceError`."""
         return self.read(size).fitted(size, fit, self.name)
 
