@@ -126,10 +126,12 @@ def test_imports_point_down(path: Path) -> None:
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
+    cycle: list[str] = []
     try:
         TopologicalSorter(import_graph(MODULES)).prepare()
     except CycleError as error:
-        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+        cycle = error.args[1]
+    assert not cycle, f"modules import each other: {' -> '.join(cycle)}"
 
 
 def test_a_detour_by_functions_types_and_relative_names_is_seen(

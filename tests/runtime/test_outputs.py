@@ -120,9 +120,9 @@ def test_a_marker_that_is_a_link_is_no_marker(tmp_path):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A home folder with a working directory in it."""
-    (tmp_path / "users/me/work/here").mkdir(parents=True)
+    (tmp_path / "users/me/projects/here").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "users/me"))
-    monkeypatch.chdir(tmp_path / "users/me/work/here")
+    monkeypatch.chdir(tmp_path / "users/me/projects/here")
     return tmp_path / "users/me"
 
 
