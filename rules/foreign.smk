@@ -1,4 +1,4 @@
-"""Before a job begins Snakemake deletes its outputs, and no stage could refuse to any more."""
+"""Files of the user where a run writes: Snakemake deletes outputs before a stage could refuse."""
 
 import json
 import os

@@ -86,11 +86,11 @@ def check_gpus():
     asked = workflow.resource_settings.overwrite_resources.get("finetune", {})
     asked = {name: str(getattr(value, "raw", value)) for name, value in asked.items()}
     by_name = re.fullmatch(r"['\"]?gpu:(?:[\w.]+:)?(\d+)['\"]?", asked.get("gres", ""))
-    gpus = by_name.group(1) if by_name else asked.get("gpu", "")
+    cards = by_name.group(1) if by_name else asked.get("gpu", "")
     processes = config["finetune"]["processes"]
-    if gpus.isdecimal() and int(gpus) not in (0, processes):
+    if cards.isdecimal() and int(cards) not in (0, processes):
         raise WorkflowError(
-            f"finetune: found {int(gpus)} GPUs in the profile (finetune_gpus, or --set-resources),"
+            f"finetune: found {int(cards)} GPUs in the profile (finetune_gpus, or --set-resources),"
             f" expected {processes}, one for each of finetune.processes of the configuration;"
             " make both the same"
         )
@@ -100,7 +100,8 @@ def as_json(section, **more):
     """One stage's settings as JSON: editing them reruns that stage and what follows it.
 
     All that a user may write reaches a stage this way and not as a flag, where `none` would not be
-    text and a leading dash would start another flag. `more`: further keys, or functions of a job's wildcards.
+    text and a leading dash would start another flag. `more`: further keys, or functions of a job's
+    wildcards.
 
     A function, because Snakemake would replace words in braces in a plain text.
     """

@@ -264,7 +264,7 @@ def _bytes(part: Path) -> int:
 
 
 def note_of(part: Path) -> Path:
-    """Where it stands what the bytes of an unfinished transfer are of."""
+    """The file beside an unfinished transfer that says which file its bytes belong to."""
     return part.with_name(f"{part.name}.json")
 
 
