@@ -4,8 +4,8 @@ Run from the repository's root:
     python -m benchmarks.ablation_attention --run results/isic2018-mini [--split val]
         [--seeds 0 1 2] [--steps 300] [--alphas 0.1 0] [--images 48] [--work DIR] [--out DIR]
 
-Takes the prepared images and captions of a finished run (`data/`, `captions/`), and its
-fine-tuning settings (`backbone/config.json`) where it has them. Each seed and each weight of
+Takes the prepared images and captions of a finished run (`data/`, `caption/`), and its
+fine-tuning settings (`finetune/config.json`) where it has them. Each seed and each weight of
 L_attn is one fine-tuning, all else equal; then one pass over held-out images gives the IoU of the
 thresholded `<lesion>` map, and of the mask of Eq. 7, with the true mask. Writes
 `ablation_attention.json`, `ablation_attention.svg` (a dot a seed) and
@@ -30,7 +30,7 @@ DRAWN = 4  # images in the figure
 
 def settings_of(run: Path, given: argparse.Namespace) -> dict[str, object]:
     """The fine-tuning settings of the run, with what the command line changes."""
-    path = run / "backbone" / "config.json"
+    path = run / "finetune" / "config.json"
     values = read_json(path) if path.is_file() else {}
     known = {k: v for k, v in values.items() if k in FinetuneSettings.model_fields}
     # None of these changes the weights, and all take time.
@@ -44,17 +44,17 @@ def settings_of(run: Path, given: argparse.Namespace) -> dict[str, object]:
 def measure(given: argparse.Namespace, alpha: float, seed: int) -> dict[str, object]:
     """Fine-tune with one weight and one seed, and score the maps."""
     place = given.work / f"alpha{alpha:g}-seed{seed}"
-    data, captions = given.run / "data", given.run / "captions" / "captions.csv"
-    if not (place / "backbone" / "model_index.json").is_file():
+    data, captions = given.run / "data", given.run / "caption" / "captions.csv"
+    if not (place / "finetune" / "model_index.json").is_file():
         values = {**settings_of(given.run, given), "alpha": alpha, "seed": seed}
         paths = {"train": data / "train.csv", "captions": captions}
-        folders = {"out": place / "backbone", "state": given.work / "state"}
+        folders = {"out": place / "finetune", "state": given.work / "state"}
         finetune.run(finetune.Config(**values, **paths, **folders))
     maps.run(
         maps.Config(
             manifest=data / f"{given.split}.csv",
             captions=captions,
-            backbone=place / "backbone",
+            backbone=place / "finetune",
             images=given.images,
             panels=DRAWN,
             seed=given.seed_of_images,

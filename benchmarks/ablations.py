@@ -51,8 +51,8 @@ def settings_of(run: Path) -> pairs.Config:
     saved = json.loads(configs[0].read_text())
     known = {name: saved[name] for name in DidgenPairs.model_fields if name in saved}
     return pairs.Config(
-        **known, train=run / "data/train.csv", captions=run / "captions/captions.csv",
-        model=run / "backbone", classes=saved.get("classes"), seed=saved["seed"], out=run,
+        **known, train=run / "data/train.csv", captions=run / "caption/captions.csv",
+        model=run / "finetune", classes=saved.get("classes"), seed=saved["seed"], out=run,
     )  # fmt: skip
 
 

@@ -282,10 +282,10 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train = read_manifest(given.run / "data/train.csv")
-    table = pd.read_csv(given.run / "captions/captions.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(given.run / "caption/captions.csv", dtype=str, keep_default_na=False)
     rows = table[table["id"].isin(train["id"]) & (table["diagnosis"] != "")]
     parents = {row["id"]: Attributes.from_row(row) for row in rows.to_dict("records")}
-    folders = {"with": given.run / "backbone", "without": given.without}
+    folders = {"with": given.run / "finetune", "without": given.without}
     moved = []
     for tag, folder in folders.items():
         if folder is not None:

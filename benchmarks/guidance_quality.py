@@ -36,7 +36,7 @@ from didgen.methods.didgen.sampler import DidgenSynthesizer
 from didgen.methods.protocol import Request, Sample
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.schedule import Schedule
 from didgen.settings.segment import Settings as SegmentSettings
 
@@ -90,7 +90,7 @@ def requests_of(run: Path, backbone: Backbone, count: int) -> list[Request]:
 def run_settings(run: Path) -> dict[str, object]:
     """The run's own settings of sampling."""
     path = next((run / "pairs").glob("*/config.json"))
-    known = DidgenPairs.model_fields
+    known = PairSettings.model_fields
     return {k: v for k, v in json.loads(path.read_text()).items() if k in known}
 
 
@@ -116,7 +116,7 @@ def make(
     backbone: Backbone, settings: dict[str, object], requests: Sequence[Request], batch: int
 ) -> tuple[list[Sample], float]:
     """The samples of one variant, and processor seconds."""
-    synthesizer = DidgenSynthesizer(backbone, DidgenPairs(**settings))
+    synthesizer = DidgenSynthesizer(backbone, PairSettings(**settings))
     start, samples = time.process_time(), []
     for first in range(0, len(requests), batch):
         samples += synthesizer.synthesize(requests[first : first + batch])
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    backbone = Backbone.load(given.run / "backbone", device=default_device())
+    backbone = Backbone.load(given.run / "finetune", device=default_device())
     requests = requests_of(given.run, backbone, given.pairs)
     settings = run_settings(given.run)
     for name in ("steps", "eta"):

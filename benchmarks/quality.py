@@ -29,7 +29,7 @@ from didgen.settings.segment import Settings as SegmentSettings
 def sets_of(run: Path, need: str, more: dict[str, Path] | None = None) -> tuple[dict, list | None]:
     """The image sets of a run: its three splits, its synthetic images as "made", and more."""
     paths = {split: run / f"data/{split}.csv" for split in ("train", "val", "test")}
-    paths |= {"made": run / "augmented/metadata.csv", **(more or {})}
+    paths |= {"made": run / "augment/metadata.csv", **(more or {})}
     frames = {name: usable_rows(path, need)[0] for name, path in paths.items()}
     if need == "label":
         made = frames["made"]

@@ -41,8 +41,8 @@ def start(given: argparse.Namespace, shard: str, out: Path, variant: str) -> sub
     train = given.run / "data/train.csv"
     classes = sorted(set(pd.read_csv(train)["label"]))[:4]
     command = [sys.executable, *(["-c", THREADS] if threads > 1 else ["-m", "didgen"]), "images"]
-    command += ["--train", train, "--captions", given.run / "captions/captions.csv"]
-    command += ["--model", given.run / "backbone", "--steps", given.steps, "--scheduler", "dpm++"]
+    command += ["--train", train, "--captions", given.run / "caption/captions.csv"]
+    command += ["--model", given.run / "finetune", "--steps", given.steps, "--scheduler", "dpm++"]
     command += ["--classes", *classes, "--per-class", given.images // len(classes)]
     command += ["--shard", shard, "--workers", processes, "--out", out]
     allowed = sorted(os.sched_getaffinity(0))[:cores]

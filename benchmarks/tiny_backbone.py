@@ -33,11 +33,11 @@ def prepare_run(work: Path, phantoms: int, backbone: str) -> None:
     if not (data / "config.json").exists():
         data_stage.run(data_stage.Config(phantoms=phantoms, out=data))
     splits = {split: data / f"{split}.csv" for split in ("train", "val", "test")}
-    if not (work / "captions/captions.csv").exists():
-        caption.run(caption.Config(**splits, backbone=backbone, out=work / "captions"))
+    if not (work / "caption/captions.csv").exists():
+        caption.run(caption.Config(**splits, backbone=backbone, out=work / "caption"))
     handle = Backbone.load(backbone)
     add_placeholder_tokens(handle.tokenizer, handle.text_encoder)
-    with output_folder(work / "backbone", "tiny_backbone") as folder:
+    with output_folder(work / "finetune", "tiny_backbone") as folder:
         handle.save(folder)
 
 
@@ -48,8 +48,8 @@ def sample_classes(
     images.run(
         images.Config(
             train=work / "data/test.csv",
-            captions=work / "captions/captions.csv",
-            model=work / "backbone",
+            captions=work / "caption/captions.csv",
+            model=work / "finetune",
             out=work / "images",
             per_class=per_class,
             steps=steps,
@@ -59,12 +59,12 @@ def sample_classes(
             seed=seed,
         )
     )
-    augment.run(augment.Config(images=(work / "images",), out=work / "augmented"))
+    augment.run(augment.Config(images=(work / "images",), out=work / "augment"))
 
 
 def reconstruct(work: Path) -> None:
     """The test phantoms after encoding and decoding, as a manifest of their own."""
-    backbone = Backbone.load(work / "backbone")
+    backbone = Backbone.load(work / "finetune")
     frame = read_manifest(work / "data/test.csv")
     pixels = np.stack(
         [read_image(path) for path in resolve(work / "data/test.csv", frame["image"])]

@@ -12,16 +12,16 @@ rule caption:
         val=rules.data.output.val,
         test=rules.data.output.test,
     output:
-        captions=f"{RUN}/captions/captions.csv",
+        captions=f"{RUN}/caption/captions.csv",
         statistics=report(
-            f"{RUN}/captions/statistics.json",
+            f"{RUN}/caption/statistics.json",
             caption="../workflow/report/captions.rst",
             category="Data",
             labels={"table": "captions"},
         ),
-        measured=f"{RUN}/captions/measured.csv",
-        audit=f"{RUN}/captions/audit.json",
-        config=f"{RUN}/captions/config.json",
+        measured=f"{RUN}/caption/measured.csv",
+        audit=f"{RUN}/caption/audit.json",
+        config=f"{RUN}/caption/config.json",
     log:
         f"{RUN}/logs/caption.log",
     benchmark:

@@ -14,14 +14,14 @@ rule finetune:
         val=rules.data.output.val,
         captions=rules.caption.output.captions,
     output:
-        backbone=f"{RUN}/backbone/model_index.json",
+        backbone=f"{RUN}/finetune/model_index.json",
         training=report(
-            f"{RUN}/backbone/training.csv",
+            f"{RUN}/finetune/training.csv",
             caption="../workflow/report/training.rst",
             category="Fine-tuning",
             labels={"table": "losses of each step"},
         ),
-        config=f"{RUN}/backbone/config.json",
+        config=f"{RUN}/finetune/config.json",
     log:
         f"{RUN}/logs/finetune.log",
     benchmark:
@@ -252,8 +252,8 @@ rule augment:
         pairs=for_task("segmentation", gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv")),
         scores=for_task("segmentation", rules.filter.output.scores),
     output:
-        metadata=f"{RUN}/augmented/metadata.csv",
-        config=f"{RUN}/augmented/config.json",
+        metadata=f"{RUN}/augment/metadata.csv",
+        config=f"{RUN}/augment/config.json",
     log:
         f"{RUN}/logs/augment.log",
     benchmark:

@@ -317,7 +317,7 @@ def test_maps_before_any_image_are_refused(pipe) -> None:
 def test_the_code_of_the_readme_runs(folder, tmp_path, monkeypatch) -> None:
     (code,) = re.findall(r"```python\n(import didgen.*?)```", README.read_text(), flags=re.S)
     (tmp_path / "results/demo").mkdir(parents=True)
-    (tmp_path / "results/demo/backbone").symlink_to(folder)
+    (tmp_path / "results/demo/finetune").symlink_to(folder)
     photo = np.where(disc()[..., None], (90, 50, 40), (220, 180, 160)).astype(np.uint8)
     write_png(tmp_path / "photo.png", photo)
     write_png(tmp_path / "layout.png", disc())

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 # What a verdict rests on; after a single stage was run again it speaks of data that are gone.
-EARLIER = ("data/train.csv", "backbone/model_index.json", "augmented/metadata.csv")
+EARLIER = ("data/train.csv", "finetune/model_index.json", "augment/metadata.csv")
 
 
 def outcome(run_dir: Path) -> list[str]:

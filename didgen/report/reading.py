@@ -98,10 +98,10 @@ def number_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
 def shards(run_dir: Path, name: str) -> list[Path]:
     """The folders of a synthetic set, `images` or `pairs`, that went into the augmented set.
 
-    Only those named in augmented/config.json: others lie there from runs with other shards. Their
+    Only those named in augment/config.json: others lie there from runs with other shards. Their
     last two components are looked up in the run, so that a run may be moved. Raises: BrokenResult.
     """
-    path = run_dir / "augmented" / "config.json"
+    path = run_dir / "augment" / "config.json"
     named = (json_file(path) or {}).get(name, [])
     if not isinstance(named, list) or not all(isinstance(folder, str) for folder in named):
         raise broken(path, f"{named!r} under '{name}'", "a list of folders")

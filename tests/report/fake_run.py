@@ -59,9 +59,9 @@ def make_run(
     rec, attn = (0.09 + 0.25 * np.exp(-steps / 40)) * noise, 0.02 + 0.2 * np.exp(-steps / 25)
     frame = pd.DataFrame({"step": steps, "loss": rec + 0.1 * attn, "loss_rec": rec})
     frame = frame.assign(loss_attn=attn, lr=2e-4, grad_norm=noise, seconds=steps * 1.1)
-    (root / "backbone").mkdir()
-    frame.to_csv(root / "backbone" / "training.csv", index=False)
-    save_json(root / "backbone" / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
+    (root / "finetune").mkdir()
+    frame.to_csv(root / "finetune" / "training.csv", index=False)
+    save_json(root / "finetune" / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
     _arms(root, "classify", seeds, codes, rng)
     _arms(root, "segment", seeds, codes, rng)
     verdict.run(
@@ -72,9 +72,9 @@ def make_run(
         )
     )  # fmt: skip
     sets = [f"{name}/{shard}" for name in ("images", "pairs") for shard in SHARDS]
-    for name in ("data", "captions", "backbone", *sets, "augmented", "maps"):
+    for name in ("data", "caption", "finetune", *sets, "augment", "maps"):
         told: dict[str, object] = {"seed": 0, "out": str(root.resolve() / name)}
-        if name == "augmented":
+        if name == "augment":
             # As on a command line in another place than the run is read from.
             told |= {part: [f"results/demo/{part}/{shard}" for shard in SHARDS]
                      for part in ("images", "pairs")}  # fmt: skip
@@ -114,13 +114,13 @@ def _data(
                 areas.setdefault(split, []).append(float(mask.mean()))
         pd.DataFrame(rows).to_csv(root / "data" / f"{split}.csv", index=False)
     _origin_and_leaks(root / "data", codes, areas, len(captions))
-    (root / "captions").mkdir()
-    pd.DataFrame(captions).to_csv(root / "captions" / "captions.csv", index=False)
+    (root / "caption").mkdir()
+    pd.DataFrame(captions).to_csv(root / "caption" / "captions.csv", index=False)
     counts = {"light": 9, "tan": 3, "dark": 2}
     fields = {"skin_tone": counts, "colors": {"dark brown": 12, "red": 5}, "hair": {"none": 14}}
     tokens = {"count": 14, "max_tokens": 61, "mean_tokens": 50.5, "trimmed": 0, "limit": 77}
     told = {"count": 14, "distinct_captions": 9, "mask_source": {"given": 14}, "tokens": tokens}
-    save_json(root / "captions" / "statistics.json", told | {"values": fields})
+    save_json(root / "caption" / "statistics.json", told | {"values": fields})
 
 
 def _origin_and_leaks(
@@ -186,8 +186,8 @@ def _synthetic(
     _shards(root / "pairs", made)
     table = pd.DataFrame(rows + made)
     table.insert(0, "file_name", table["image"])
-    (root / "augmented").mkdir()
-    table.to_csv(root / "augmented" / "metadata.csv", index=False)
+    (root / "augment").mkdir()
+    table.to_csv(root / "augment" / "metadata.csv", index=False)
 
 
 def _shards(folder: Path, rows: list[dict]) -> None:

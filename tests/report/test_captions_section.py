@@ -25,7 +25,7 @@ SHAPE = {"n": 0, "unclaimed": 14, "unmeasured": 0, "agreement": None, "kappa": N
 @pytest.fixture
 def audited(own_run: Path, hostile: str) -> Path:
     """The run with captions of a model, which contradicts the measurement in two images."""
-    folder = own_run / "captions"
+    folder = own_run / "caption"
     ids = pd.read_csv(own_run / "data" / "train.csv")["id"].tolist()
     statistics = json.loads((folder / "statistics.json").read_text())
     statistics["tokens"] |= {"truncation_rate": 0.1875, "asked_again": 5}
@@ -56,10 +56,10 @@ def test_agreement_and_contradictions_are_shown(audited, hostile):
 
 
 def test_without_a_model_only_the_variety_is_told(audited):
-    (audited / "captions/audit.json").write_text(json.dumps({"captioner": "measure", "count": 0}))
+    (audited / "caption/audit.json").write_text(json.dumps({"captioner": "measure", "count": 0}))
     found = captions.section(audited, Settings())
     assert found.content["audit"] is None and "all attributes were measured" in found.missing[0]
-    (audited / "captions/statistics.json").unlink()
+    (audited / "caption/statistics.json").unlink()
     assert captions.section(audited, Settings()).content is None
 
 
@@ -74,7 +74,7 @@ def test_without_a_model_only_the_variety_is_told(audited):
     ],
 )
 def test_damaged_files_are_named(audited, file, change):
-    path = audited / "captions" / file
+    path = audited / "caption" / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BrokenResult, match=file):
         captions.section(audited, Settings())

@@ -47,7 +47,7 @@ def test_a_method_without_a_network_holds_no_gpu(tmp_path: Path) -> None:
     save_json(tmp_path / "images" / "1-of-1" / "config.json", {"method": "didgen"})
     save_json(tmp_path / "pairs" / "1-of-1" / "config.json", {"method": "warp"})
     named = {"images": ["images/1-of-1"], "pairs": ["pairs/1-of-1"]}
-    save_json(tmp_path / "augmented" / "config.json", named)
+    save_json(tmp_path / "augment" / "config.json", named)
     table = cost_table(jobs(tmp_path), gpu_watts=700)
     energy = {row.heading: row.cells[-1].value for row in table.rows}
     assert energy == {"images": 0.7, "pairs": 0.0, "train": 0.0, "all": 0.7}

@@ -56,7 +56,7 @@ def test_origin_and_leaks_are_those_of_the_files(finished_run: Path) -> None:
 def test_what_an_older_run_did_not_record_is_said(own_run: Path) -> None:
     (own_run / "data" / "leaks.json").unlink()
     (own_run / "data" / "summary.json").write_text("{}")
-    captions = own_run / "captions" / "captions.csv"
+    captions = own_run / "caption" / "captions.csv"
     pd.read_csv(captions).drop(columns="skin_tone").to_csv(captions, index=False)
     text = _text(_html(own_run))
     for words in (
@@ -106,7 +106,7 @@ def test_all_that_was_recorded_is_escaped(own_run: Path, hostile: str) -> None:
     pair = {"a": hostile, "b": hostile + "b", "kind": "near", "distance": None}
     pair |= {"split_a": hostile, "split_b": hostile}
     _change(folder / "leaks.json", policy=hostile, finder=hostile, pairs=[pair], dropped=[hostile])
-    captions = own_run / "captions" / "captions.csv"
+    captions = own_run / "caption" / "captions.csv"
     pd.read_csv(captions).assign(skin_tone=hostile).to_csv(captions, index=False)
     frame = pd.read_csv(folder / "train.csv").assign(source=hostile)
     frame.to_csv(folder / "train.csv", index=False)

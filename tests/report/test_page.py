@@ -234,12 +234,12 @@ def test_an_empty_run_says_what_it_lacks(tmp_path: Path) -> None:
         ("verdict.json", "No verdict was reached in this run"),
         ("data", "No data were prepared"),
         ("data/val.csv", "There is no val split in this run."),
-        ("captions", "No captions were counted"),
+        ("caption", "No captions were counted"),
         ("images", "There is no images/1-of-2/metadata.csv in this run."),
         ("pairs", "There is no pairs/1-of-2/metadata.csv in this run."),
-        ("augmented", "What lies in pairs/ was not gathered into the augmented set"),
+        ("augment", "What lies in pairs/ was not gathered into the augmented set"),
         ("maps", "No attention maps were recorded"),
-        ("backbone", "The backbone was not fine-tuned"),
+        ("finetune", "The backbone was not fine-tuned"),
         ("segment", "No model was tested on segmentation"),
         ("classify/original/seed1/metrics.json", "arm original, seed 1: no metrics.json"),
     ],
@@ -261,7 +261,7 @@ def test_a_backbone_of_an_earlier_run_is_not_of_one_without(own_run: Path) -> No
         frame.assign(method="warp", area=0.25).to_csv(folder / "metadata.csv", index=False)
         (folder / "config.json").write_text('{"method": "warp"}')
     shards = [f"pairs/{shard}" for shard in ("1-of-2", "2-of-2")]
-    (own_run / "augmented" / "config.json").write_text(json.dumps({"pairs": shards}))
+    (own_run / "augment" / "config.json").write_text(json.dumps({"pairs": shards}))
     text = Reader(build(own_run, Settings())).text
     assert "Nothing in this run is made with a fine-tuned backbone." in text
     assert "No attention maps were recorded in this run." in text
@@ -312,7 +312,7 @@ def test_maps_say_what_they_were_asked_with(own_run: Path, html: Reader) -> None
         ("classify/original/seed0/metrics.json", "[]", "a JSON object"),
         ("classify/original/seed0/metrics.json", "{}", "'test'"),
         ("classify/original/seed0/curves.csv", "step,val_score\n1,much\n", "'much'"),
-        ("backbone/training.csv", "", "CSV"),
+        ("finetune/training.csv", "", "CSV"),
         ("pairs/1-of-2/conditions/PAIR_00000.png", "no image", "as a mask"),
         ("images/1-of-2/images/SYN_NV_00000.png", "no image", "as an image"),
     ],

@@ -32,7 +32,7 @@ def test_a_set_is_all_its_shards_and_no_shard_of_an_earlier_run(own_run: Path) -
 def test_a_stage_of_another_task_than_the_runs_is_not_missed(
     own_run: Path, task: str, idle: str
 ) -> None:
-    path = own_run / "augmented" / "config.json"
+    path = own_run / "augment" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {idle: []}))
     said = f"The stage {idle} left no config.json in this run."
     assert said in provenance.section(own_run, Settings()).missing
@@ -82,7 +82,7 @@ def test_arms_and_seeds_of_an_earlier_run_do_not_count(own_run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("augmented", '{"images": "1-of-1"}'), ("verdict", '{"classify_arms": "original"}')],
+    [("augment", '{"images": "1-of-1"}'), ("verdict", '{"classify_arms": "original"}')],
 )
 def test_a_broken_choice_is_an_error(own_run: Path, name: str, content: str) -> None:
     (own_run / name / "config.json").write_text(content)

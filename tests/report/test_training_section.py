@@ -26,7 +26,7 @@ class Options:
 
 @pytest.fixture
 def run_dir(tmp_path):
-    folder = tmp_path / "backbone"
+    folder = tmp_path / "finetune"
     folder.mkdir()
     steps = pd.DataFrame({"step": [1, 2, 3], "loss": [0.3, 0.2, 0.1]})
     steps.to_csv(folder / "training.csv", index=False)
@@ -43,7 +43,7 @@ def watch(folder):
 
 
 def test_validation_is_charted_and_the_last_look_shown(run_dir):
-    watch(run_dir / "backbone")
+    watch(run_dir / "finetune")
     found = training.section(run_dir, Options())
     charts = found.content["validation"]
     assert [chart.title.partition(":")[0] for chart in charts] == ["Validation"] * 3
@@ -61,6 +61,6 @@ def test_a_training_that_nobody_watched_has_no_such_part(run_dir):
 
 
 def test_a_damaged_validation_table_is_named(run_dir):
-    (run_dir / "backbone/validation.csv").write_text("")
+    (run_dir / "finetune/validation.csv").write_text("")
     with pytest.raises(BrokenResult, match=r"validation\.csv"):
         training.section(run_dir, Options())

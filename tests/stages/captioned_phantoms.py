@@ -55,7 +55,7 @@ def caption_config(manifests, tmp_path, monkeypatch):
 
     def make(**settings):
         return caption.Config(
-            **manifests, backbone="tiny", out=tmp_path / "captions", state=tmp_path / "state",
+            **manifests, backbone="tiny", out=tmp_path / "caption", state=tmp_path / "state",
             workers=1, **settings,
         )  # fmt: skip
 

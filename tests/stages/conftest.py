@@ -53,7 +53,7 @@ def mini_run(tmp_path_factory) -> MiniRun:
             val=data / "val.csv",
             test=data / "test.csv",
             backbone=str(pretrained),
-            out=root / "captions",
+            out=root / "caption",
         )
     )
     run = MiniRun(
@@ -61,9 +61,9 @@ def mini_run(tmp_path_factory) -> MiniRun:
         pretrained,
         data / "train.csv",
         data / "test.csv",
-        root / "captions/captions.csv",
-        root / "backbone",
+        root / "caption/captions.csv",
+        root / "finetune",
     )
     finetune.run(run.finetune_config(run.backbone))
-    shutil.rmtree(root / "backbone-state")
+    shutil.rmtree(root / "finetune-state")
     return run

@@ -41,7 +41,7 @@ def config(tmp_path, monkeypatch):
             rows.append(row)
         write_manifest(pd.DataFrame(rows), tmp_path / f"{split}.csv")
     paths = {split: tmp_path / f"{split}.csv" for split in ("train", "val", "test")}
-    return caption.Config(**paths, backbone="tiny", out=tmp_path / "captions", workers=1)
+    return caption.Config(**paths, backbone="tiny", out=tmp_path / "caption", workers=1)
 
 
 def test_the_stage_writes_captions_statistics_and_config(config):

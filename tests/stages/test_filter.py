@@ -159,7 +159,7 @@ def test_rejecting_everything_is_an_error_that_says_what_to_do(folders, segmente
     with pytest.raises(ValueError, match=rf"all 7 pairs were rejected \(by {counts}"):
         run_filter(folders, out, max_area=0.006)
     assert (out / "rejected.png").is_file() and len(pd.read_csv(out / "rejected.csv")) == 7
-    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augmented")
+    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augment")
     with pytest.raises(ValueError, match="all 7 pairs were rejected"):
         augment.run(config)
 
@@ -187,17 +187,17 @@ def test_when_every_pair_failed_the_counts_and_the_lists_are_named(segmenter, tm
     with pytest.raises(ValueError, match=told):
         run_filter((first, second), tmp_path / "filter")
     with pytest.raises(ValueError, match=told):
-        augment.run(augment.Config(pairs=(first, second), out=tmp_path / "augmented"))
+        augment.run(augment.Config(pairs=(first, second), out=tmp_path / "augment"))
 
 
 def test_a_shard_whose_pairs_all_failed_does_not_stop_the_others(folders, segmenter, tmp_path):
     empty = failed_pairs(tmp_path / "3-of-3", ["no usable mask: none"])
     assert run_filter((*folders, empty), tmp_path / "filter")["n"] == 7
     config = augment.Config(
-        pairs=(*folders, empty), scores=tmp_path / "filter/scores.csv", out=tmp_path / "augmented"
+        pairs=(*folders, empty), scores=tmp_path / "filter/scores.csv", out=tmp_path / "augment"
     )
     augment.run(config)
-    assert len(read_manifest(tmp_path / "augmented/metadata.csv")) == 2
+    assert len(read_manifest(tmp_path / "augment/metadata.csv")) == 2
 
 
 def of_warp(folder):
@@ -222,9 +222,9 @@ def test_bounds_on_scores_that_a_method_does_not_have_are_left_out(folders, segm
     assert not {"mask unlike condition", "unclear map"} & set(summary["thresholds"])
     assert json.loads((out / "curve.json").read_text())["curves"] == []
     assert (out / "rejected.png").is_file()
-    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augmented")
+    config = augment.Config(pairs=folders, scores=out / "scores.csv", out=tmp_path / "augment")
     augment.run(config)
-    assert len(read_manifest(tmp_path / "augmented/metadata.csv")) == 4
+    assert len(read_manifest(tmp_path / "augment/metadata.csv")) == 4
 
 
 def test_pairs_of_two_methods_are_refused(folders, segmenter, tmp_path):
@@ -241,7 +241,7 @@ def test_pairs_without_scores_are_refused(folders, segmenter, tmp_path):
 
 
 def test_the_augmented_set_takes_the_kept_pairs_alone(folders, segmenter, tmp_path):
-    out, scores = tmp_path / "augmented", tmp_path / "filter/scores.csv"
+    out, scores = tmp_path / "augment", tmp_path / "filter/scores.csv"
     config = augment.Config(pairs=folders, scores=scores, out=out)
     with pytest.raises(ValueError, match="run the filter stage first"):
         augment.run(config)
@@ -267,7 +267,7 @@ def test_scores_that_no_filter_writes_are_named(folders, segmenter, tmp_path, ch
     scores = tmp_path / "filter/scores.csv"
     write_csv(scores, change(pd.read_csv(scores)))
     with pytest.raises(ValueError, match=f"scores.csv: .*{words}.*run the filter stage again"):
-        augment.run(augment.Config(pairs=folders, scores=scores, out=tmp_path / "augmented"))
+        augment.run(augment.Config(pairs=folders, scores=scores, out=tmp_path / "augment"))
 
 
 def test_pairs_made_anew_since_are_refused(folders, segmenter, tmp_path):
@@ -277,4 +277,4 @@ def test_pairs_made_anew_since_are_refused(folders, segmenter, tmp_path):
     write_manifest(frame.assign(sha256="0" * 64), table)
     scores = tmp_path / "filter/scores.csv"
     with pytest.raises(ValueError, match="run the filter stage again"):
-        augment.run(augment.Config(pairs=folders, scores=scores, out=tmp_path / "augmented"))
+        augment.run(augment.Config(pairs=folders, scores=scores, out=tmp_path / "augment"))

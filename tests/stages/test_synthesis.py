@@ -150,7 +150,7 @@ def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_
 
 def test_augmented_set_opens_as_an_image_folder(image_set, tmp_path):
     datasets = pytest.importorskip("datasets")
-    out = tmp_path / "augmented"
+    out = tmp_path / "augment"
     pairs = synthetic_set(tmp_path / "pairs", ["p", "q"], paired=True)
     augment.run(augment.Config(images=(image_set[1],), pairs=(pairs,), out=out))
     frame = read_manifest(out / "metadata.csv")

@@ -47,7 +47,7 @@ def run_dir(mini_run, tmp_path_factory):
         bounds = ANY | {"min_segmenter_iou": 0.01}
         filter.run(FilterConfig(pairs=shards, segmenter=weights, out=out, **bounds))
     scores = root / "filter/scores.csv"
-    augment.run(augment.Config(pairs=shards, scores=scores, out=root / "augmented"))
+    augment.run(augment.Config(pairs=shards, scores=scores, out=root / "augment"))
     report.run(ReportConfig(run_dir=root, out=root / "report/index.html"))
     return root
 
@@ -64,7 +64,7 @@ def test_pairs_have_exact_masks_of_two_parents_and_no_condition(run_dir, mini_ru
 
 
 def test_the_augmented_set_teaches_masks_and_no_classes(run_dir):
-    manifest = run_dir / "augmented/metadata.csv"
+    manifest = run_dir / "augment/metadata.csv"
     frame = read_manifest(manifest)
     kept = pd.read_csv(run_dir / "filter/kept.csv")
     summary = json.loads((run_dir / "filter/summary.json").read_text())

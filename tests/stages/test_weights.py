@@ -69,7 +69,7 @@ def test_a_backbone_that_is_not_there_is_named(tmp_path, monkeypatch, name, mess
 
 
 def test_of_a_backbone_that_makes_nothing_the_tokenizer_is_enough(tmp_path: Path) -> None:
-    folder = tmp_path / "backbone"
+    folder = tmp_path / "finetune"
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "tokenizer" / "vocab.json").write_text("{}")
     given = {"finetune": {"backbone": str(folder)}, "out": tmp_path / "weights.json"}

@@ -204,4 +204,4 @@ def test_sigterm_to_all_processes_saves_the_training_before_the_run_ends(tmp_pat
     step = int(saved[0].name.removeprefix("step-"))
     log = (run / "logs" / "finetune.log").read_text()
     assert f"asked to end: saved after step {step} of 500" in log
-    assert not (run / "backbone" / "model_index.json").exists()
+    assert not (run / "finetune" / "model_index.json").exists()

@@ -28,7 +28,7 @@ def test_a_wheel_runs_the_smallest_configuration_all_the_way(tmp_path: Path, mod
     for part in ("workflow", "rules", "didgen", "config"):
         assert str(ROOT / part) not in done.stdout, "nothing of the checkout was used"
     run_dir = folder / "results" / "smoke"
-    for name in ("report/index.html", "augmented/metadata.csv", "backbone/model_index.json"):
+    for name in ("report/index.html", "augment/metadata.csv", "finetune/model_index.json"):
         assert (run_dir / name).stat().st_size > 0
     verdict = json.loads((run_dir / "verdict.json").read_text())
     assert set(verdict["tasks"]) == {"classification", "segmentation"}
@@ -37,7 +37,7 @@ def test_a_wheel_runs_the_smallest_configuration_all_the_way(tmp_path: Path, mod
         assert task["sentence"] in done.stdout
     page = (run_dir / "report" / "index.html").read_text()
     assert "<dt>SYN_" in page and "<dt>PAIR_" in page
-    for stage in ("data", "captions", "backbone", "maps", "verdict", "report"):
+    for stage in ("data", "caption", "finetune", "maps", "verdict", "report"):
         assert (run_dir / stage / "config.json").exists()
     again = module(smoke, folder, packages=packages)
     assert "Nothing to be done" in again.stdout

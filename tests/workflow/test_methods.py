@@ -50,7 +50,7 @@ def test_images_of_the_backbone_go_with_pairs_of_another_method(
     done = snakemake(unfinished, "augment", "maps")
     assert done.returncode == 0, done.stdout[-3000:]
     stages = received(unfinished)
-    assert stages["images"]["model"] == str(RUN / "backbone")
+    assert stages["images"]["model"] == str(RUN / "finetune")
     assert stages["pairs"]["model"] == str(RUN / "methods" / "warp")
     assert stages["pairs"]["classes"] is None
     done = snakemake(unfinished, "-n")

@@ -28,7 +28,7 @@ def test_sentences_then_report(tmp_path: Path) -> None:
 def test_a_verdict_older_than_its_backbone_is_not_repeated(tmp_path: Path) -> None:
     verdict = tmp_path / "verdict.json"
     verdict.write_text(json.dumps({"tasks": {"segmentation": {"sentence": "B."}}}))
-    index = tmp_path / "backbone" / "model_index.json"
+    index = tmp_path / "finetune" / "model_index.json"
     index.parent.mkdir()
     index.touch()
     written = verdict.stat().st_mtime

@@ -33,7 +33,7 @@ def test_only_the_synthetic_arm_sees_synthetic_data(finished: Path) -> None:
     configs = [json.loads(line)["config"] for line in lines]
     jobs = [config for config in configs if "arm" in config]
     added = {(job["arm"], job["synthetic"]) for job in jobs}
-    augmented = "results/smoke/augmented/metadata.csv"
+    augmented = "results/smoke/augment/metadata.csv"
     assert added == {("original", None), ("duplicates", augmented), ("synthetic", augmented)}
     assert len(jobs) == 6
 

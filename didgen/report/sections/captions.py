@@ -29,7 +29,7 @@ def section(run_dir: Path, options: Options) -> Section:
 
     Raises: BrokenResult or ManifestError if one of them, or a table they need, is damaged.
     """
-    folder = run_dir / "captions"
+    folder = run_dir / "caption"
     statistics_path, audit_path = folder / "statistics.json", folder / "audit.json"
     statistics, audit = json_file(statistics_path), json_file(audit_path)
     missing = []
@@ -116,7 +116,7 @@ def _examples(
 ) -> tuple[list[dict[str, Any]], int]:
     """The images with most contradictions, claims and measurements side by side; how many lack."""
     files = _files(run_dir)
-    table = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
+    table = text_table(run_dir / "caption" / "captions.csv", ("id", "caption"))
     captions = {} if table is None else dict(zip(table["id"], table["caption"], strict=True))
     examples = audit.get("examples", [])
     if not isinstance(examples, list) or not all(

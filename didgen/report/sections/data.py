@@ -66,12 +66,12 @@ def section(run_dir: Path, options: Options) -> Section:
     leaks = _leaks(data, frame)
     if leaks["search"] is None:
         missing.append("Whether duplicates were looked for was not recorded in this run.")
-    skin = tones(run_dir / "captions" / "captions.csv", frame)
+    skin = tones(run_dir / "caption" / "captions.csv", frame)
     if skin is None:
         missing.append("Skin tones were not recorded in this run.")
     # The tables of classes and of skin tones show these.
     shown = {"diagnosis"} if skin is None else {"diagnosis", "skin_tone"}
-    captions = _captions(run_dir / "captions" / "statistics.json", shown)
+    captions = _captions(run_dir / "caption" / "statistics.json", shown)
     if captions is None:
         missing.append("No captions were counted in this run, so attributes are not shown.")
     sizes = {

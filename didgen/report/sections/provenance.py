@@ -20,16 +20,7 @@ from didgen.report.reading import (
 )
 from didgen.settings.methods import SECTIONS
 
-STAGES = {
-    "data": "data",
-    "caption": "captions",
-    "finetune": "backbone",
-    "images": "images",
-    "pairs": "pairs",
-    "augment": "augmented",
-    "maps": "maps",
-    "verdict": "verdict",
-}
+STAGES = ("data", "caption", "finetune", "images", "pairs", "augment", "maps", "verdict")
 SHARDED = ("images", "pairs")
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
              "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
@@ -42,9 +33,7 @@ def section(run_dir: Path, options: Options) -> Section:
     idle = {name for task, name in SECTIONS.items() if task not in tasks}
     if "didgen" not in used:
         idle |= {"finetune", "maps"}
-    configs = {
-        stage: _config(run_dir, folder) for stage, folder in STAGES.items() if stage not in idle
-    }
+    configs = {stage: _config(run_dir, stage) for stage in STAGES if stage not in idle}
     for name in sorted(used - {"didgen"}):
         configs[f"train, {name}"] = json_file(run_dir / "methods" / name / "config.json")
     for task in ("classify", "segment"):
@@ -116,11 +105,11 @@ def _facts(run_dir: Path, used: set[str]) -> list[tuple[str, str]]:
         facts.append((f"Checkpoint of {method}, SHA-256", listed(list(hashes))))
         if len(hashes) > 1:
             facts.append(("Caution", f"{method}: sets were made by different checkpoints"))
-    augmented = text_table(run_dir / "augmented" / "metadata.csv", ("file_name",))
+    augmented = text_table(run_dir / "augment" / "metadata.csv", ("file_name",))
     if augmented is not None:
         facts.append(("Augmented set", plural(len(augmented), "image")))
-    if "didgen" in used and (run_dir / "backbone" / "model_index.json").is_file():
-        files = [path for path in (run_dir / "backbone").rglob("*") if path.is_file()]
+    if "didgen" in used and (run_dir / "finetune" / "model_index.json").is_file():
+        files = [path for path in (run_dir / "finetune").rglob("*") if path.is_file()]
         facts.append(("Fine-tuned backbone", megabytes(sum(p.stat().st_size for p in files))))
     for task in ("classify", "segment"):
         seeds = sorted({trial.seed for trial in trials(run_dir, task)})

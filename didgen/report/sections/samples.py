@@ -28,7 +28,7 @@ def section(run_dir: Path, options: Options) -> Section:
         real["image"] = resolve(real_path, real["image"])
     else:
         missing.append("There is no training split in this run, so no real images are shown.")
-    table = text_table(run_dir / "captions" / "captions.csv", ("id", "caption"))
+    table = text_table(run_dir / "caption" / "captions.csv", ("id", "caption"))
     captions = {} if table is None else dict(zip(table["id"], table["caption"], strict=True))
     own = synthetic["caption"] if "caption" in synthetic else [""] * len(synthetic)
     captions |= dict(zip(synthetic["id"], own, strict=True))

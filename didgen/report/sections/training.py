@@ -44,7 +44,7 @@ def section(run_dir: Path, options: Options) -> Section:
     """Charts of backbone/training.csv and of every curves.csv of the downstream models."""
     missing, finetuning, watched = [], [], []
     frame = None
-    backbone = run_dir / "backbone"
+    backbone = run_dir / "finetune"
     tuned = "didgen" in models(run_dir)
     if tuned:
         frame = number_table(backbone / "training.csv", ("step",))
