@@ -30,7 +30,8 @@ from didgen.metrics.segmentation import iou
 from didgen.report.sheet import Tile, contact_sheet
 from didgen.runtime.files import write_json, write_png
 from didgen.runtime.precision import default_device
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Config as PairsConfig
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.stages import pairs
 
 # Weights of L_CA and L_SA.
@@ -43,20 +44,20 @@ VARIANTS = {
 BAD_IOU = 0.5
 
 
-def settings_of(run: Path) -> pairs.Config:
+def settings_of(run: Path) -> PairsConfig:
     """The settings of the run's pairs, with paths into the run wherever it lies now."""
     configs = sorted(run.glob("pairs/*/config.json"))
     if not configs:
         raise ValueError(f"{run}: no pairs/*/config.json; run the pairs stage first")
     saved = json.loads(configs[0].read_text())
-    known = {name: saved[name] for name in DidgenPairs.model_fields if name in saved}
-    return pairs.Config(
+    known = {name: saved[name] for name in PairSettings.model_fields if name in saved}
+    return PairsConfig(
         **known, train=run / "data/train.csv", captions=run / "caption/captions.csv",
         model=run / "finetune", classes=saved.get("classes"), seed=saved["seed"], out=run,
     )  # fmt: skip
 
 
-def requests_of(config: pairs.Config, masks: int, seeds: int) -> list[Request]:
+def requests_of(config: PairsConfig, masks: int, seeds: int) -> list[Request]:
     """The first `masks` pairs of the run, each with `seeds` seeds, mask by mask."""
     first = pairs.PairRequests(config.model_copy(update={"count": masks}))
     return [
@@ -67,7 +68,7 @@ def requests_of(config: pairs.Config, masks: int, seeds: int) -> list[Request]:
 
 
 def synthesize(
-    backbone: Backbone, config: pairs.Config, weights: tuple[float, float] | None,
+    backbone: Backbone, config: PairsConfig, weights: tuple[float, float] | None,
     requests: list[Request],
 ) -> list[Sample]:  # fmt: skip
     """Sample all requests with these weights of the two terms; None: unguided."""
@@ -174,7 +175,7 @@ def main() -> None:
         print(f"{name:12}", *(f"{k} {v:.3f}" for k, v in numbers.items()), f"diversity {spread}")
     out = given.out or given.run / "ablations"
     results = {"masks": given.masks, "seeds": given.seeds, "bad_iou": BAD_IOU, "variants": variants}
-    results["settings"] = config.model_dump(mode="json", include=set(DidgenPairs.model_fields))
+    results["settings"] = config.model_dump(mode="json", include=set(PairSettings.model_fields))
     results["distance"] = "features of EfficientNet-Lite0 (ImageNet), unweighted; not LPIPS"
     write_json(out / "ablations.json", results)
     write_png(out / "ablations.png", figure(made, given.seeds))

@@ -53,7 +53,7 @@ from didgen.runtime.memory import OutOfMemory, explain_no_memory
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.settings.finetune import Settings
 from didgen.settings.guidance import LayoutGuidance
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.sampling import Sampling
 
 PARTS = ("correctness", "finetuning", "pairs", "sampling", "memory")
@@ -340,7 +340,7 @@ def pairs(bench: Bench) -> None:
             lambda plain=plain, batch=batch: synthesis_seconds(bench, backbone, plain, batch),
         )
         for every, reuse in ((2, True), (2, False), (1, True), (1, False)):
-            settings = DidgenPairs(
+            settings = PairSettings(
                 steps=steps, retries=0, guide_every=every, reuse_prediction=reuse, last_steps=1
             )
             name = f"guide_every {every}, reuse_prediction {str(reuse).lower()}, batch {batch}"
@@ -361,7 +361,7 @@ def synthesis_seconds(bench: Bench, backbone: Backbone, settings: Sampling, batc
     """Seconds of a batch in the arithmetic that `auto` takes on a GPU."""
     precision = "bfloat16" if bench.on_gpu else "float32"
     maker = DidgenSynthesizer(backbone, settings.model_copy(update={"precision": precision}))
-    wanted = requests(backbone, batch, masks=isinstance(settings, DidgenPairs))
+    wanted = requests(backbone, batch, masks=isinstance(settings, PairSettings))
     with explain_no_memory(""):
         return bench.seconds(lambda: maker.synthesize(wanted), 1)
 
@@ -385,7 +385,7 @@ def memory(bench: Bench) -> None:
         return 1.0
 
     def make(batch: int) -> float:
-        settings = DidgenPairs(steps=2, retries=0, last_steps=1)
+        settings = PairSettings(steps=2, retries=0, last_steps=1)
         synthesis_seconds(bench, backbone, settings, batch)
         return 1.0
 

@@ -29,7 +29,7 @@ from didgen.runtime.precision import default_device
 from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.images import Settings as ImageSettings
 from didgen.settings.maps import Settings as MapSettings
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.sampling import Sampling
 
 __all__ = ["AttentionRecorder", "load", "make_pairs", "read_masks", "record_attention"]
@@ -90,7 +90,7 @@ def make_pairs(
         Request(f"masks[{n}]", "", text, first + n, mask)
         for n, (mask, text) in enumerate(zip(layouts, texts, strict=True))
     ]
-    return _synthesize(backbone, DidgenPairs(**settings), requests)
+    return _synthesize(backbone, PairSettings(**settings), requests)
 
 
 def _synthesize(
@@ -124,7 +124,7 @@ def read_masks(
     timestep = _whole("timestep", timestep, 0, len(backbone.scheduler.alphas_cumprod) - 1)
     seed = _whole("seed", seed, 0, 2**63 - len(pixels))
     prompts = [build_prompt(text, backbone.tokenizer) for text in texts]
-    chosen, masks = DidgenPairs(**settings), []
+    chosen, masks = PairSettings(**settings), []
     for first in range(0, len(pixels), chosen.batch_size):
         part = slice(first, first + chosen.batch_size)
         batch = np.stack(pixels[part])

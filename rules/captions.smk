@@ -1,8 +1,9 @@
 """Captions: one clinical sentence an image."""
 
+from didgen.settings.captioners import LOCAL_MODELS
+
 CAPTIONER = config["caption"]["captioner"]
-# Held in this job; a server's model is not.
-OWN_MODEL = CAPTIONER in ("llama_cpp", "transformers")
+OWN_MODEL = CAPTIONER in LOCAL_MODELS
 
 
 rule caption:

@@ -8,13 +8,13 @@ rule fidelity:
         train=rules.data.output.train,
         test=rules.data.output.test,
     output:
-        fidelity=f"{RUN}/fidelity/fidelity.json",
-        measures=f"{RUN}/fidelity/measures.csv",
-        config=f"{RUN}/fidelity/config.json",
+        fidelity=f"{RUN}/{{place}}fidelity/fidelity.json",
+        measures=f"{RUN}/{{place}}fidelity/measures.csv",
+        config=f"{RUN}/{{place}}fidelity/config.json",
     log:
-        f"{RUN}/logs/fidelity.log",
+        f"{RUN}/logs/{{place}}fidelity.log",
     benchmark:
-        f"{RUN}/benchmarks/fidelity.tsv"
+        f"{RUN}/benchmarks/{{place}}fidelity.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 1
@@ -41,13 +41,13 @@ rule label_fidelity:
         train=rules.data.output.train,
         val=rules.data.output.val,
     output:
-        summary=f"{RUN}/label_fidelity/label_fidelity.json",
-        judgements=f"{RUN}/label_fidelity/judgements.csv",
-        config=f"{RUN}/label_fidelity/config.json",
+        summary=f"{RUN}/{{place}}label_fidelity/label_fidelity.json",
+        judgements=f"{RUN}/{{place}}label_fidelity/judgements.csv",
+        config=f"{RUN}/{{place}}label_fidelity/config.json",
     log:
-        f"{RUN}/logs/label_fidelity.log",
+        f"{RUN}/logs/{{place}}label_fidelity.log",
     benchmark:
-        f"{RUN}/benchmarks/label_fidelity.tsv"
+        f"{RUN}/benchmarks/{{place}}label_fidelity.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 1

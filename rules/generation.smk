@@ -1,6 +1,11 @@
 """Generation: fine-tune the backbone, synthesize images and pairs, look at its attention."""
 
 
+wildcard_constraints:
+    place=f"({'|'.join(PLACES.values())})",
+    method="|".join(RIVALS) or "none",
+
+
 # Shards take whole batches, so their number changes nothing but the time.
 scattergather:
     images=config["shards"],
@@ -54,12 +59,13 @@ rule train_job:
         train=rules.data.output.train,
         val=rules.data.output.val,
         captions=rules.caption.output.captions,
+        backbone=lambda wildcards: base_of(wildcards.method),
     output:
-        config=f"{RUN}/methods/{{method}}/config.json",
+        config=f"{RUN}/methods/{{method}}/model/config.json",
     log:
-        f"{RUN}/logs/train/{{method}}.log",
+        f"{RUN}/logs/methods/{{method}}/train.log",
     benchmark:
-        f"{RUN}/benchmarks/train/{{method}}.tsv"
+        f"{RUN}/benchmarks/methods/{{method}}/train.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 8
@@ -69,15 +75,21 @@ rule train_job:
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         code=revision("train"),
+        settings=as_json(
+            {"finetune": config["finetune"]},
+            method=lambda wildcards: wildcards.method,
+            own=lambda wildcards: RIVALS[wildcards.method],
+        ),
         seed=config["seed"],
+        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
         out=lambda wildcards, output: folder(output.config),
         state=f"{RUN}/.state/train",
     message:
         "Training the method {wildcards.method}"
     shell:
-        "python -m didgen train --method {wildcards.method:q} --seed {params.seed:q}"
+        "python -m didgen train --settings {params.settings:q} --seed {params.seed:q}"
         " --train {input.train:q} --val {input.val:q} --captions {input.captions:q}"
-        " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
+        " {params.backbone:q} --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule prompts:
@@ -126,36 +138,46 @@ rule images_job:
     input:
         train=rules.data.output.train,
         captions=rules.caption.output.captions,
-        model=model_of("images"),
-        prompts=rules.prompts.output.prompts if config["images"]["prompts"] == "llm" else [],
+        model=model_at,
+        backbone=lambda wildcards: base_of(method_at(wildcards)),
+        prompts=lambda wildcards: (
+            rules.prompts.output.prompts
+            if (config["images"] | (own_at(wildcards) or {}))["prompts"] == "llm"
+            else []
+        ),
     output:
-        metadata=f"{RUN}/images/{{scatteritem}}/metadata.csv",
-        config=f"{RUN}/images/{{scatteritem}}/config.json",
+        metadata=f"{RUN}/{{place}}images/{{scatteritem}}/metadata.csv",
+        config=f"{RUN}/{{place}}images/{{scatteritem}}/config.json",
     log:
-        f"{RUN}/logs/images/{{scatteritem}}.log",
+        f"{RUN}/logs/{{place}}images/{{scatteritem}}.log",
     benchmark:
-        f"{RUN}/benchmarks/images/{{scatteritem}}.tsv"
+        f"{RUN}/benchmarks/{{place}}images/{{scatteritem}}.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=lambda wildcards: gpus(wildcards) * method_of("images").network,
+        gpu=lambda wildcards: gpus(wildcards) * facts_at(wildcards).network,
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         code=revision("images"),
-        settings=as_json(config["images"]),
+        settings=as_json(
+            config["images"],
+            method=method_at,
+            own=own_at,
+        ),
         seed=config["seed"],
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
         prompts=lambda wildcards, input: flag("--prompts-file", input.prompts),
     message:
         "Synthesizing images, shard {params.shard}"
     shell:
         "python -m didgen images --settings {params.settings:q} --seed {params.seed:q}"
         " --train {input.train:q} --captions {input.captions:q} --model {params.model:q}"
-        " --shard {params.shard:q} {params.prompts:q} --workers {threads}"
+        " --shard {params.shard:q} {params.backbone:q} {params.prompts:q} --workers {threads}"
         " --memory-mb {resources.mem_mb} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
@@ -164,65 +186,70 @@ rule pairs_job:
     input:
         train=rules.data.output.train,
         captions=rules.caption.output.captions,
-        model=model_of("pairs"),
+        model=model_at,
+        backbone=lambda wildcards: base_of(method_at(wildcards)),
+        generated=generated_for,
     output:
-        metadata=f"{RUN}/pairs/{{scatteritem}}/metadata.csv",
-        config=f"{RUN}/pairs/{{scatteritem}}/config.json",
+        metadata=f"{RUN}/{{place}}pairs/{{scatteritem}}/metadata.csv",
+        config=f"{RUN}/{{place}}pairs/{{scatteritem}}/config.json",
     log:
-        f"{RUN}/logs/pairs/{{scatteritem}}.log",
+        f"{RUN}/logs/{{place}}pairs/{{scatteritem}}.log",
     benchmark:
-        f"{RUN}/benchmarks/pairs/{{scatteritem}}.tsv"
+        f"{RUN}/benchmarks/{{place}}pairs/{{scatteritem}}.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 8
     resources:
-        gpu=lambda wildcards: gpus(wildcards) * method_of("pairs").network,
+        gpu=lambda wildcards: gpus(wildcards) * facts_at(wildcards).network,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 960 * attempt,
     params:
         code=revision("pairs"),
-        # Other methods than the fine-tuned one learn from all classes of the data.
         settings=as_json(
             config["pairs"],
-            classes=(
-                config["finetune"]["classes"] if method_of("pairs").model == "didgen" else None
-            ),
+            classes=config["finetune"]["classes"],
+            method=method_at,
+            own=own_at,
         ),
         seed=config["seed"],
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
+        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
+        generated=lambda wildcards, input: flag(
+            "--generated", [folder(path) for path in input.generated]
+        ),
     message:
         "Synthesizing lesion-mask pairs, shard {params.shard}"
     shell:
         "python -m didgen pairs --settings {params.settings:q} --seed {params.seed:q}"
         " --train {input.train:q} --captions {input.captions:q} --model {params.model:q}"
-        " --shard {params.shard:q} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --out {params.out:q} 2>&1 | tee {log:q}"
+        " --shard {params.shard:q} {params.backbone:q} {params.generated:q} --workers {threads}"
+        " --memory-mb {resources.mem_mb} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
 rule filter:
     """Which pairs are kept, and which are not and why."""
     input:
-        pairs=gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv"),
+        pairs=gather.pairs(f"{RUN}/{{place}}pairs/{{scatteritem}}/metadata.csv", allow_missing=True),
         # Trained on real images alone: it does not wait for the pairs.
         segmenter=f"{RUN}/segment/original/seed{SEEDS[0]}/segmenter.safetensors",
     output:
-        scores=f"{RUN}/filter/scores.csv",
-        kept=f"{RUN}/filter/kept.csv",
+        scores=f"{RUN}/{{place}}filter/scores.csv",
+        kept=f"{RUN}/{{place}}filter/kept.csv",
         # Not rejected.csv: it says why, where a job fails because nothing was kept.
         summary=report(
-            f"{RUN}/filter/summary.json",
+            f"{RUN}/{{place}}filter/summary.json",
             caption="../workflow/report/filter.rst",
             category="Pairs",
             labels={"table": "kept and rejected"},
         ),
-        curve=f"{RUN}/filter/curve.json",
-        config=f"{RUN}/filter/config.json",
+        curve=f"{RUN}/{{place}}filter/curve.json",
+        config=f"{RUN}/{{place}}filter/config.json",
     log:
-        f"{RUN}/logs/filter.log",
+        f"{RUN}/logs/{{place}}filter.log",
     benchmark:
-        f"{RUN}/benchmarks/filter.tsv"
+        f"{RUN}/benchmarks/{{place}}filter.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 1
@@ -246,18 +273,24 @@ rule filter:
 rule augment:
     """The augmented data set: synthetic images and pairs in one image folder."""
     input:
-        images=for_task(
-            "classification", gather.images(f"{RUN}/images/{{scatteritem}}/metadata.csv")
+        images=made_at(
+            "images",
+            gather.images(
+                f"{RUN}/{{place}}images/{{scatteritem}}/metadata.csv", allow_missing=True
+            ),
         ),
-        pairs=for_task("segmentation", gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv")),
-        scores=for_task("segmentation", rules.filter.output.scores),
+        pairs=made_at(
+            "pairs",
+            gather.pairs(f"{RUN}/{{place}}pairs/{{scatteritem}}/metadata.csv", allow_missing=True),
+        ),
+        scores=made_at("pairs", rules.filter.output.scores),
     output:
-        metadata=f"{RUN}/augment/metadata.csv",
-        config=f"{RUN}/augment/config.json",
+        metadata=f"{RUN}/{{place}}augment/metadata.csv",
+        config=f"{RUN}/{{place}}augment/config.json",
     log:
-        f"{RUN}/logs/augment.log",
+        f"{RUN}/logs/{{place}}augment.log",
     benchmark:
-        f"{RUN}/benchmarks/augment.tsv"
+        f"{RUN}/benchmarks/{{place}}augment.tsv"
     conda:
         "../envs/data.yaml"
     threads: 1

@@ -7,11 +7,11 @@ rule report:
         summary=rules.data.output.summary,
         captions=rules.caption.output.captions,
         training=fine_tuned(rules.finetune.output.training),
-        filter=for_task("segmentation", rules.filter.output.summary),
-        augmented=rules.augment.output.metadata,
         maps=fine_tuned(rules.maps.output.maps),
-        fidelity=rules.fidelity.output.fidelity,
-        judged=for_task("classification", rules.label_fidelity.output.summary),
+        filtered=of_sets("pairs", rules.filter.output.summary),
+        augmented=of_sets(None, rules.augment.output.metadata),
+        fidelity=of_sets(None, rules.fidelity.output.fidelity),
+        judged=of_sets("images", rules.label_fidelity.output.summary),
         verdict=rules.verdict.output.verdict,
     output:
         page=report(

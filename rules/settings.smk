@@ -123,27 +123,73 @@ def annotation():
     return {key: config["pairs"][key] for key in keys}
 
 
-def method_name(section):
-    """The method that a section names, or the default."""
-    return config[section].get("method", "didgen")
-
-
-def method_of(section):
-    """What the method of a section makes and needs."""
-    return METHODS[method_name(section)]
-
-
 def fine_tuned(files):
     """The files where something is made with the fine-tuned backbone, else none."""
     return files if FINE_TUNED else []
 
 
-def model_of(section):
-    """The file that says that the model of a section's method is there."""
-    name = method_of(section).model
-    if name == "didgen":
+def method_of(place):
+    """The method whose sets lie at a place."""
+    return place.removeprefix("methods/").removesuffix("/") or DIDGEN
+
+
+def method_at(wildcards):
+    """The method of a job's sets."""
+    return method_of(wildcards.place)
+
+
+def facts_at(wildcards):
+    """What that method makes and needs."""
+    return METHODS[method_at(wildcards)]
+
+
+def own_at(wildcards):
+    """That method's own settings; null for the run's own method."""
+    return RIVALS.get(method_at(wildcards))
+
+
+def makes(place, kind):
+    """Whether a place has sets of a kind, `images` or `pairs`: the run's tasks want them, too."""
+    return kind in METHODS[method_of(place)].makes and any(
+        TAUGHT_BY[task] == kind for task in config["data"]["tasks"]
+    )
+
+
+def made_at(kind, files):
+    """Those files of a set that the method at a place makes, else none."""
+    return lambda wildcards: files if makes(wildcards.place, kind) else []
+
+
+def of_sets(kind, file):
+    """A file of each set that the run makes; `kind`: of those that have such images or pairs."""
+    places = [place for place in PLACES.values() if kind is None or makes(place, kind)]
+    return expand(file, place=places)
+
+
+def model_at(wildcards):
+    """The file that says that the method's model is there: its own, or the fine-tuned backbone."""
+    method = method_at(wildcards)
+    if method == DIDGEN or not METHODS[method].trained:
         return rules.finetune.output.backbone
-    return f"{RUN}/methods/{name}/config.json"
+    return f"{RUN}/methods/{method}/model/config.json"
+
+
+def base_of(method):
+    """The fine-tuned backbone, for a method that is trained on top of it, else none."""
+    builds = METHODS[method].trained and METHODS[method].backbone == "fine-tuned"
+    return rules.finetune.output.backbone if builds else []
+
+
+def generated_for(wildcards):
+    """The run's own pairs, for a method that makes images for their masks, else none."""
+    own = own_at(wildcards)
+    if (
+        own is None
+        or "mask" not in facts_at(wildcards).reads
+        or own.get("conditions") == "training"
+    ):
+        return []
+    return gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv")
 
 
 def gpus(wildcards):
@@ -213,7 +259,7 @@ def synthetic_data(wildcards):
         return []
     name = arm.set_name or parse_arm(config["verdict"]["treatment"]).set_name
     own = config["sets"].get(name)
-    return rules.augment.output.metadata if own is None else own["metadata"]
+    return f"{RUN}/{PLACES[name]}augment/metadata.csv" if own is None else own["metadata"]
 
 
 def package_folder():
@@ -268,16 +314,25 @@ check_gpus()
 drop_lock_of_killed_run()
 
 # Below the check, which finds the package.
-from didgen.settings.arms import of_task, parse_arm
+from didgen.settings.arms import of_task, parse_arm, with_methods
 from didgen.data.changes import local_archives, source_state
 from didgen.revision import revision
-from didgen.settings.methods import METHODS, models_used
+from didgen.settings.methods import DIDGEN, METHODS, TAUGHT_BY, needs_fine_tuning, tasks_taught
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
-ARMS = config["arms"]
-TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()}
-FINE_TUNED = "didgen" in models_used(config["data"]["tasks"], method_name)
+RIVALS = {name: own for name, own in config["methods"].items() if own is not None}
+ARMS = with_methods(config["arms"], RIVALS)
+# Where the sets of each arm lie: the run's own at the top, a method's in a folder of its name.
+PLACES = {"synthetic": "", **{name: f"methods/{name}/" for name in RIVALS}}
+# The sets that the verdict is about.
+LEAD = PLACES.get(parse_arm(config["verdict"]["treatment"]).set_name, "")
+if LEAD and all(parse_arm(arm).set_name != "synthetic" for arm in ARMS):
+    del PLACES["synthetic"]
+FINE_TUNED = needs_fine_tuning([*RIVALS, *([DIDGEN] if "synthetic" in PLACES else [])])
+TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()} | {
+    name: tasks_taught(name) for name in RIVALS
+}
 CLASSIFY_ARMS = of_task(ARMS, "classification", TASKS_OF_SETS)
 SEGMENT_ARMS = of_task(ARMS, "segmentation", TASKS_OF_SETS)
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from didgen.settings.pairs import DidgenPairs, WarpPairs
+from didgen.settings.arms import with_methods
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.run import RunConfig
 from didgen.stages.schema import json_schema_text, key_reference
 
@@ -94,23 +95,56 @@ def test_the_mirror_of_the_command_line_reaches_the_data():
     assert config.data.mirror == "/m"
 
 
-def test_the_schema_alone_fills_in_the_defaults_of_the_method_that_is_named() -> None:
-    """Where the launcher has no pydantic."""
-    config = {"pairs": {"method": "warp"}}
+def test_the_schema_alone_fills_in_defaults_but_not_those_of_methods() -> None:
+    """Where the launcher has no pydantic. A method's presets are filled in by its stages."""
+    config: dict = {"methods": {"warp": {}}, "pairs": {"eta": 3.0}}
     validate(config, str(SCHEMA))
-    assert config["pairs"] == {"method": "warp"} | WarpPairs().model_dump(mode="json")
-    config = {"pairs": {"eta": 3.0}}
-    validate(config, str(SCHEMA))
-    assert config["pairs"] == DidgenPairs(eta=3.0).model_dump(mode="json")
-    for pairs in ({"method": "gan"}, {"method": "warp", "eta": 3.0}):
+    assert config["methods"] == {"warp": {}}
+    assert config["pairs"] == PairSettings(eta=3.0).model_dump(mode="json")
+    for methods in ({"none": {}}, {"warp": {"eta": 3.0}}):
         with pytest.raises(WorkflowError, match="validating config"):
-            validate({"pairs": pairs}, str(SCHEMA))
+            validate({"methods": methods}, str(SCHEMA))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"methods": {"gan": {}}}, "methods.gan\n.*Extra inputs"),
+        ({"methods": {"warp": {"eta": 1}}}, "methods.warp.eta\n.*Extra inputs"),
+        (
+            {"methods": {"warp": {}}, "data": {"tasks": ["classification"]}},
+            "methods.warp: its sets serve segmentation, and data.tasks has only classification",
+        ),
+        (
+            {"methods": {"warp": {}}, "verdict": {"treatment": "warp"}},
+            "verdict.treatment: found 'warp', whose set has nothing for classification",
+        ),
+        (
+            {
+                "arms": ["original", "duplicates", "synthetic", "warp"],
+                "methods": {"warp": {}},
+                "sets": {"warp": {"metadata": "a.csv"}},
+            },
+            r"sets: found \['warp'\], the names of methods",
+        ),
+    ],
+)
+def test_methods_that_fit_nothing_are_refused(changes, expected) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        RunConfig.model_validate(changes)
+
+
+def test_a_method_has_an_arm_of_its_name_unless_one_is_named() -> None:
+    assert with_methods(["original", "synthetic"], ["warp"]) == ["original", "synthetic", "warp"]
+    assert with_methods(["original", "warp-0.5x"], ["warp"]) == ["original", "warp-0.5x"]
 
 
 def test_a_run_without_the_backbone_is_not_bound_to_its_size() -> None:
     data = {"size": 256, "tasks": ["segmentation"]}
     with pytest.raises(ValidationError, match="tiny works at 128 px"):
         RunConfig.model_validate({"data": data})
-    assert RunConfig.model_validate({"data": data, "pairs": {"method": "warp"}}).data.size == 256
+    arms = ["original", "duplicates"]
+    warp = {"methods": {"warp": {}}, "verdict": {"treatment": "warp"}, "arms": arms}
+    assert RunConfig.model_validate({"data": data} | warp).data.size == 256
     with pytest.raises(ValidationError, match="tiny works at 128 px"):
-        RunConfig.model_validate({"data": {"size": 256}, "pairs": {"method": "warp"}})
+        RunConfig.model_validate({"data": data} | warp | {"arms": [*arms, "synthetic"]})

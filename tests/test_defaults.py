@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from didgen.settings.rivals import Methods
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "didgen"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "settings"]
@@ -42,7 +44,8 @@ def keys() -> dict[str, list[object]]:
     for path in (PACKAGE / "settings").glob("[!_]*.py"):
         module = importlib.import_module(f"didgen.settings.{path.stem}")
         for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
+            # The names of methods are no keys.
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Methods:
                 for name, field in kind.model_fields.items():
                     if not field.is_required():
                         found.setdefault(name, []).append(field.get_default())

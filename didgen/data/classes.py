@@ -27,3 +27,11 @@ CLASSES: dict[str, DiagnosisClass] = {
         DiagnosisClass("VASC", "Vascular lesion", "angioma"),
     )
 }
+
+
+def diagnosis_caption(code: str) -> str:
+    """The caption that says the diagnosis and nothing else; "" where there is none."""
+    if not code:
+        return ""
+    phrase = CLASSES[code].phrase
+    return f"{'An' if phrase[0] in 'aeiou' else 'A'} {phrase}."

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,13 @@ from didgen.settings.methods import METHODS
 T = TypeVar("T")
 
 # The module of each method in `METHODS`, imported on use.
-CODE = {"didgen": "didgen.methods.didgen.method", "warp": "didgen.methods.warp"}
+CODE = {
+    "didgen": "didgen.methods.didgen.method",
+    "prefix": "didgen.methods.didgen.method",
+    "warp": "didgen.methods.warp",
+}
+# What a training was, in a method's folder: see `Budget`.
+BUDGET = "budget.json"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,20 @@ class Sample:
     further_parents: tuple[str, ...] = ()
 
 
+class Budget(TypedDict):
+    """What a training took, for comparisons at equal effort.
+
+    parameters: that were trained, of all models. steps: of the optimiser, of all models together.
+    images: that they saw, counting each as often as it was seen. departures: from the method's
+    source, in sentences.
+    """
+
+    parameters: int
+    steps: int
+    images: int
+    departures: list[str]
+
+
 class Synthesizer(Protocol):
     """A trained method, ready to make images.
 
@@ -78,11 +98,14 @@ class Code(Protocol):
         """Write the folder `config.out`; interrupted, it resumes from `config.state`.
 
         data: id, image and mask (paths; no mask: None), label, caption, lesion_id and patient_id of
-        the training images. config: the method's settings and paths.
+        the training images. config: that of the stage `finetune` or `train`, whose `own` has the
+        method's settings. The folder says what the training was in `BUDGET`.
         """
 
-    def load(self, folder: Path, settings: Any, device: str) -> Synthesizer:
-        """Open what `train` wrote, with the settings of `images` or `pairs`."""
+    def load(self, folder: Path, config: Any, device: str) -> Synthesizer:
+        """Open what `train` wrote. config: that of the stage `images` or `pairs`, whose `own` has
+        the method's settings, and `backbone` the fine-tuned one if it was trained on one.
+        """
 
 
 def load_method(name: str) -> Code:

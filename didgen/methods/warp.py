@@ -118,7 +118,7 @@ def train(data: pd.DataFrame, config: Config) -> None:
         write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
 
 
-def load(folder: Path, settings: Any, device: str) -> "WarpSynthesizer":
+def load(folder: Path, config: Any, device: str) -> "WarpSynthesizer":
     """The synthesizer of a list of lesions. Raises: `ValueError` when an image is missing."""
     try:
         images = pd.DataFrame(read_json(folder / LIST))

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didgen.report.numbers import plural
-from didgen.report.reading import broken, methods
+from didgen.report.reading import broken
 from didgen.report.tables import Cell, Row, Table
-from didgen.settings.methods import METHODS
+from didgen.settings.methods import DIDGEN, METHODS
 
 # Server processors draw 5 to 10 W a busy core, memory and board not counted; an assumption.
 WATTS_A_CORE = 10.0
-# Stages whose jobs hold a GPU where there is one; of methods without a network none does.
+# Stages whose jobs hold a GPU where there is one, those of `MAKING` if the method has a network.
+MAKING = ("train", "images", "pairs")
 GPU_STAGES = (
-    *("finetune", "train", "images", "pairs", "filter", "maps"),
+    *(*MAKING, "finetune", "filter", "maps"),
     *("fidelity", "label_fidelity", "classify", "segment"),
 )
 COLUMNS = ("s", "max_rss", "cpu_time")
@@ -42,15 +43,16 @@ def jobs(run_dir: Path) -> list[Job]:
     Raises: BrokenResult for a file without the columns of a benchmark, or without numbers in it.
     """
     folder = run_dir / "benchmarks"
-    trained = {f"train/{name}.tsv" for name, method in METHODS.items() if not method.network}
-    made = {name: methods(run_dir, name) for name in ("images", "pairs")}
-    sets = {name for name, used in made.items() if used and not any(m.network for m in used)}
     measured = []
     for path in sorted(folder.rglob("*.tsv")):
-        name = path.relative_to(folder).as_posix()
-        stage = name.partition("/")[0].removesuffix(".tsv")
-        gpu = stage in GPU_STAGES and stage not in sets and name not in trained
-        measured += [_job(stage, path, row, gpu) for row in _rows(path)]
+        parts = path.relative_to(folder).with_suffix("").parts
+        of_method = parts[0] == "methods" and len(parts) > 2
+        method, stage = parts[1:3] if of_method else (DIDGEN, parts[0])
+        gpu = stage in GPU_STAGES
+        if stage in MAKING and method in METHODS:
+            gpu = METHODS[method].network
+        label = stage if method == DIDGEN else f"{stage}, {method}"
+        measured += [_job(label, path, row, gpu) for row in _rows(path)]
     return measured
 
 

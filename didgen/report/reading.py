@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didgen.settings.methods import METHODS, Method
+from didgen.settings.methods import DIDGEN, METHODS
+from didgen.settings.sets import OWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +99,8 @@ def number_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
 def shards(run_dir: Path, name: str) -> list[Path]:
     """The folders of a synthetic set, `images` or `pairs`, that went into the augmented set.
 
+    run_dir: the folder that the set lies in, a run's or one of its methods'.
+
     Only those named in augment/config.json: others lie there from runs with other shards. Their
     last two components are looked up in the run, so that a run may be moved. Raises: BrokenResult.
     """
@@ -153,23 +156,41 @@ def _shard(folder: Path, columns: Iterable[str]) -> "pd.DataFrame | None":
     return frame.assign(metadata=str(path))
 
 
-def methods(run_dir: Path, name: str) -> list[Method]:
-    """What made each shard of a synthetic set, `images` or `pairs`: `didgen` where none is named.
+def sets_of_methods(run_dir: Path) -> dict[str, Path]:
+    """The folder of each method's sets, the run's own method first; without any, of that alone.
+
+    Only of methods of which the verdict compared an arm, where verdict/config.json names its arms:
+    others lie there from earlier runs. Raises: BrokenResult.
+    """
+    folders = {name: run_dir / "methods" / name for name in METHODS} | {DIDGEN: run_dir}
+    arms = [_compared(run_dir, f"{task}_arms") for task in ("classify", "segment")]
+    named = {_set_name(arm) for part in arms for arm in part or ()}
+    made = {
+        name: path
+        for name, path in folders.items()
+        if (path / "augment").is_dir() and (not named or _arm_of(name) in named)
+    }
+    return made or {DIDGEN: run_dir}
+
+
+def lead_sets(run_dir: Path) -> Path:
+    """The folder of the sets that the verdict is about: the run's own, or those of a method.
 
     Raises: BrokenResult.
     """
-    named = [json_file(folder / "config.json") or {} for folder in shards(run_dir, name)]
-    return [METHODS.get(str(config.get("method")), METHODS["didgen"]) for config in named]
+    made = sets_of_methods(run_dir)
+    path = run_dir / "verdict" / "config.json"
+    lead = _set_name((json_file(path) or {}).get("treatment"))
+    return next((path for name, path in made.items() if _arm_of(name) == lead), [*made.values()][0])
 
 
-def models(run_dir: Path) -> set[str]:
-    """Whose trained folders the run's images and pairs were made with: others may lie there from
-    earlier runs. Runs without sets count as `didgen`.
+def _set_name(arm: object) -> str:
+    """The set of an arm such as `synthetic-0.5x`."""
+    return str(arm).partition("-")[0]
 
-    Raises: BrokenResult.
-    """
-    made = [*methods(run_dir, "images"), *methods(run_dir, "pairs")]
-    return {method.model for method in made} or {"didgen"}
+
+def _arm_of(method: str) -> str:
+    return OWN if method == DIDGEN else method
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ where pydantic is not installed.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +61,12 @@ def parse_arm(name: str) -> Arm:
     if first == "duplicates":
         return Arm(name, "duplicates", None, scale)
     return Arm(name, "synthetic", first, scale)
+
+
+def with_methods(arms: Sequence[str], methods: Iterable[str]) -> list[str]:
+    """The arms, and one for each method that none of them names."""
+    named = {parse_arm(arm).set_name for arm in arms}
+    return [*arms, *(name for name in methods if name not in named)]
 
 
 def of_task(

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from didgen.settings.addresses import ServerAddress
 from didgen.settings.base import Place, Precision, SettingsSection
+from didgen.settings.captioners import Captioner
 
 ChatFormat = Literal["llama-3", "mtmd", "llava-1.5"]
 AnswerFormat = Literal["json_schema", "json_object", "text"]
@@ -16,7 +17,7 @@ ReservedWords = Literal["replace", "tag", "refuse"]
 class Settings(SettingsSection):
     """How captions are made."""
 
-    captioner: Literal["measure", "llama_cpp", "transformers", "openai"] = Field(
+    captioner: Captioner = Field(
         "measure",
         description="`measure`: attributes computed from image and mask, no model; an image "
         "without a mask is segmented first. Of a vision model that sees the image alone: "

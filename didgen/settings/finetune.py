@@ -1,11 +1,11 @@
 """Settings of `finetune`."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from didgen.settings.base import Code, Place, Precision, Tracked
-from didgen.settings.train import TrainingPaths
+from didgen.settings.base import Code, Place, Precision, Seeded, Tracked
 
 Reading = Literal["minmax", "raw", "jensen-shannon"]
 
@@ -185,6 +185,20 @@ class Settings(Tracked):
                 f"accumulation, {self.processes} x {self.accumulation} = {shares}"
             )
         return self
+
+
+class TrainingPaths(Seeded):
+    """What the training of any method reads and writes."""
+
+    train: Path = Field(description="manifest of the training images")
+    val: Path | None = Field(
+        None, description="manifest of validation images to look at during training; null: none"
+    )
+    captions: Path = Field(description="captions.csv of the caption stage")
+    out: Path = Field(description="folder to write: the trained method")
+    state: Path = Field(
+        description="folder for resumable state and live logs; may be deleted when done"
+    )
 
 
 class Config(Settings, TrainingPaths):

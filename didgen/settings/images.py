@@ -13,7 +13,6 @@ from didgen.settings.sampling import Sampling, SetPaths
 class Settings(Sampling):
     """How many images of which class, and how they are sampled."""
 
-    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
     classes: tuple[Code, ...] | None = Field(
         None, description="diagnoses to synthesize; null: all that the training set has"
     )
@@ -25,11 +24,6 @@ class Settings(Sampling):
         "captions; `prefix`: the prefix and the diagnosis only",
     )
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _method_makes_images(cls, name: str) -> str:
-        return check_makes(name, "images")
-
 
 class Config(Settings, SetPaths, Seeded):
     """Settings and paths of the stage."""
@@ -37,3 +31,8 @@ class Config(Settings, SetPaths, Seeded):
     prompts_file: Path | None = Field(
         None, description="prompts.csv of the prompts stage, for `prompts: llm`"
     )
+
+    @field_validator("method")
+    @classmethod
+    def _makes_images(cls, name: str) -> str:
+        return check_makes(name, "images")

@@ -1,62 +1,89 @@
 """What each method of synthesis can do and what it needs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from didgen.settings.arms import Task
+
+Kind = Literal["images", "pairs"]
 
 
 @dataclass(frozen=True)
 class Method:
     """A method as the workflow sees it.
 
-    makes: which sets it can make; `images` of a class from text, `pairs` of an image and its mask.
+    makes: which sets it can make; `images` of a class, `pairs` of an image and its mask.
+    reads: what tells it what to show, beside the diagnosis: a caption (`text`), a layout (`mask`).
     mask: where a pair's mask comes from: `read` from the image that was made, `condition`: the
     layout that was asked for, or `exact`: it is known how the image was put together.
-    layout: whether a pair follows the layout of a condition mask.
-    model: whose trained folder it uses: its own, or another method's.
+    trained: whether it has a training of its own, beside the fine-tuning that the run has anyway.
+    backbone: the Stable Diffusion that it starts from: `original`, as `finetune.backbone` names it,
+    or the run's `fine-tuned` one.
+    models: how many are trained, `one` for all classes or one for `each class`.
     network: whether it computes with a network, on a GPU where there is one.
     """
 
-    makes: frozenset[Literal["images", "pairs"]]
-    mask: Literal["read", "condition", "exact"]
-    layout: bool
-    model: str
+    makes: frozenset[Kind]
+    reads: frozenset[Literal["text", "mask"]]
+    mask: Literal["read", "condition", "exact"] | None
+    trained: bool
+    backbone: Literal["original", "fine-tuned"] | None
+    models: Literal["one", "each class"] | None
     network: bool
 
     @property
     def lacks(self) -> frozenset[str]:
         """Scores of pairs that mean nothing for this method."""
-        absent = set() if self.layout else {"layout_iou"}
-        return frozenset(absent if self.mask == "read" else absent | {"contrast"})
+        return frozenset() if self.mask == "read" else frozenset({"layout_iou", "contrast"})
 
 
+DIDGEN = "didgen"
 METHODS = {
-    "didgen": Method(
+    DIDGEN: Method(
         makes=frozenset({"images", "pairs"}),
+        reads=frozenset({"text", "mask"}),
         mask="read",
-        layout=True,
-        model="didgen",
+        trained=True,
+        backbone="original",
+        models="one",
+        network=True,
+    ),
+    "prefix": Method(
+        makes=frozenset({"images"}),
+        reads=frozenset({"text"}),
+        mask=None,
+        trained=False,
+        backbone="fine-tuned",
+        models=None,
         network=True,
     ),
     "warp": Method(
         makes=frozenset({"pairs"}),
+        reads=frozenset(),
         mask="exact",
-        layout=False,
-        model="warp",
+        trained=True,
+        backbone=None,
+        models=None,
         network=False,
     ),
 }
 
-# The section that makes what a task is taught with.
-SECTIONS = {"classification": "images", "segmentation": "pairs"}
+# What each task is taught with.
+TAUGHT_BY: dict[Task, Kind] = {"classification": "images", "segmentation": "pairs"}
 
 
-def models_used(tasks: Iterable[str], method_of: Callable[[str], str]) -> set[str]:
-    """Whose trained folders a run needs; `method_of` gives the method that a section names."""
-    return {METHODS[method_of(SECTIONS[task])].model for task in tasks}
+def tasks_taught(method: str) -> tuple[Task, ...]:
+    """The tasks that a method's sets can teach."""
+    return tuple(task for task, kind in TAUGHT_BY.items() if kind in METHODS[method].makes)
 
 
-def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:
+def needs_fine_tuning(methods: Iterable[str]) -> bool:
+    """Whether one of the methods is the run's own, or builds on the run's fine-tuned backbone."""
+    return any(name == DIDGEN or METHODS[name].backbone == "fine-tuned" for name in methods)
+
+
+def check_makes(name: str, wanted: Kind) -> str:
     """The method's name. Raises: `ValueError` for one that does not exist or makes no such sets."""
     able = [method for method, facts in METHODS.items() if wanted in facts.makes]
     return _check(name, able, f"makes no {wanted}")
@@ -64,7 +91,7 @@ def check_makes(name: str, wanted: Literal["images", "pairs"]) -> str:
 
 def check_trains(name: str) -> str:
     """The method's name. Raises: `ValueError` for one that `train` does not train."""
-    able = [method for method, facts in METHODS.items() if facts.model == method != "didgen"]
+    able = [method for method, facts in METHODS.items() if facts.trained and method != DIDGEN]
     return _check(name, able, "is trained by `finetune`, or not at all")
 
 

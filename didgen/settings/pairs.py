@@ -1,26 +1,26 @@
-"""Settings of `pairs`: those of any method, and each method's own."""
+"""Settings of `pairs`: the section, for the run's own method, and what other methods take of it."""
 
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.base import Code, Seeded
 from didgen.settings.guidance import LayoutGuidance
-from didgen.settings.methods import check_makes
-from didgen.settings.sampling import Batches, Sampling, SetPaths
+from didgen.settings.methods import DIDGEN, check_makes
+from didgen.settings.sampling import Sampling, SetPaths
 
 
-class Pairs(Batches):
-    """How many pairs."""
+class Pairs(Sampling):
+    """How many pairs, and how they are sampled and annotated by any method that does so."""
 
     count: int = Field(100, ge=1, le=10_000_000, description="pairs to make; the paper: 2500")
 
 
-class DidgenPairs(AnnotationSettings, LayoutGuidance, Sampling, Pairs):
+class Settings(AnnotationSettings, LayoutGuidance, Pairs):
     """How many pairs, and how they are guided and annotated."""
 
-    method: Literal["didgen"] = Field("didgen", description="method of synthesis")
     conditions: Literal["training", "augmented", "sampled"] = Field(
         "training",
         description="layouts to follow: `training`: masks of training images; `augmented`: these "
@@ -37,31 +37,6 @@ class DidgenPairs(AnnotationSettings, LayoutGuidance, Sampling, Pairs):
         return self
 
 
-class WarpPairs(Pairs):
-    """How many pairs of real lesions, warped and blended onto other people's skin."""
-
-    method: Literal["warp"] = Field("warp", description="method of synthesis")
-
-
-def method_of(section: Any) -> str:
-    """The method that a section names, or the default. Raises: `ValueError` for an unfit one."""
-    name = section.get("method") if isinstance(section, dict) else getattr(section, "method", None)
-    return check_makes(name or "didgen", "pairs")
-
-
-def _of_a_method(section: Any) -> Any:
-    """Refuse an unfit method as a fault of the section: pydantic passes a discriminator's on."""
-    method_of(section)
-    return section
-
-
-Settings = Annotated[
-    Annotated[DidgenPairs, Tag("didgen")] | Annotated[WarpPairs, Tag("warp")],
-    Discriminator(method_of),
-    BeforeValidator(_of_a_method),
-]
-
-
 class _Paths(SetPaths, Seeded):
     """Paths of the stage."""
 
@@ -70,18 +45,38 @@ class _Paths(SetPaths, Seeded):
     )
 
 
-class Config(DidgenPairs, _Paths):
-    """Settings and paths of the stage, with the default method."""
+class Config(Settings, _Paths):
+    """Settings and paths of the stage, with the run's own method."""
 
 
-class WarpConfig(WarpPairs, _Paths):
-    """Settings and paths of the stage, with `warp`."""
+class RivalConfig(AnnotationSettings, Pairs, _Paths):
+    """Settings and paths of the stage, with another method."""
+
+    conditions: Literal["generated", "training"] = Field(
+        "training", description="masks that a method which reads them makes images for"
+    )
+    generated: tuple[Path, ...] = Field(
+        (), description="folders of the run's own pairs, whose masks these are if `generated`"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_section(cls, values: Any) -> Any:
+        """Leave out the keys of the section that are the run's own method's."""
+        if not isinstance(values, dict):
+            return values
+        own = (Settings.model_fields.keys() - cls.model_fields.keys()) | {"conditions"}
+        return {key: value for key, value in values.items() if key not in own}
+
+    @field_validator("method")
+    @classmethod
+    def _makes_pairs(cls, name: str) -> str:
+        return check_makes(name, "pairs")
 
 
-AnyConfig = Config | WarpConfig
+AnyConfig = Config | RivalConfig
 
 
 def config_of(section: dict) -> type[BaseModel]:
-    """The settings and paths of the method that a section names."""
-    kinds: dict[str, type[BaseModel]] = {"didgen": Config, "warp": WarpConfig}
-    return kinds[method_of(section)]
+    """The settings and paths for the method that a stage is to work with."""
+    return Config if section.get("method", DIDGEN) == DIDGEN else RivalConfig

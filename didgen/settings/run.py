@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from didgen.settings.arms import DEFAULT_ARMS, check_control, parse_arm
+from didgen.settings.arms import DEFAULT_ARMS, check_control, parse_arm, with_methods
 from didgen.settings.augment import Settings as AugmentSettings
 from didgen.settings.base import Place, Seed, Seeded
 from didgen.settings.caption import Settings as CaptionSettings
@@ -16,13 +16,13 @@ from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.images import Settings as ImagesSettings
 from didgen.settings.label_fidelity import Settings as LabelFidelitySettings
 from didgen.settings.maps import Settings as MapsSettings
-from didgen.settings.methods import models_used
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.methods import DIDGEN, METHODS, tasks_taught
 from didgen.settings.pairs import Settings as PairsSettings
 from didgen.settings.prompts import Settings as PromptsSettings
 from didgen.settings.report import Settings as ReportSettings
+from didgen.settings.rivals import Methods
 from didgen.settings.segment import Settings as SegmentSettings
-from didgen.settings.sets import SyntheticSet, check_sets
+from didgen.settings.sets import OWN, SyntheticSet, check_sets
 from didgen.settings.verdict import Settings as VerdictSettings
 
 
@@ -59,6 +59,11 @@ class RunConfig(Seeded):
         description="further synthetic sets, such as another run's or a baseline's, each under a "
         "name that `arms` takes; each has these keys",
     )
+    methods: Methods = Field(
+        Methods(),
+        description="other systems, each trained on the same images; its sets are an arm of its "
+        "name",
+    )
     shards: int = Field(1, ge=1, le=1000, description="parallel jobs for `images` and for `pairs`")
     data: DataSettings = Field(DataSettings(), description="source, size and splits")
     caption: CaptionSettings = Field(CaptionSettings(), description="DermPrompt captions")
@@ -67,7 +72,7 @@ class RunConfig(Seeded):
         PromptsSettings(), description="new prompts by a language model, for images.prompts: llm"
     )
     images: ImagesSettings = Field(ImagesSettings(), description="class-conditional images")
-    pairs: PairsSettings = Field(DidgenPairs(), description="lesion-mask pairs")
+    pairs: PairsSettings = Field(PairsSettings(), description="lesion-mask pairs")
     filter: FilterSettings = Field(
         FilterSettings(), description="which pairs are kept; the paper keeps all"
     )
@@ -113,8 +118,8 @@ class RunConfig(Seeded):
                 "images.prompts: found llm, but caption.captioner: measure has no model to ask; "
                 "choose another captioner, or images.prompts: recombined"
             )
-        models = models_used(self.data.tasks, lambda section: getattr(self, section).method)
-        if "didgen" in models and self.finetune.backbone == "tiny" and self.data.size != 128:
+        tiny = self.finetune.backbone == "tiny"
+        if tiny and self.data.size != 128 and self._uses_backbone():
             raise ValueError(
                 f"data.size: found {self.data.size}, but finetune.backbone: tiny works at 128 px; "
                 "set data.size: 128 or choose another backbone"
@@ -125,7 +130,8 @@ class RunConfig(Seeded):
 
     @model_validator(mode="after")
     def _arms_can_be_compared(self) -> "RunConfig":
-        names = [parse_arm(arm).name for arm in self.arms]
+        methods = self.methods.chosen
+        names = [parse_arm(arm).name for arm in with_methods(self.arms, methods)]
         if len(set(names)) != len(names):
             raise ValueError(f"arms: found {names}, expected different names")
         wanted = {"original", self.verdict.treatment, self.verdict.control}
@@ -135,6 +141,14 @@ class RunConfig(Seeded):
                 "verdict.treatment with verdict.control, and what is kept needs a network of "
                 "`original`"
             )
-        check_sets(names, self.sets, self.verdict.treatment, self.data.tasks)
+        tasks = {name: own.tasks for name, own in self.sets.items()}
+        taught = {name: tasks_taught(name) for name in methods}
+        check_sets(names, tasks, taught, self.verdict.treatment, self.data.tasks)
         check_control(self.verdict.control, self.verdict.treatment, self.data.tasks)
         return self
+
+    def _uses_backbone(self) -> bool:
+        """Whether anything in the run is made with a Stable Diffusion."""
+        own = any(parse_arm(arm).set_name == OWN for arm in self.arms)
+        methods = [*self.methods.chosen, *([DIDGEN] if own else [])]
+        return any(METHODS[name].backbone for name in methods)

@@ -6,10 +6,12 @@ from typing import Literal
 from pydantic import Field
 
 from didgen.settings.base import Precision, SettingsSection
+from didgen.settings.rivals import ByMethod
 
 
-class Batches(SettingsSection):
-    """How many images are made at a time, by any method."""
+class Sampling(SettingsSection):
+    """How many images are made at a time, by any method; and steps, guidance and arithmetic of a
+    diffusion model's sampling, and what is done about broken images."""
 
     batch_size: int = Field(
         8,
@@ -17,11 +19,6 @@ class Batches(SettingsSection):
         le=1024,
         description="images made together; another number may change an image's last bits",
     )
-
-
-class Sampling(Batches):
-    """Steps, guidance and arithmetic of a diffusion model's sampling, and broken images."""
-
     steps: int = Field(50, ge=1, le=1000, description="sampling steps")
     guidance_scale: float = Field(
         7.5, ge=1, le=100, description="classifier-free guidance; 1: none"
@@ -40,12 +37,15 @@ class Sampling(Batches):
     )
 
 
-class SetPaths(SettingsSection):
+class SetPaths(ByMethod):
     """What both stages read, which part they make, and what they may use."""
 
     train: Path = Field(description="manifest of the training images")
     captions: Path = Field(description="captions.csv of the caption stage")
     model: Path = Field(description="folder of the trained method: the fine-tuned backbone, say")
+    backbone: Path | None = Field(
+        None, description="fine-tuned backbone, for a trained method that builds on it"
+    )
     out: Path = Field(description="folder to write: images/, metadata.csv; of pairs also masks/")
     shard: str = Field("1/1", description="which of how many shards to make: k/n")
     workers: int = Field(

@@ -23,15 +23,26 @@ class SyntheticSet(SettingsSection):
     )
 
 
-def tasks_of(sets: Mapping[str, SyntheticSet]) -> dict[str, tuple[Task, ...]]:
-    """The tasks of each set, as `of_task` takes them."""
-    return {name: own.tasks for name, own in sets.items()}
-
-
 def check_sets(
-    arms: Sequence[str], sets: Mapping[str, SyntheticSet], treatment: str, tasks: Sequence[Task]
+    arms: Sequence[str],
+    sets: Mapping[str, Sequence[Task]],
+    methods: Mapping[str, Sequence[Task]],
+    treatment: str,
+    tasks: Sequence[Task],
 ) -> None:
-    """Raises: ValueError unless arms and sets name each other, and all tasks have the treatment."""
+    """Check which arms there are. sets, methods: the tasks that each of them can teach.
+
+    Raises: ValueError unless arms and sets name each other, all tasks have the treatment, and each
+    method teaches one of the tasks.
+    """
+    if both := sorted(set(sets) & set(methods)):
+        raise ValueError(f"sets: found {both}, the names of methods; choose other names")
+    for name, taught in methods.items():
+        if not set(taught) & set(tasks):
+            raise ValueError(
+                f"methods.{name}: its sets serve {' and '.join(taught)}, and data.tasks has only "
+                f"{', '.join(tasks)}; leave the method out, or add the task"
+            )
     for name in sets:
         if name == OWN or not _is_a_set(name):
             raise ValueError(
@@ -39,11 +50,12 @@ def check_sets(
                 f"control's name and not `{OWN}`, which is this run's own set"
             )
     named = {own for arm in arms if (own := parse_arm(arm).set_name)}
-    unknown, idle = sorted(named - set(sets) - {OWN}), sorted(set(sets) - named)
+    every = {**sets, **methods}
+    unknown, idle = sorted(named - set(every) - {OWN}), sorted(set(sets) - named)
     if unknown:
         raise ValueError(
-            f"arms: found the synthetic sets {unknown}, which `sets` does not name, expected "
-            f"{sorted({OWN, *sets})}; add them to `sets` with their metadata.csv"
+            f"arms: found the synthetic sets {unknown}, which `sets` does not name, nor `methods`; "
+            f"expected {sorted({OWN, *every})}; add them to `sets` with their metadata.csv"
         )
     if idle:
         raise ValueError(f"sets: found {idle}, which no arm names; add them to `arms`")
@@ -53,7 +65,7 @@ def check_sets(
             "images"
         )
     for task in tasks:
-        if treatment not in of_task(arms, task, tasks_of(sets)):
+        if treatment not in of_task(arms, task, every):
             raise ValueError(
                 f"verdict.treatment: found {treatment!r}, whose set has nothing for {task}, "
                 "expected an arm with something for every task; change it, `sets` or `data.tasks`"

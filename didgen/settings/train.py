@@ -1,29 +1,28 @@
 """Settings of `train`: methods beside the one whose fine-tuning has a section of its own."""
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, field_validator
 
-from didgen.settings.base import Seeded
+from didgen.settings.finetune import Settings as FinetuneSettings
+from didgen.settings.finetune import TrainingPaths
 from didgen.settings.methods import check_trains
+from didgen.settings.rivals import ByMethod
 
 
-class TrainingPaths(Seeded):
-    """What the training of any method reads and writes."""
-
-    train: Path = Field(description="manifest of the training images")
-    val: Path | None = Field(
-        None, description="manifest of validation images to look at during training; null: none"
-    )
-    captions: Path = Field(description="captions.csv of the caption stage")
-    out: Path = Field(description="folder to write: the trained method")
-    state: Path = Field(
-        description="folder for resumable state and live logs; may be deleted when done"
-    )
-
-
-class Config(TrainingPaths):
+class Config(ByMethod, TrainingPaths):
     """Method and paths of the stage."""
 
-    method: Annotated[str, AfterValidator(check_trains)] = Field(description="method to train")
+    finetune: FinetuneSettings = Field(
+        FinetuneSettings(),
+        description="the section `finetune`, whose backbone and budget methods that train a "
+        "Stable Diffusion have too",
+    )
+    backbone: Path | None = Field(
+        None, description="fine-tuned backbone, for a method that builds on it"
+    )
+
+    @field_validator("method")
+    @classmethod
+    def _is_trained(cls, name: str) -> str:
+        return check_trains(name)

@@ -7,11 +7,12 @@ import pandas as pd
 
 from didgen.backbone.loading import load_tokenizer
 from didgen.captions.recombine import recombine
-from didgen.data.classes import CLASSES
+from didgen.data.classes import diagnosis_caption
 from didgen.data.manifest import read_manifest
 from didgen.methods.protocol import Request, derive_seed
 from didgen.runtime.outputs import check_output, paths_read
 from didgen.settings.images import Config
+from didgen.settings.methods import METHODS
 from didgen.stages.caption import read_captions
 from didgen.stages.prompts import class_captions, read_prompts
 from didgen.stages.synthetic_set import synthesize_to_folder
@@ -40,9 +41,11 @@ def _requests(config: Config) -> list[Request]:
             f"{sorted(present)}"
         )
     requests = []
+    reads_text = "text" in METHODS[config.method].reads
     for code in classes:
         parents = train.loc[train["label"] == code, "id"].tolist()
-        drafts = _captions(config, code, parents, captions)
+        silent: list[tuple[tuple[str, ...], str]] = [((), "")] * config.per_class
+        drafts = _captions(config, code, parents, captions) if reads_text else silent
         for number, (parent, caption) in enumerate(drafts):
             name = f"SYN_{code}_{number:05d}"
             seed = derive_seed(config.seed, name)
@@ -70,7 +73,7 @@ def _caption(
 ) -> tuple[tuple[str, ...], str]:
     """The caption of the n-th image of a class; training captions are used in turn."""
     if config.prompts == "prefix":
-        return (), f"A {CLASSES[code].phrase}."
+        return (), diagnosis_caption(code)
     turn, place = divmod(number, len(parents))
     order = np.random.default_rng([config.seed, turn, *code.encode()]).permutation(len(parents))
     parent = parents[order[place]]

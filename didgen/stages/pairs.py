@@ -1,4 +1,4 @@
-"""Synthesize lesion-mask pairs, for a method that follows layouts from condition masks."""
+"""Synthesize lesion-mask pairs with any method that makes them."""
 
 import logging
 from collections.abc import Sequence
@@ -9,16 +9,18 @@ import pandas as pd
 from didgen.captions.attributes import Attributes
 from didgen.captions.outline import with_layout
 from didgen.captions.sentence import write_sentence
-from didgen.data.classes import CLASSES
+from didgen.data.classes import diagnosis_caption
 from didgen.data.images import read_mask
 from didgen.data.manifest import read_manifest, resolve
 from didgen.methods.conditions import sample_mask, warp_mask
 from didgen.methods.protocol import Request, derive_seed
 from didgen.methods.shapes import fit_shapes
+from didgen.runtime.files import read_csv
 from didgen.runtime.outputs import check_output, paths_read
 from didgen.settings.methods import METHODS
-from didgen.settings.pairs import AnyConfig, Config
+from didgen.settings.pairs import AnyConfig, RivalConfig
 from didgen.stages.caption import read_caption_rows
+from didgen.stages.failures import all_failed
 from didgen.stages.synthetic_set import synthesize_to_folder
 
 LOGGER = logging.getLogger(__name__)
@@ -30,7 +32,52 @@ def run(config: AnyConfig) -> None:
     Raises: `ValueError` when no training image has a mask or the backbone is unusable.
     """
     check_output(config.out, "pairs", paths_read(config))
-    synthesize_to_folder("pairs", PairRequests(config), config)
+    requests: Sequence[Request]
+    if isinstance(config, RivalConfig) and config.generated:
+        requests = RepeatedRequests(config)
+    else:
+        requests = PairRequests(config)
+    synthesize_to_folder("pairs", requests, config)
+
+
+class RepeatedRequests(Sequence[Request]):
+    """The requests of pairs that were made already: their diagnosis, caption, parents and seed, and
+    the mask that they came out with for a layout.
+
+    Each is made when it is asked for, so that no shard holds all masks.
+    Raises: `ValueError` when there are no such pairs.
+    """
+
+    def __init__(self, config: RivalConfig) -> None:
+        tables = [folder / "metadata.csv" for folder in config.generated]
+        parts = [
+            read_manifest(table).assign(table=table)
+            for table in tables
+            if len(read_csv(table, "pairs"))
+        ]
+        if not parts:
+            raise ValueError(all_failed("pairs", config.generated))
+        frame = pd.concat(parts, ignore_index=True).sort_values("id", ignore_index=True)
+        if len(frame) < config.count:
+            LOGGER.warning("%d pairs in place of %d: so many masks there are to follow",
+                           len(frame), config.count)  # fmt: skip
+        self._rows = frame.head(config.count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Request:  # type: ignore[override]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        row = self._rows.iloc[number]
+        return Request(
+            id=row["id"],
+            label=row["label"],
+            caption=row["caption"],
+            seed=int(row["seed"]),
+            mask=read_mask(row["table"].parent / row["mask"]),
+            parent_ids=tuple(filter(None, row["parent_ids"].split(";"))),
+        )
 
 
 class PairRequests(Sequence[Request]):
@@ -45,7 +92,7 @@ class PairRequests(Sequence[Request]):
         self._config = config
         self._train = _masked(config)
         self._conditions = None
-        if METHODS[config.method].layout and isinstance(config, Config):
+        if "mask" in METHODS[config.method].reads:
             self._conditions = _Conditions(config, self._train)
 
     def __len__(self) -> int:
@@ -64,7 +111,7 @@ class PairRequests(Sequence[Request]):
         parents: tuple[int, ...] = (row,)
         if self._conditions is None:
             # Size and place will be others than those that the parent's caption says.
-            caption = f"A {CLASSES[label].phrase}." if label else ""
+            caption = diagnosis_caption(label)
         else:
             mask, caption, parents = self._conditions.make(row, name)
         return Request(
@@ -101,7 +148,7 @@ def _masked(config: AnyConfig) -> pd.DataFrame:
 class _Conditions:
     """A pair's condition mask, its caption, and the rows of the training images it is made from."""
 
-    def __init__(self, config: Config, train: pd.DataFrame) -> None:
+    def __init__(self, config: AnyConfig, train: pd.DataFrame) -> None:
         self.config = config
         self.paths = train["mask"].tolist()
         self.ids = train["id"].tolist()

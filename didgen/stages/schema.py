@@ -41,9 +41,12 @@ def _is_schema(text: str) -> bool:
 def json_schema_text() -> str:
     """The JSON schema of a run configuration, without references, as text."""
     schema = _schema()
-    for node in schema["properties"].values():
-        if "oneOf" in node:
-            node |= _by_method(node.pop("oneOf"))
+    # Snakemake fills in what has a default: methods that nobody chose, and a preset's keys.
+    methods = schema["properties"]["methods"]["properties"]
+    for name in methods:
+        methods[name] = _chosen(methods[name])
+        for key in methods[name]["properties"].values():
+            key.pop("default", None)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2) + "\n"
 
@@ -54,16 +57,10 @@ def _schema() -> dict[str, Any]:
     return _inline(schema, definitions)
 
 
-def _by_method(kinds: list[dict]) -> dict:
-    """The settings of the method that a section names, those of the first where it names none.
-
-    Not `oneOf`: Snakemake fills in the defaults of every kind that it tries, so that none fits.
-    """
-    chosen = kinds[0]
-    for kind in kinds[1:]:
-        named = {"properties": {"method": {"const": kind["properties"]["method"]["const"]}}}
-        chosen = {"if": named | {"required": ["method"]}, "then": kind, "else": chosen}
-    return chosen
+def _chosen(node: dict) -> dict:
+    """A section that may be null, as it is where it is not."""
+    (section,) = (option for option in node["anyOf"] if option.get("type") != "null")
+    return section | {"description": node["description"]}
 
 
 def _inline(node: Any, definitions: dict) -> Any:
@@ -91,20 +88,17 @@ def key_reference() -> str:
         "| `smoke.yaml` | every stage at its smallest, for tests; its numbers mean nothing |",
     ]
     properties = _schema()["properties"]
-    sections = {
-        name: node
-        for name, node in properties.items()
-        if node.get("type") == "object" or "oneOf" in node
-    }
+    sections = {name: node for name, node in properties.items() if node.get("type") == "object"}
     scalars = {name: node for name, node in properties.items() if name not in sections}
     lines += ["", "## Top level", "", *_table(scalars)]
     for name, node in sections.items():
         text = node["description"]
         lines += ["", f"## `{name}`", "", f"{text[0].upper()}{text[1:]}."]
-        if "oneOf" in node:
-            for kind in node["oneOf"]:
-                keys = kind["properties"]
-                lines += ["", f"With `method: {keys['method']['const']}`:", "", *_table(keys)]
+        if name == "methods":
+            for method, each in node["properties"].items():
+                keys = _chosen(each).get("properties", {})
+                lines += ["", f"### `methods.{method}`", "", f"{each['description'].capitalize()}."]
+                lines += ["", *_table(keys)] if keys else ["", "No keys."]
             continue
         # Of a mapping from names: what each named entry holds.
         entry = node.get("additionalProperties") or {}

@@ -14,7 +14,8 @@ from didgen.runtime.files import write_png
 from didgen.runtime.outputs import check_output, paths_read
 from didgen.runtime.progress import track
 from didgen.settings.base import Code
-from didgen.settings.train import Config, TrainingPaths
+from didgen.settings.finetune import TrainingPaths
+from didgen.settings.train import Config
 from didgen.stages.caption import read_captions
 
 LOGGER = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ LOGGER = logging.getLogger(__name__)
 def run(config: Config) -> None:
     """Write the folder of a trained method. Raises: as the method's `train`."""
     check_output(config.out, "train", paths_read(config))
-    train_method(config.method, config, classes=None, segment=False)
+    train_method(config.method, config, config.finetune.classes, segment=False)
 
 
 def train_method(

@@ -11,7 +11,7 @@ from didgen.methods.didgen.layouts import LayoutError
 from didgen.methods.didgen.sampler import DidgenSynthesizer, retry_seed
 from didgen.methods.protocol import Request
 from didgen.settings.images import Settings as ImageSettings
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.tiny.architecture import MINIATURE, build
 
 PROMPT = "An image of <lesion> on <skin>."
@@ -19,7 +19,7 @@ QUICK = {"steps": 2, "precision": "float32"}
 
 
 def synthesizer_of(backbone, max_rms=1e6, **changes):
-    return DidgenSynthesizer(backbone, DidgenPairs(**QUICK | changes), max_rms)
+    return DidgenSynthesizer(backbone, PairSettings(**QUICK | changes), max_rms)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_masks_are_checked_before_anything_is_sampled(backbone, monkeypatch):
 )
 def test_bad_settings_are_refused(change):
     with pytest.raises(ValueError, match="|".join(change)):
-        DidgenPairs(**change)
+        PairSettings(**change)
 
 
 def test_masks_need_the_settings_of_pairs(backbone):

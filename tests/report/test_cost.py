@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from fake_run import save_json
 
 from didgen.report.cost import commit, cost_table, energy_kwh, gpus, jobs, machine
 from didgen.report.reading import BrokenResult
@@ -42,15 +41,11 @@ def test_a_gpu_counts_in_the_stages_that_hold_one(tmp_path: Path, stage: str) ->
 
 
 def test_a_method_without_a_network_holds_no_gpu(tmp_path: Path) -> None:
-    for name in ("images/1-of-1", "pairs/1-of-1", "train/warp"):
+    for name in ("pairs/1-of-1", "methods/warp/pairs/1-of-1", "methods/warp/train"):
         benchmark(tmp_path, name, 3600, 2048, 0)
-    save_json(tmp_path / "images" / "1-of-1" / "config.json", {"method": "didgen"})
-    save_json(tmp_path / "pairs" / "1-of-1" / "config.json", {"method": "warp"})
-    named = {"images": ["images/1-of-1"], "pairs": ["pairs/1-of-1"]}
-    save_json(tmp_path / "augment" / "config.json", named)
     table = cost_table(jobs(tmp_path), gpu_watts=700)
     energy = {row.heading: row.cells[-1].value for row in table.rows}
-    assert energy == {"images": 0.7, "pairs": 0.0, "train": 0.0, "all": 0.7}
+    assert energy == {"pairs": 0.7, "pairs, warp": 0.0, "train, warp": 0.0, "all": 0.7}
 
 
 @pytest.mark.parametrize("unknown", ["-", "NA", ""])

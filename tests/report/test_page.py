@@ -256,12 +256,17 @@ def test_a_backbone_of_an_earlier_run_is_not_of_one_without(own_run: Path) -> No
     """Its folder and its maps may lie there still."""
     assert "Fine-tuning of the backbone" in Reader(build(own_run, Settings())).text
     for shard in ("1-of-2", "2-of-2"):
-        folder = own_run / "pairs" / shard
+        folder = own_run / "methods" / "warp" / "pairs" / shard
+        shutil.copytree(own_run / "pairs" / shard, folder)
         frame = pd.read_csv(folder / "metadata.csv").drop(columns=["condition", "layout_iou"])
         frame.assign(method="warp", area=0.25).to_csv(folder / "metadata.csv", index=False)
-        (folder / "config.json").write_text('{"method": "warp"}')
-    shards = [f"pairs/{shard}" for shard in ("1-of-2", "2-of-2")]
-    (own_run / "augment" / "config.json").write_text(json.dumps({"pairs": shards}))
+    shards = [f"methods/warp/pairs/{shard}" for shard in ("1-of-2", "2-of-2")]
+    path = own_run / "methods" / "warp" / "augment" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"pairs": shards}))
+    path = own_run / "verdict" / "config.json"
+    named = {"segment_arms": ["original", "warp"], "classify_arms": [], "treatment": "warp"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
     text = Reader(build(own_run, Settings())).text
     assert "Nothing in this run is made with a fine-tuned backbone." in text
     assert "No attention maps were recorded in this run." in text

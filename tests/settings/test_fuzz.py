@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from didgen import cli
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ SECTIONS = {
     name: field.annotation
     for name, field in RunConfig.model_fields.items()
     if hasattr(field.annotation, "model_fields")
-} | {"pairs": DidgenPairs}
+} | {"pairs": PairSettings}
 KEYS = [(name,) for name in RunConfig.model_fields if name not in SECTIONS]
 KEYS += [(name, key) for name, kind in SECTIONS.items() for key in kind.model_fields]
 KEYS += [(name,) for name in SECTIONS]

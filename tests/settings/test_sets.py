@@ -5,8 +5,8 @@ import pytest
 from didgen.settings.sets import SyntheticSet, check_sets
 
 BOTH = ("classification", "segmentation")
-MADE = SyntheticSet(metadata="made/metadata.csv")
-UNMASKED = SyntheticSet(metadata="made/metadata.csv", tasks=("classification",))
+# The tasks of a set with masks, and of one without.
+MADE, UNMASKED = BOTH, ("classification",)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ UNMASKED = SyntheticSet(metadata="made/metadata.csv", tasks=("classification",))
     ],
 )  # fmt: skip
 def test_arms_of_this_run_and_of_further_sets_go_together(arms, sets, treatment, tasks):
-    assert check_sets(arms, sets, treatment, tasks) is None
+    assert check_sets(arms, sets, {}, treatment, tasks) is None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_arms_of_this_run_and_of_further_sets_go_together(arms, sets, treatment,
 )
 def test_what_does_not_go_together_is_refused(arms, sets, treatment, words):
     with pytest.raises(ValueError, match=words):
-        check_sets(arms, sets, treatment, BOTH)
+        check_sets(arms, sets, {}, treatment, BOTH)
 
 
 def test_a_set_without_a_task_is_none():

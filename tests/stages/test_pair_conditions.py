@@ -7,6 +7,7 @@ import pytest
 from didgen.backbone import loading, prompts
 from didgen.data.manifest import write_manifest
 from didgen.runtime.files import write_csv, write_png
+from didgen.settings.pairs import Config
 from didgen.stages import pairs
 
 SIDE = 64
@@ -48,7 +49,7 @@ def config(tmp_path, monkeypatch):
     def make(**changes):
         usual = {"train": tmp_path / "train.csv", "captions": tmp_path / "captions.csv"}
         usual |= {"model": tmp_path, "out": tmp_path / "out", "classes": ("MEL",)}
-        return pairs.Config(**usual | {"count": COUNT, "seed": 5} | changes)
+        return Config(**usual | {"count": COUNT, "seed": 5} | changes)
 
     return make
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from didgen.data.images import read_image, read_mask
 from didgen.data.manifest import read_manifest
+from didgen.settings.pairs import Config as PairsConfig
 from didgen.stages import augment, finetune, images, maps, pairs
 from tests.stages.test_augment import synthetic_set
 
@@ -32,7 +33,7 @@ def image_set(mini_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair_set(mini_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("sets") / "pairs"
-    pairs.run(pairs.Config(train=mini_run.train, captions=mini_run.captions,
+    pairs.run(PairsConfig(train=mini_run.train, captions=mini_run.captions,
                            model=mini_run.backbone, out=out, **PAIRS))  # fmt: skip
     return out
 
@@ -138,7 +139,7 @@ def test_pairs_carry_condition_mask_and_scores(pair_set, mini_run):
 
 
 def test_pairs_that_diverge_are_counted_and_never_written_as_good(mini_run, tmp_path, caplog):
-    config = pairs.Config(train=mini_run.train, captions=mini_run.captions, out=tmp_path,
+    config = PairsConfig(train=mini_run.train, captions=mini_run.captions, out=tmp_path,
                           model=mini_run.backbone, **PAIRS, eta=1e6, retries=1)  # fmt: skip
     pairs.run(config)
     failed = pd.read_csv(tmp_path / "failed.csv")

@@ -1,4 +1,4 @@
-"""Runs whose pairs are of another method: it is trained, and no backbone that nothing uses."""
+"""Runs with other methods: each is trained once, and its sets are arms of its name."""
 
 import json
 import os
@@ -29,48 +29,53 @@ def received(copy: Path) -> dict[str, dict]:
 def test_without_images_nothing_needs_the_fine_tuned_backbone(unfinished: Path, snakemake) -> None:
     """Nor has the data to be of the backbone's size."""
     data = {"source": "phantoms", "phantoms": 56, "size": 96, "tasks": ["segmentation"]}
-    configure(unfinished, data=data, pairs={"method": "warp", "count": 4})
+    verdict = {"treatment": "warp"}
+    changes = {"data": data, "pairs": {"count": 4}, "methods": {"warp": {}}, "verdict": verdict}
+    configure(unfinished, **changes, arms=["original", "duplicates"])
     done = snakemake(unfinished, "all", "weights")
     assert done.returncode == 0, done.stdout[-3000:]
     assert (unfinished / RUN / "report" / "index.html").exists()
     stages = received(unfinished)
     assert not {"finetune", "maps", "images", "prompts", "classify", "label_fidelity"} & set(stages)
     assert stages["train"]["method"] == stages["pairs"]["method"] == "warp"
-    assert stages["pairs"]["model"] == str(RUN / "methods" / "warp")
+    assert stages["pairs"]["model"] == str(RUN / "methods" / "warp" / "model")
+    assert stages["segment"]["synthetic"] == str(RUN / "methods/warp/augment/metadata.csv")
     assert stages["weights"]["tokenizer_only"]
 
 
-def test_images_of_the_backbone_go_with_pairs_of_another_method(
+def test_methods_stand_beside_the_own_sets_and_learn_from_the_same_images(
     unfinished: Path, snakemake, jobs
 ) -> None:
-    """Such a method learns from the classes that the fine-tuning leaves out, too."""
     finetune = {"backbone": "tiny", "steps": 3, "classes": ["MEL", "NV"]}
     images = {"per_class": 2, "classes": ["MEL"]}
-    configure(unfinished, finetune=finetune, images=images, pairs={"method": "warp", "count": 4})
-    done = snakemake(unfinished, "augment", "maps")
+    changes = {"finetune": finetune, "images": images, "pairs": {"count": 4}}
+    configure(unfinished, **changes, methods={"warp": {}, "prefix": {}})
+    done = snakemake(unfinished, "methods")
     assert done.returncode == 0, done.stdout[-3000:]
     stages = received(unfinished)
+    assert stages["images"]["method"] == "prefix" and stages["images"]["prompts"] == "prefix"
     assert stages["images"]["model"] == str(RUN / "finetune")
-    assert stages["pairs"]["model"] == str(RUN / "methods" / "warp")
-    assert stages["pairs"]["classes"] is None
+    assert stages["train"]["finetune"]["classes"] == stages["pairs"]["classes"] == ["MEL", "NV"]
     done = snakemake(unfinished, "-n")
-    assert {"report", "label_fidelity"} <= set(jobs(done.stdout))
+    left = jobs(done.stdout)
+    assert {"report", "label_fidelity", "images_job", "pairs_job"} <= set(left)
+    assert "train_job" not in left
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "gpus"), [("warp", 0), ("didgen", 1)])
-def test_a_method_without_a_network_takes_no_gpu(
-    unfinished: Path, snakemake, monkeypatch, method: str, gpus: int
-) -> None:
+def test_a_method_without_a_network_takes_no_gpu(unfinished: Path, snakemake, monkeypatch) -> None:
     tools = unfinished / "tools"
     tools.mkdir()
     (tools / "nvidia-smi").write_text("#!/bin/sh\n")
     (tools / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
-    configure(unfinished, pairs={"method": method, "count": 4})
+    configure(unfinished, pairs={"count": 4}, methods={"warp": {}})
     # Of a job with a message Snakemake does not print the resources.
     rules = unfinished / "rules" / "generation.smk"
     rules.write_text(re.sub(r" +message:\n.*\n", "", rules.read_text()))
     done = snakemake(unfinished, "pairs", "-n")
-    (job,) = re.findall(r"^rule pairs_job:\n(?: +.*\n)+", done.stdout, re.MULTILINE)
-    assert f"gpu={gpus}," in job
+    asked = re.findall(r"^rule pairs_job:\n(?: +.*\n)+", done.stdout, re.MULTILINE)
+    assert {"methods/warp" in job: re.search(r"gpu=(\d)", job)[1] for job in asked} == {
+        True: "0",
+        False: "1",
+    }

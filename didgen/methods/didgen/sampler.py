@@ -20,7 +20,7 @@ from didgen.backbone.sampling import MAX_RMS, Watch, sample, step_timesteps
 from didgen.methods.didgen.layouts import check_layouts, log_doubts
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.runtime.precision import autocast, pick_precision
-from didgen.settings.pairs import DidgenPairs
+from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.sampling import Sampling
 
 LOGGER = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class DidgenSynthesizer:
         with_mask = [request.mask is not None for request in requests]
         if any(with_mask) != all(with_mask):
             raise ValueError("a batch mixes requests with and without a mask; separate them")
-        if any(with_mask) and not isinstance(self.settings, DidgenPairs):
+        if any(with_mask) and not isinstance(self.settings, PairSettings):
             raise ValueError(
                 "requests with a mask need the settings of pairs, found those of "
                 f"{type(self.settings).__module__.rpartition('.')[2]}"
@@ -97,7 +97,7 @@ class DidgenSynthesizer:
         # Asked for in any case: a backbone without these tokens was not fine-tuned by DiDGen.
         positions = self._positions(prompts)
         settings, with_mask = self.settings, requests[0].mask is not None
-        pairs = settings if with_mask and isinstance(settings, DidgenPairs) else None
+        pairs = settings if with_mask and isinstance(settings, PairSettings) else None
         guide = self._guide(requests, positions, pairs) if pairs else None
         watch = Watch(self.max_rms)
         trail = _Trail(pairs.steps, pairs.last_steps) if pairs else None
@@ -138,7 +138,7 @@ class DidgenSynthesizer:
         ]
 
     def _guide(
-        self, requests: Sequence[Request], positions: list[list[int]], settings: DidgenPairs
+        self, requests: Sequence[Request], positions: list[list[int]], settings: PairSettings
     ) -> Guide:
         stacked = np.stack([request.mask for request in requests if request.mask is not None])
         masks = torch.from_numpy(stacked).float()
@@ -157,7 +157,7 @@ class DidgenSynthesizer:
         prompts: Sequence[str],
         positions: list[list[int]],
         decoded: Tensor,
-        settings: DidgenPairs,
+        settings: PairSettings,
     ) -> Annotation:
         times = step_timesteps(self.backbone, settings.scheduler, settings.steps)
         moments = [*trail.latents.items(), (None, latents)]

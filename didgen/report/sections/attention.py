@@ -7,9 +7,10 @@ from didgen.report.figures import Line, histogram, line_chart
 from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed_named
-from didgen.report.reading import broken, finite, json_file, models
+from didgen.report.reading import broken, finite, json_file, sets_of_methods
 from didgen.report.sections.pairs import evenly
 from didgen.report.tables import Cell, Row, Table
+from didgen.settings.methods import needs_fine_tuning
 
 TITLE = "Attention maps"
 # Measure -> its words and decimals.
@@ -24,7 +25,7 @@ MEASURES = {
 def section(run_dir: Path, options: Options) -> Section:
     """Embed `panels` panels, spread evenly from the highest to the lowest IoU."""
     path = run_dir / "maps" / "maps.json"
-    maps = json_file(path) if "didgen" in models(run_dir) else None
+    maps = json_file(path) if needs_fine_tuning(sets_of_methods(run_dir)) else None
     if maps is None:
         why = "No attention maps were recorded in this run."
         return Section("attention", TITLE, None, (why,))

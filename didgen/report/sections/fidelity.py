@@ -7,7 +7,7 @@ from typing import Any
 from didgen.data.classes import CLASSES
 from didgen.report.numbers import digits, interval, plural
 from didgen.report.page import Options, Section
-from didgen.report.reading import broken, finite, json_file
+from didgen.report.reading import broken, finite, json_file, lead_sets
 from didgen.report.tables import Cell, Row, Table
 
 TITLE = "Fidelity, diversity and labels"
@@ -24,13 +24,14 @@ REFERENCES = {
 def section(run_dir: Path, options: Options) -> Section:
     """Read fidelity/fidelity.json and label_fidelity/label_fidelity.json."""
     missing = []
-    path = run_dir / "fidelity" / "fidelity.json"
+    place = lead_sets(run_dir)
+    path = place / "fidelity" / "fidelity.json"
     fidelity = json_file(path)
     if fidelity is None:
         missing.append("Synthetic and real images were not compared: there is no fidelity.json.")
     elif not fidelity.get("sets"):
         missing.append("Too few images to compare synthetic and real ones: make more.")
-    judged_path = run_dir / "label_fidelity" / "label_fidelity.json"
+    judged_path = place / "label_fidelity" / "label_fidelity.json"
     judged = json_file(judged_path)
     if judged is None:
         missing.append("Nobody judged the classes of synthetic images: no label_fidelity.json.")

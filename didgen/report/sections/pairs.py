@@ -9,7 +9,14 @@ from didgen.report.figures import Chart, Line, histogram, line_chart
 from didgen.report.numbers import mean_sd
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed, mask_outline
-from didgen.report.reading import broken, finite, json_file, synthetic_set, text_table
+from didgen.report.reading import (
+    broken,
+    finite,
+    json_file,
+    lead_sets,
+    synthetic_set,
+    text_table,
+)
 from didgen.report.tables import Cell, Row, Table
 from didgen.settings.methods import METHODS
 
@@ -29,15 +36,17 @@ SCORES = {
 
 def section(run_dir: Path, options: Options) -> Section:
     """Embed `pairs` pairs, spread evenly by layout IoU; without layouts, by area."""
-    frame, missing = synthetic_set(run_dir, "pairs")
+    place = lead_sets(run_dir)
+    frame, missing = synthetic_set(place, "pairs")
     if frame is None or frame.empty:
         if frame is not None or not missing:
             missing.append("No pairs were made in this run.")
         return Section("pairs", TITLE, None, tuple(missing))
     methods = sorted(set(frame.get("method", ())) & set(METHODS)) or ["didgen"]
     facts = METHODS[methods[0]]
-    score, words = ("layout_iou", "layout IoU") if facts.layout else ("area", "area of the lesion")
-    for column in (score, "condition") if facts.layout else (score,):
+    layout, read = "mask" in facts.reads, facts.mask == "read"
+    score, words = ("layout_iou", "layout IoU") if read else ("area", "area of the lesion")
+    for column in (score, "condition") if layout else (score,):
         if column not in frame:
             path = Path(frame["metadata"].iloc[0])
             raise broken(path, f"no column {column}", "one; every pair has it")
@@ -50,13 +59,13 @@ def section(run_dir: Path, options: Options) -> Section:
         missing.append(f"{len(frame) - len(known)} of {len(frame)} pairs have no {words}.")
     if known.empty:
         return Section("pairs", TITLE, None, (*missing, "No pair can be shown."))
-    filtered, absent = _filter(run_dir, frame, options)
+    filtered, absent = _filter(place, frame, options)
     missing += absent
     values = known["score"].tolist()
     mean, spread = mean_sd(values)
     title = f"{words[0].upper()}{words[1:]} of all pairs"
     content = {
-        "layout": facts.layout,
+        "layout": layout,
         "mask": facts.mask,
         "score": words,
         "total": len(frame),
@@ -65,7 +74,7 @@ def section(run_dir: Path, options: Options) -> Section:
         "lowest": min(values),
         "highest": max(values),
         "chart": histogram("pairs-score", title, values, words),
-        "shown": [_pair(row, facts.layout, options) for row in _spread(known, options.pairs)],
+        "shown": [_pair(row, layout, options) for row in _spread(known, options.pairs)],
         "filter": filtered,
     }
     return Section("pairs", TITLE, content, tuple(missing))
@@ -126,13 +135,13 @@ def _drawn(row: Any, alt: str, options: Options) -> dict[str, Any]:
 
 
 def _filter(
-    run_dir: Path, pairs: "pd.DataFrame", options: Options
+    place: Path, pairs: "pd.DataFrame", options: Options
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What the filter kept and rejected, or None where the run has none; and what is missing.
 
     Raises: BrokenResult if a file of the filter is damaged.
     """
-    folder = run_dir / "filter"
+    folder = place / "filter"
     path = folder / "summary.json"
     summary = json_file(path)
     if summary is None:

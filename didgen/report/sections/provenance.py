@@ -1,5 +1,6 @@
 """Provenance: what was run, with which settings, versions, seeds and checkpoint, at what cost."""
 
+import itertools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,15 +13,17 @@ from didgen.report.page import Options, Section
 from didgen.report.reading import (
     Trial,
     json_file,
-    models,
+    sets_of_methods,
     shards,
     synthetic_set,
     text_table,
     trials,
 )
-from didgen.settings.methods import SECTIONS
+from didgen.settings.methods import DIDGEN, METHODS, TAUGHT_BY, needs_fine_tuning
 
 STAGES = ("data", "caption", "finetune", "images", "pairs", "augment", "maps", "verdict")
+# What a run without sets of its own leaves out.
+OF_SETS = ("finetune", "images", "pairs", "augment", "maps")
 SHARDED = ("images", "pairs")
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-pytorch",
              "numpy", "scikit-image", "scikit-learn", "pandas", "pillow")  # fmt: skip
@@ -28,14 +31,20 @@ LIBRARIES = ("torch", "diffusers", "transformers", "timm", "segmentation-models-
 
 def section(run_dir: Path, options: Options) -> Section:
     """Read each stage's config.json, the checkpoints' hashes, the seeds and the sizes."""
-    used = models(run_dir)
-    tasks = (_config(run_dir, "data") or {}).get("tasks") or list(SECTIONS)
-    idle = {name for task, name in SECTIONS.items() if task not in tasks}
-    if "didgen" not in used:
-        idle |= {"finetune", "maps"}
-    configs = {stage: _config(run_dir, stage) for stage in STAGES if stage not in idle}
-    for name in sorted(used - {"didgen"}):
-        configs[f"train, {name}"] = json_file(run_dir / "methods" / name / "config.json")
+    made = sets_of_methods(run_dir)
+    tasks = (_config(run_dir, "data") or {}).get("tasks") or list(TAUGHT_BY)
+    kinds = {TAUGHT_BY[task] for task in tasks if task in TAUGHT_BY}
+    own = {*kinds, "augment"} if DIDGEN in made else set()
+    own |= {"finetune", "maps"} if needs_fine_tuning(made) else set()
+    stages = [name for name in STAGES if name in own or name not in OF_SETS]
+    configs = {stage: _config(run_dir, stage) for stage in stages}
+    for name, folder in made.items():
+        if name == DIDGEN:
+            continue
+        if METHODS[name].trained:
+            configs[f"train, {name}"] = _config(folder, "model")
+        for stage in sorted(kinds & METHODS[name].makes):
+            configs[f"{stage}, {name}"] = _config(folder, stage)
     for task in ("classify", "segment"):
         firsts: dict[str, Trial] = {}
         for trial in trials(run_dir, task):
@@ -56,15 +65,15 @@ def section(run_dir: Path, options: Options) -> Section:
             for stage, config in configs.items()
             if config is not None
         },
-        "facts": _facts(run_dir, used),
+        "facts": _facts(run_dir, made),
         "versions": _versions(),
     }
     return Section("provenance", "Provenance", content, tuple(missing))
 
 
-def _config(run_dir: Path, folder: str) -> dict[str, Any] | None:
+def _config(folder: Path, stage: str) -> dict[str, Any] | None:
     """The settings of a stage; of its first shard, since shards differ in their number alone."""
-    places = shards(run_dir, folder)[:1] if folder in SHARDED else [run_dir / folder]
+    places = shards(folder, stage)[:1] if stage in SHARDED else [folder / stage]
     return json_file(places[0] / "config.json") if places else None
 
 
@@ -83,13 +92,14 @@ def _shown(value: Any, run_dir: Path) -> str:
     return str(value)
 
 
-def _facts(run_dir: Path, used: set[str]) -> list[tuple[str, str]]:
+def _facts(run_dir: Path, made: dict[str, Path]) -> list[tuple[str, str]]:
     facts = []
     if (choice := json_file(run_dir / ".state" / "precision.json")) is not None:
         facts.append(("Arithmetic on processors", f"{choice['precision']}: {choice['reason']}"))
     checkpoints: dict[str, dict[str, None]] = {}
-    for name, noun in (("images", "class-conditional images"), ("pairs", "pairs")):
-        frame, _ = synthetic_set(run_dir, name)
+    nouns = (("images", "class-conditional images"), ("pairs", "pairs"))
+    for folder, (name, noun) in itertools.product(made.values(), nouns):
+        frame, _ = synthetic_set(folder, name)
         if frame is None:
             continue
         text = plural(len(frame), "row")
@@ -105,10 +115,11 @@ def _facts(run_dir: Path, used: set[str]) -> list[tuple[str, str]]:
         facts.append((f"Checkpoint of {method}, SHA-256", listed(list(hashes))))
         if len(hashes) > 1:
             facts.append(("Caution", f"{method}: sets were made by different checkpoints"))
-    augmented = text_table(run_dir / "augment" / "metadata.csv", ("file_name",))
-    if augmented is not None:
-        facts.append(("Augmented set", plural(len(augmented), "image")))
-    if "didgen" in used and (run_dir / "finetune" / "model_index.json").is_file():
+    for name, folder in made.items():
+        augmented = text_table(folder / "augment" / "metadata.csv", ("file_name",))
+        if augmented is not None:
+            facts.append((f"Augmented set of {name}", plural(len(augmented), "image")))
+    if needs_fine_tuning(made) and (run_dir / "finetune" / "model_index.json").is_file():
         files = [path for path in (run_dir / "finetune").rglob("*") if path.is_file()]
         facts.append(("Fine-tuned backbone", megabytes(sum(p.stat().st_size for p in files))))
     for task in ("classify", "segment"):

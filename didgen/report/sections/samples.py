@@ -8,7 +8,7 @@ from didgen.data.classes import CLASSES
 from didgen.data.manifest import read_manifest, resolve
 from didgen.report.page import Options, Section
 from didgen.report.pictures import embed
-from didgen.report.reading import synthetic_set, text_table
+from didgen.report.reading import lead_sets, synthetic_set, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def section(run_dir: Path, options: Options) -> Section:
     """Embed `samples_per_class` real and synthetic images of every class."""
     real_path = run_dir / "data" / "train.csv"
-    synthetic, missing = synthetic_set(run_dir, "images")
+    synthetic, missing = synthetic_set(lead_sets(run_dir), "images")
     if synthetic is None or synthetic.empty:
         if synthetic is not None or not missing:
             missing.append("No class-conditional images were made in this run.")

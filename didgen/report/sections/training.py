@@ -7,7 +7,8 @@ from didgen.report.figures import Chart, Line, line_chart
 from didgen.report.numbers import listed
 from didgen.report.page import Options, Section
 from didgen.report.pictures import Picture, embed
-from didgen.report.reading import Trial, models, number_table, trials
+from didgen.report.reading import Trial, number_table, sets_of_methods, trials
+from didgen.settings.methods import needs_fine_tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +42,11 @@ POINTS = 220  # as many as a chart of this width can show
 
 
 def section(run_dir: Path, options: Options) -> Section:
-    """Charts of backbone/training.csv and of every curves.csv of the downstream models."""
+    """Charts of finetune/training.csv and of every curves.csv of the downstream models."""
     missing, finetuning, watched = [], [], []
     frame = None
     backbone = run_dir / "finetune"
-    tuned = "didgen" in models(run_dir)
+    tuned = needs_fine_tuning(sets_of_methods(run_dir))
     if tuned:
         frame = number_table(backbone / "training.csv", ("step",))
         watched = _validation(backbone)

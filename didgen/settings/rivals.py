@@ -1,0 +1,105 @@
+"""The section `methods`: systems that the run's own is compared with, each with its settings.
+
+A key that the section `images` or `pairs` has too holds for the method's sets in its place.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from didgen.settings.base import SettingsSection
+from didgen.settings.methods import DIDGEN
+
+
+class Warp(SettingsSection):
+    """Pairs of real lesions on other people's skin; nothing can be set."""
+
+
+class Prefix(SettingsSection):
+    """Images of the run's own model by their diagnosis alone, without a DermPrompt."""
+
+    prompts: Literal["prefix"] = Field("prefix", description="always the diagnosis alone")
+
+
+class Preset(SettingsSection):
+    """A method whose sizes and schedule come in two editions."""
+
+    paper: ClassVar[Mapping[str, Any]]
+
+    preset: Literal["tiny", "paper"] = Field(
+        "tiny",
+        description="`tiny`: the defaults here, for two cores; `paper`: in place of the defaults, "
+        "what the method's own source has",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """The preset's values for the keys that are not given."""
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**cls.paper, **values}
+        return values
+
+
+class MaskReader(SettingsSection):
+    """A method that makes an image for a mask."""
+
+    conditions: Literal["generated", "training"] = Field(
+        "generated",
+        description="masks to make images for: `generated`: those of the run's own pairs, with "
+        "their captions, as in the paper; `training`: masks of training images",
+    )
+
+
+class Methods(SettingsSection):
+    """Each method that the run makes sets of, beside its own; null: not made."""
+
+    warp: Warp | None = Field(None, description="real lesions on other people's skin")
+    prefix: Prefix | None = Field(None, description="the run's own model without DermPrompts")
+
+    @model_serializer(mode="wrap")
+    def _without_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: own for name, own in write(self).items() if own is not None}
+
+    @property
+    def chosen(self) -> dict[str, SettingsSection]:
+        """The methods that are made, and their settings."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: own for name, own in named.items() if own is not None}
+
+
+def method_settings(method: str, values: Any) -> SettingsSection:
+    """A method's settings, from what the section `methods` has under its name.
+
+    Raises: `ValueError` for a method that is none of the section's.
+    """
+    known = Methods.model_fields
+    if method not in known:
+        raise ValueError(f"found {method[:100]!r}, expected one of {', '.join(known)}")
+    return Methods.model_validate({method: {} if values is None else values}).chosen[method]
+
+
+class ByMethod(SettingsSection):
+    """A stage that works with any method, and what the section `methods` has for the one named."""
+
+    method: str = Field(DIDGEN, description="method of synthesis")
+    own: SerializeAsAny[SettingsSection] | None = Field(
+        None, description="its own settings, as the section `methods` has them"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings(cls, values: Any) -> Any:
+        """Read `own` as the method's; its keys that the stage has too hold in their place."""
+        if not isinstance(values, dict) or values.get("method", DIDGEN) == DIDGEN:
+            return values
+        own = method_settings(str(values["method"]), values.get("own"))
+        shared = cls.model_fields.keys() & type(own).model_fields.keys()
+        return {**values, "own": own, **{key: getattr(own, key) for key in shared}}
