@@ -17,6 +17,8 @@ T = TypeVar("T")
 # The module of each method in `METHODS`, imported on use.
 CODE = {
     "didgen": "didgen.methods.didgen.method",
+    "dreambooth": "didgen.methods.dreambooth",
+    "plain": "didgen.methods.plain",
     "prefix": "didgen.methods.didgen.method",
     "warp": "didgen.methods.warp",
 }

@@ -28,6 +28,40 @@ class Prefix(SettingsSection):
     prompts: Literal["prefix"] = Field("prefix", description="always the diagnosis alone")
 
 
+class Plain(SettingsSection):
+    """Standard fine-tuning: the run's own backbone and budget, without L_attn."""
+
+    prompts: Literal["prefix", "dermprompt"] = Field(
+        "prefix",
+        description="in training and sampling: the prefix and the diagnosis, as in the paper, or "
+        "DermPrompts, which leaves L_attn as the only difference to the run's own method",
+    )
+
+
+class DreamBooth(SettingsSection):
+    """DreamBooth with prior preservation: the run's own backbone and budget, without L_attn."""
+
+    prompts: Literal["prefix"] = Field(
+        "prefix", description="in training and sampling: the prefix and the diagnosis"
+    )
+    class_prompt: str = Field(
+        "An image of skin.",
+        min_length=1,
+        description="prompt of the images for prior preservation; the paper names none",
+    )
+    class_images: int = Field(
+        32,
+        ge=1,
+        le=100_000,
+        description="images for prior preservation, which the untouched backbone makes; diffusers "
+        "recommends 200 to 300",
+    )
+    class_steps: int = Field(50, ge=1, le=1000, description="sampling steps of these images")
+    prior_weight: float = Field(
+        1.0, ge=0, le=100, description="weight of their loss beside that of the training images"
+    )
+
+
 class Preset(SettingsSection):
     """A method whose sizes and schedule come in two editions."""
 
@@ -62,6 +96,10 @@ class Methods(SettingsSection):
     """Each method that the run makes sets of, beside its own; null: not made."""
 
     warp: Warp | None = Field(None, description="real lesions on other people's skin")
+    plain: Plain | None = Field(None, description="standard fine-tuning of the same backbone")
+    dreambooth: DreamBooth | None = Field(
+        None, description="fine-tuning that is to keep what the backbone knew"
+    )
     prefix: Prefix | None = Field(None, description="the run's own model without DermPrompts")
 
     @model_serializer(mode="wrap")

@@ -22,7 +22,8 @@ class Draws:
     """A step's random choices for all of its B images.
 
     rows: of the cache (B,); posterior and noise (B, C, h, w) standard normal; timesteps (B,);
-    prompt_rows: of the cache's embeddings (B,); regions: which images contribute L_attn (B,).
+    prompt_rows: of the cache's embeddings (B,); regions: which images contribute L_attn (B,);
+    weights: of each image's L_rec (B,), 1 but for prior preservation.
     """
 
     rows: np.ndarray
@@ -31,11 +32,13 @@ class Draws:
     timesteps: Tensor
     prompt_rows: np.ndarray
     regions: np.ndarray
+    weights: Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a pass takes: noisy, target (b, C, h, w), embeddings (b, T, D), masks (b, 2, r, r)."""
+    """What a pass takes: noisy, target (b, C, h, w), embeddings (b, T, D), masks (b, 2, r, r),
+    weights (b,) of L_rec."""
 
     noisy: Tensor
     target: Tensor
@@ -43,6 +46,7 @@ class Batch:
     embeddings: Tensor
     masks: Tensor
     has_mask: Tensor
+    weights: Tensor
 
 
 def batch_rows(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
@@ -61,7 +65,14 @@ def draw(
 ) -> Draws:
     """The random choices of a step; `timesteps`: how many the backbone was trained with."""
     generator = torch.Generator().manual_seed(derive_seed("finetune", seed, step))
-    rows = batch_rows(len(cache), settings.batch_size, step, seed)
+    own, half = len(cache) - cache.prior, settings.batch_size // 2
+    rows = batch_rows(own, settings.batch_size, step, seed)
+    weights = torch.ones(len(rows))
+    if cache.prior:
+        # Half of the batch each, and the mean over each half.
+        others = own + batch_rows(cache.prior, half, step, derive_seed("prior", seed))
+        rows = np.concatenate([batch_rows(own, half, step, seed), others])
+        weights = torch.cat([torch.full([half], 2.0), torch.full([half], 2 * cache.prior_weight)])
     count, shape = len(rows), (len(rows), *cache.moments.shape[2:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
@@ -70,16 +81,20 @@ def draw(
     if settings.offset_noise:
         shift = torch.randn((count, shape[1], 1, 1), generator=generator)
         noise = noise + settings.offset_noise * shift
+    kinds = rows
     if settings.flips:
         # Mirror images are rows of their own, after all the others.
         mirrored = torch.rand(count, generator=generator).numpy() < 0.5
         rows = rows + len(cache) * mirrored
     prompt_rows = cache.prompt_rows[rows].copy()
-    prompt_rows[chance < settings.prefix_only + settings.prompt_dropout] = cache.fixed_rows[prefix]
+    # Images of the prior have no caption to drop before the prefix.
+    shortened = (chance < settings.prefix_only + settings.prompt_dropout) & (kinds < own)
+    prompt_rows[shortened] = cache.fixed_rows[prefix]
     empty = chance < settings.prompt_dropout
     prompt_rows[empty] = cache.fixed_rows[""]
     # An empty prompt has no `<lesion>`: nothing to tie to a region.
-    return Draws(rows, posterior, noise, times, prompt_rows, cache.has_mask[rows] & ~empty)
+    regions = cache.has_mask[rows] & ~empty
+    return Draws(rows, posterior, noise, times, prompt_rows, regions, weights)
 
 
 def assemble(backbone: Backbone, cache: TrainingCache, draws: Draws, part: slice) -> Batch:
@@ -98,4 +113,5 @@ def assemble(backbone: Backbone, cache: TrainingCache, draws: Draws, part: slice
         embeddings=embeddings.to(device),
         masks=torch.from_numpy(np.asarray(cache.masks[rows])).to(device),
         has_mask=torch.from_numpy(draws.regions[part]).to(device),
+        weights=draws.weights[part].to(device),
     )

@@ -54,6 +54,10 @@ class TrainingCache:
     # Row of `embeddings` of each item's prompt; the fixed prompts have rows of their own.
     prompt_rows: np.ndarray
     fixed_rows: dict[str, int]
+    # The last so many images are the backbone's own, for prior preservation, and the weight of
+    # their loss.
+    prior: int = 0
+    prior_weight: float = 1.0
 
     def __len__(self) -> int:
         return self.images

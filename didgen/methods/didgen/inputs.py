@@ -70,10 +70,13 @@ def placeholder_positions(
     return positions.pop()
 
 
-def state_key(config: Config, items: list[TrainingItem], backbone: Backbone) -> str:
-    """What the saved state belongs to: settings and inputs, but not what `FREE` names."""
+def state_key(config: Config, items: list[TrainingItem], backbone: Backbone, *more: object) -> str:
+    """What the saved state belongs to: settings and inputs, but not what `FREE` names.
+
+    more: what else the training depends on, as text.
+    """
     settings = config.model_dump_json(exclude=set(FREE))
-    versions = f"{didgen.__version__}/{diffusers.__version__}"
+    versions = "/".join(map(str, (didgen.__version__, diffusers.__version__, *more)))
     digest = hashlib.sha256(f"{settings}/{backbone.checksum()}/{versions}".encode())
     for item in items:
         digest.update(f"{item.id}\0{item.prompt}\0".encode())

@@ -34,6 +34,18 @@ def prepare_unet(unet: nn.Module, settings: Settings, seed: int) -> list[nn.Para
     return [p for p in unet.parameters() if p.requires_grad]
 
 
+def trained_parameters(unet: nn.Module, settings: Settings) -> int:
+    """How many numbers are trained: all of the UNet's, or those of its adapters."""
+    if not settings.lora_rank:
+        return sum(parameter.numel() for parameter in unet.parameters())
+    adapted = [
+        module
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(tuple(LORA_LAYERS))
+    ]
+    return sum(settings.lora_rank * (layer.in_features + layer.out_features) for layer in adapted)
+
+
 def finish_unet(unet: nn.Module, settings: Settings) -> None:
     """Undo `prepare_unet` but for the weights: LoRA is merged into the layers it belongs to."""
     if settings.gradient_checkpointing:

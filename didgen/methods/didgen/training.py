@@ -195,7 +195,7 @@ class Step:
             prediction = self.module(
                 noisy, batch.timesteps, encoder_hidden_states=batch.embeddings
             ).sample
-        loss_rec = reconstruction_loss(prediction, batch.target)
+        loss_rec = reconstruction_loss(prediction, batch.target) * batch.weights
         if settings.snr_gamma is not None:
             scheduler = self.backbone.scheduler
             kind = self.backbone.prediction_type
