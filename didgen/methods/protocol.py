@@ -22,8 +22,6 @@ CODE = {
     "prefix": "didgen.methods.didgen.method",
     "warp": "didgen.methods.warp",
 }
-# What a training was, in a method's folder: see `Budget`.
-BUDGET = "budget.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Sample:
 
 
 class Budget(TypedDict):
-    """What a training took, for comparisons at equal effort.
+    """What a training took, for comparisons at equal effort: the file `BUDGET` of its folder.
 
     parameters: that were trained, of all models. steps: of the optimiser, of all models together.
     images: that they saw, counting each as often as it was seen. departures: from the method's

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from didgen.report.reading import sets_of_methods
 from didgen.settings.report import Settings as Options
 
 SECTIONS = (
@@ -15,6 +16,7 @@ SECTIONS = (
     "pairs",
     "attention",
     "fidelity",
+    "methods",
     "training",
     "results",
     "provenance",
@@ -46,9 +48,12 @@ def build(run_dir: Path, options: Options) -> str:
         raise NotADirectoryError(
             f"{run_dir}: no such folder; expected the folder of a run, results/<run>"
         )
+    # Without other methods there is nothing to compare the run's own with.
+    several = len(sets_of_methods(run_dir)) > 1
     sections = [
         import_module(f"didgen.report.sections.{name}").section(run_dir, options)
         for name in SECTIONS
+        if several or name != "methods"
     ]
     return render(run_dir.resolve().name, sections)
 

@@ -39,6 +39,8 @@ class Method:
 
 
 DIDGEN = "didgen"
+# What a method's training took, in its folder.
+BUDGET = "budget.json"
 METHODS = {
     DIDGEN: Method(
         makes=frozenset({"images", "pairs"}),

@@ -22,7 +22,7 @@ from didgen.methods.didgen.optimizer import NEEDS_LESS, trained_parameters
 from didgen.methods.didgen.sampler import DidgenSynthesizer, to_pixels
 from didgen.methods.didgen.training import check_shares, finetune
 from didgen.methods.didgen.validation import PICTURES, Validation, plan_of, prepare_validation
-from didgen.methods.protocol import BUDGET, Budget, derive_seed
+from didgen.methods.protocol import Budget, derive_seed
 from didgen.runtime.files import remove_leftovers, write_csv, write_json, write_png, write_text
 from didgen.runtime.locks import sole_writer
 from didgen.runtime.memory import explain_no_memory
@@ -31,6 +31,7 @@ from didgen.runtime.precision import autocast, default_device, pick_precision
 from didgen.runtime.progress import track
 from didgen.runtime.reproducible import deterministic_kernels
 from didgen.settings.finetune import Config
+from didgen.settings.methods import BUDGET
 from didgen.settings.sampling import Sampling
 from didgen.training import processes
 from didgen.training.log import Log
