@@ -1,4 +1,5 @@
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -42,6 +43,8 @@ def tiny_disk(tmp_path):
         (folder / "ballast").write_bytes(bytes(48 * 1024))
         yield folder
     finally:
+        # A memory map that its exception's traceback still holds keeps the file system busy.
+        gc.collect()
         subprocess.run(["umount", str(folder)], check=True)
 
 
