@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from didgen.backbone.folder import BackboneError
+from didgen.runtime.files import read_object, write_json
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -116,6 +117,11 @@ class Backbone:
         pipeline.save_pretrained(path, safe_serialization=True)
         # tokenizer.json alone is unknown to older readers of Stable Diffusion folders.
         self.tokenizer.backend_tokenizer.model.save(str(path / "tokenizer"))
+        for part in ("unet", "vae"):
+            # Where it was opened from is of no use elsewhere, and may say who did.
+            config = read_object(path / part / "config.json")
+            config.pop("_name_or_path", None)
+            write_json(path / part / "config.json", config)
         for file in path.rglob("*"):
             # Weights are written readable by their owner alone; a model is meant for others too.
             file.chmod(0o755 if file.is_dir() else 0o644)

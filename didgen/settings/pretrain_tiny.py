@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from didgen.settings.base import Seeded
+from didgen.settings.base import Seeded, Tracked
 
 
-class Settings(Seeded):
+class Settings(Seeded, Tracked):
     """Length and size of the pretraining."""
 
     images: int = Field(6144, ge=1, le=10_000_000, description="phantom photographs to learn from")

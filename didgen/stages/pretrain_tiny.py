@@ -10,6 +10,7 @@ from didgen.captions.measure import measure
 from didgen.captions.sentence import write_sentence
 from didgen.downstream.feature_spaces import Lite0Features
 from didgen.runtime.outputs import check_output, paths_read
+from didgen.settings import extras
 from didgen.settings.pretrain_tiny import Config
 from didgen.tiny.pretraining import Recipe, begun_from, pretrain
 from didgen.training.loop import OutOfTime
@@ -24,11 +25,13 @@ def run(config: Config) -> None:
     continues where it stopped.
     """
     check_output(config.out, "pretrain-tiny", paths_read(config))
+    if config.report_to != "none":
+        extras.require(config.report_to, f"report_to: {config.report_to}")
     limit = config.minutes_limit
     deadline = None if limit is None else time.monotonic() + 60 * limit
     recipe = Recipe(config, start=config.start, deadline=deadline)
     # The record travels with the weights: how they were made, not where.
-    record = config.model_dump(mode="json", exclude={"out", "work", "start"})
+    record = config.model_dump(mode="json", exclude={"out", "work", "start", "report_to"})
     if config.start is not None:
         record |= begun_from(config.start)
     try:

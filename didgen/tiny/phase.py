@@ -23,11 +23,12 @@ class Phase:
 
     steps: optimiser steps. lr: peak learning rate, reached after `warmup` steps, then a cosine
     down to `final_lr` times it. ema: decay of the averaged weights. every: steps between saves.
-    deadline: `time.monotonic()` value at which to stop, or None.
+    deadline: `time.monotonic()` value at which to stop, or None. report_to: as of `Log`.
     """
 
     steps: int
     lr: float
+    report_to: str
     warmup: int = 100
     final_lr: float = 0.02
     ema: float = 0.999
@@ -82,12 +83,13 @@ def train_phase(
         return done % phase.every == 0 or done == phase.steps
 
     first = team.rank == 0
+    log = Log(folder.name, folder, every=phase.every, report_to=phase.report_to)
     looks = evaluate if first else None
     run_steps(
         step, parts, history, phase.steps, folder,
         save_due=save_due,
         advice=f"Delete {folder} or lower the learning rate",
-        log=Log(folder.name, folder, every=phase.every, report_to="none") if first else None,
+        log=log if first else None,
         evaluate=lambda done: looks(done, averages) if looks else None,
         evaluation_due=lambda done: bool(looks) and done > 0 and (evaluation_due or save_due)(done),
         team=team,

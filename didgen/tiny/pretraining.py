@@ -78,7 +78,7 @@ class Recipe:
 
     def phase(self, steps: int, **options: Any) -> Phase:
         """A phase of this many steps, up to the deadline."""
-        return Phase(steps, deadline=self.deadline, **options)
+        return Phase(steps, deadline=self.deadline, report_to=self.settings.report_to, **options)
 
 
 def pretrain(
@@ -140,7 +140,7 @@ def claim(work: Path, recipe: Recipe) -> None:
     """
     settings = recipe.settings.model_dump(include=set(Settings.model_fields))
     wanted = {**settings, **asdict(recipe), "deadline": None, "minutes_limit": None}
-    del wanted["settings"]
+    del wanted["settings"], wanted["report_to"]
     if recipe.start is not None:
         wanted |= begun_from(recipe.start)
     # As it comes back from the file: tuples are lists there.
@@ -408,12 +408,6 @@ def export(backbone: Backbone, out: Path, work: Path, record: dict[str, Any]) ->
         # "float16" here, a pipeline opened without a type would mix the two and fail.
         config = folder / "text_encoder" / "config.json"
         write_json(config, {**read_json(config), "dtype": "float32"})
-        for part in ("unet", "vae"):
-            # Where a start was opened from is of no use elsewhere.
-            config = folder / part / "config.json"
-            settings = read_json(config)
-            settings.pop("_name_or_path", None)
-            write_json(config, settings)
         for phase in ("autoencoder", "decoder", "text", "denoiser"):
             log = work / phase / "log.csv"
             if log.exists():

@@ -37,6 +37,11 @@ def test_a_saved_folder_opens_with_the_same_outputs(miniature, saved):
     assert not any(p.requires_grad for module in opened.modules() for p in module.parameters())
 
 
+def test_a_saved_folder_does_not_say_where_it_was_opened_from(saved, tmp_path):
+    Backbone.load(saved).save(tmp_path / "again")
+    assert all(str(saved) not in path.read_text() for path in (tmp_path / "again").rglob("*.json"))
+
+
 def test_a_saved_folder_opens_as_a_diffusers_pipeline(miniature, saved):
     from diffusers import StableDiffusionPipeline
 

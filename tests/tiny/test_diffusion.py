@@ -54,7 +54,7 @@ def test_it_learns_words_of_place(tmp_path):
     def last_states(steps: int = 150) -> torch.Tensor:
         backbone = build(shape)
         data = caption_latents(backbone, mean, torch.full_like(mean, 0.1), captions)
-        phase = Phase(steps, lr=3e-4, warmup=1, ema=0.5)
+        phase = Phase(steps, lr=3e-4, report_to="none", warmup=1, ema=0.5)
         train_text_encoder(backbone, data, phase, 2, tmp_path / str(steps), 0)
         return embed_prompts(backbone, data, batch_size=64).prompts[0, :, -1].float()
 

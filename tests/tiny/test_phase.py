@@ -28,14 +28,14 @@ def loss_for(module):
 
 def test_training_learns_and_the_average_follows(tmp_path):
     module = line()
-    phase = Phase(300, lr=0.1, warmup=1, ema=0.9)
+    phase = Phase(300, lr=0.1, report_to="none", warmup=1, ema=0.9)
     average = train_phase(module, loss_for(module), phase, tmp_path)
     assert average["weight"].item() == pytest.approx(3, abs=0.05)
     assert average["bias"].item() == pytest.approx(1, abs=0.05)
 
 
 def test_a_run_in_two_pieces_equals_one_in_one(tmp_path):
-    phase, seen = Phase(20, lr=0.05, every=5), []
+    phase, seen = Phase(20, lr=0.05, report_to="none", every=5), []
 
     def evaluate(step, averages):
         seen.append((step, averages["weight"].item()))
@@ -64,12 +64,12 @@ def test_a_run_in_two_pieces_equals_one_in_one(tmp_path):
 
 def test_a_finished_phase_returns_its_average_without_a_step(tmp_path):
     module = line()
-    expected = train_phase(module, loss_for(module), Phase(4, lr=0.05), tmp_path)
+    expected = train_phase(module, loss_for(module), Phase(4, lr=0.05, report_to="none"), tmp_path)
 
     def never(step):
         raise AssertionError(f"step {step} was run again")
 
-    found = train_phase(line(), never, Phase(4, lr=0.05), tmp_path)
+    found = train_phase(line(), never, Phase(4, lr=0.05, report_to="none"), tmp_path)
     assert torch.equal(expected["weight"], found["weight"])
 
 
@@ -77,7 +77,10 @@ def test_at_the_deadline_the_state_is_saved(tmp_path):
     module = line()
     with pytest.raises(OutOfTime, match="step 1 of 9"):
         train_phase(
-            module, loss_for(module), Phase(9, lr=0.05, deadline=time.monotonic()), tmp_path
+            module,
+            loss_for(module),
+            Phase(9, lr=0.05, report_to="none", deadline=time.monotonic()),
+            tmp_path,
         )
     assert (tmp_path / "step-0000001").is_dir()
 
@@ -85,7 +88,9 @@ def test_at_the_deadline_the_state_is_saved(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     module = line()
     with pytest.raises(NonFiniteLoss, match="step 1: the loss is nan; .*lower the learning rate"):
-        train_phase(module, lambda step: module.weight.sum() * torch.nan, Phase(3, 1.0), tmp_path)
+        train_phase(
+            module, lambda step: module.weight.sum() * torch.nan, Phase(3, 1.0, "none"), tmp_path
+        )
 
 
 def test_one_process_is_the_calling_one():
@@ -100,7 +105,9 @@ def train_in_each(folder) -> None:
     with joined(cpu=True) as team:
         # Opposite pulls in the two processes: on average there is none.
         sign = 1 - 2 * team.rank
-        train_phase(module, lambda step: module.weight.sum() * sign, Phase(3, 1.0), folder, team)
+        train_phase(
+            module, lambda step: module.weight.sum() * sign, Phase(3, 1.0, "none"), folder, team
+        )
         (folder / f"{team.rank}.txt").write_text(str(module.weight.item()))
 
 
