@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from didgen.methods.didgen.batches import draw
+from didgen.methods.didgen.cache import PriorRows
 from didgen.methods.didgen.objective import reconstruction_loss, total_loss
 from didgen.methods.didgen.optimizer import add_lora, trained_parameters
 from tests.methods.made_up import PREFIX, made_up_cache, made_up_settings
@@ -19,7 +20,7 @@ def drawn(cache, step: int = 0, **changes):
 def test_half_of_a_batch_are_images_of_the_prior(fresh):
     cache = made_up_cache(fresh())
     own = len(cache) - 3
-    prior = replace(cache, prior=3, prior_weight=0.5)
+    prior = replace(cache, prior=PriorRows(3, 0.5))
     seen = set()
     for step in range(6):
         draws = drawn(prior, step, batch_size=4, prefix_only=1.0, prompt_dropout=0.0)

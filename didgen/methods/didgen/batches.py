@@ -65,14 +65,15 @@ def draw(
 ) -> Draws:
     """The random choices of a step; `timesteps`: how many the backbone was trained with."""
     generator = torch.Generator().manual_seed(derive_seed("finetune", seed, step))
-    own, half = len(cache) - cache.prior, settings.batch_size // 2
+    prior, half = cache.prior, settings.batch_size // 2
+    own = len(cache) - (prior.count if prior else 0)
     rows = batch_rows(own, settings.batch_size, step, seed)
     weights = torch.ones(len(rows))
-    if cache.prior:
+    if prior:
         # Half of the batch each, and the mean over each half.
-        others = own + batch_rows(cache.prior, half, step, derive_seed("prior", seed))
+        others = own + batch_rows(prior.count, half, step, derive_seed("prior", seed))
         rows = np.concatenate([batch_rows(own, half, step, seed), others])
-        weights = torch.cat([torch.full([half], 2.0), torch.full([half], 2 * cache.prior_weight)])
+        weights = torch.cat([torch.full([half], 2.0), torch.full([half], 2 * prior.weight)])
     count, shape = len(rows), (len(rows), *cache.moments.shape[2:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)

@@ -40,6 +40,14 @@ class TrainingItem:
 
 
 @dataclass(frozen=True)
+class PriorRows:
+    """Prior preservation: the last `count` images are the backbone's own, `weight` their loss's."""
+
+    count: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class TrainingCache:
     """Memory-mapped inputs of training; row i belongs to item i, row N + i to its mirror image.
 
@@ -54,10 +62,7 @@ class TrainingCache:
     # Row of `embeddings` of each item's prompt; the fixed prompts have rows of their own.
     prompt_rows: np.ndarray
     fixed_rows: dict[str, int]
-    # The last so many images are the backbone's own, for prior preservation, and the weight of
-    # their loss.
-    prior: int = 0
-    prior_weight: float = 1.0
+    prior: PriorRows | None = None
 
     def __len__(self) -> int:
         return self.images

@@ -11,7 +11,7 @@ import pandas as pd
 from didgen.attention.layers import CROSS_SIDE
 from didgen.backbone.handle import Backbone
 from didgen.backbone.sampling import keep_products_in_half, sample
-from didgen.methods.didgen.cache import TrainingItem, build_cache
+from didgen.methods.didgen.cache import PriorRows, TrainingItem, build_cache
 from didgen.methods.didgen.inputs import (
     add_placeholders,
     placeholder_positions,
@@ -145,7 +145,7 @@ def _train(data: pd.DataFrame, config: Config, team: processes.Team, variant: Va
             backbone, items + made, (prefix, ""), state, resolution=CROSS_SIDE, flips=config.flips
         )
     if prior:
-        cache = replace(cache, prior=len(made), prior_weight=prior.weight)
+        cache = replace(cache, prior=PriorRows(len(made), prior.weight))
     if team.rank == 0:
         team.wait()
         masked = int(cache.has_mask[: len(items)].sum())
