@@ -6,6 +6,7 @@ Shape legend: B images, K = 2 tokens (lesion, skin), N pixels of the self-attent
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -98,36 +99,17 @@ def layout_losses(
     return cross_loss, self_loss
 
 
-class Guide:
-    """Eq. 6 as a callback of the sampling loop: latents in, guided latents out.
+class MaskGuide:
+    """What guides towards masks share: their checks, and which images could not be moved.
 
-    `guide(latents, timestep, step_index, cond_embeddings)` is called before each step. Within
-    the guided range it runs one conditional pass with gradient and returns
-    z - eta * grad_z(L_CA + L_SA); at every other step it returns the very tensor it was given
-    and builds no graph. Each image's update depends on that image alone, whatever the batch.
-    With `reuse_prediction` a guided step returns a pair: the moved latents, and the UNet's
-    conditional output at the latents that were given.
-
-    `history` has one GuidanceStep a guided step. An image whose loss or gradient is not finite
-    stays where it was, and is noted in `diverged` (once); the others go on.
-
-    Cheapest with frozen weights (`unet.requires_grad_(False)`): their gradients are never
-    computed, but trainable weights make the pass keep more activations.
+    An image whose loss or gradient is not finite stays where it was, and is noted in `diverged`
+    (once); the others go on.
     """
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        masks: Tensor,
-        positions: Positions,
-        num_steps: int,
-        settings: LayoutGuidance,
-        early_exit: bool = True,
-    ) -> None:
+    def __init__(self, unet: nn.Module, masks: Tensor, positions: Positions) -> None:
         """masks: lesions (B, 1, H, W), bool or [0, 1], any size with the latents' aspect.
 
         positions: of the lesion's and the skin's token, as (lesion, skin) or one pair per image.
-        early_exit: end the pass after the last layer that is read; the result is the same.
 
         Raises ValueError for masks of another shape or range, or other than two positions.
         """
@@ -145,11 +127,102 @@ class Guide:
         self.unet = unet
         self.masks = masks
         self.positions = positions
+        self.diverged: list[GuidanceDiverged] = []
+
+    def check_count(self, latents: Tensor) -> None:
+        """Raises ValueError for another number of latents than of masks."""
+        if len(latents) != len(self.masks):
+            raise ValueError(f"{len(latents)} latents meet {len(self.masks)} masks; give one each")
+
+    def note(self, sound: Tensor, step_index: int, timestep: Tensor | int) -> None:
+        """Note the images that are not `sound` (B,) at a step."""
+        known = {case.image for case in self.diverged}
+        number = int(torch.as_tensor(timestep).flatten()[0])
+        for image in (~sound).nonzero().flatten().tolist():
+            if image not in known:
+                self.diverged.append(GuidanceDiverged(image, step_index, number))
+                LOGGER.warning(
+                    "guidance of image %d of the batch gave a non-finite gradient at step %d "
+                    "(timestep %d); it is left unguided there",
+                    image,
+                    step_index,
+                    number,
+                )
+
+
+def latent_gradient(
+    recorder: AttentionRecorder,
+    latents: Tensor,
+    timestep: Tensor | int,
+    embeddings: Tensor,
+    loss: Callable[[AttentionRecorder], Tensor],
+    *,
+    early_exit: bool,
+    keep_output: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradient to the latents (B, C, h, w) of a loss (B,) on the maps of one conditional pass.
+
+    It is at least in single precision. recorder: of the wanted maps, not in use yet. early_exit:
+    end the pass after the last layer that is read. With `keep_output` the pass goes on, without a
+    graph, and the UNet's output at these latents comes second.
+    """
+    # Copies, because a sampling loop may run in inference mode.
+    with torch.inference_mode(False), torch.enable_grad():
+        z = latents.detach().clone().requires_grad_()
+        embeddings = embeddings.detach().clone()
+        with (
+            recorder,
+            recomputed_blocks(recorder.unet, recorder.layers_for(tuple(z.shape[-2:]))),
+        ):
+            output = recorder.run(
+                z,
+                timestep,
+                embeddings,
+                early_exit=early_exit and not keep_output,
+                stop_graph=keep_output,
+            )
+            # The UNet may run in half precision; what is made of its maps does not.
+            with torch.autocast(z.device.type, enabled=False):
+                losses = loss(recorder)
+            # Images do not meet in the UNet, so the sum's gradient is each image's own.
+            (gradient,) = torch.autograd.grad(losses.sum() * LOSS_SCALE, z)
+    gradient = gradient.to(torch.promote_types(z.dtype, torch.float32)) / LOSS_SCALE
+    return gradient, output if keep_output else None
+
+
+class Guide(MaskGuide):
+    """Eq. 6 as a callback of the sampling loop: latents in, guided latents out.
+
+    `guide(latents, timestep, step_index, cond_embeddings)` is called before each step. Within
+    the guided range it runs one conditional pass with gradient and returns
+    z - eta * grad_z(L_CA + L_SA); at every other step it returns the very tensor it was given
+    and builds no graph. Each image's update depends on that image alone, whatever the batch.
+    With `reuse_prediction` a guided step returns a pair: the moved latents, and the UNet's
+    conditional output at the latents that were given.
+
+    `history` has one GuidanceStep a guided step.
+
+    Cheapest with frozen weights (`unet.requires_grad_(False)`): their gradients are never
+    computed, but trainable weights make the pass keep more activations.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        masks: Tensor,
+        positions: Positions,
+        num_steps: int,
+        settings: LayoutGuidance,
+        early_exit: bool = True,
+    ) -> None:
+        """masks and positions: see `MaskGuide`. early_exit: end the pass after the last layer that
+        is read; the result is the same.
+        """
+        super().__init__(unet, masks, positions)
         self.num_steps = num_steps
         self.settings = settings
         self.early_exit = early_exit
         self.history: list[GuidanceStep] = []
-        self.diverged: list[GuidanceDiverged] = []
 
     def __call__(
         self, latents: Tensor, timestep: Tensor | int, step_index: int, cond_embeddings: Tensor
@@ -158,14 +231,13 @@ class Guide:
         settings = self.settings
         if not is_guided(settings, step_index, self.num_steps):
             return latents
-        if len(latents) != len(self.masks):
-            raise ValueError(f"{len(latents)} latents meet {len(self.masks)} masks; give one each")
+        self.check_count(latents)
         gradient, cross_loss, self_loss, output = self._gradient(latents, timestep, cond_embeddings)
         size = step_size(settings, step_index, self.num_steps)
         rms = gradient.square().mean((1, 2, 3)).sqrt()
         sound = torch.isfinite(rms) & torch.isfinite(cross_loss + self_loss)
         self.history.append(GuidanceStep(step_index, cross_loss.cpu(), self_loss.cpu(), rms.cpu()))
-        self._note(sound, step_index, int(torch.as_tensor(timestep).flatten()[0]))
+        self.note(sound, step_index, timestep)
         moved = (latents - size * gradient).to(latents.dtype)
         moved = torch.where(sound[:, None, None, None], moved, latents)
         return moved if output is None else (moved, output)
@@ -177,46 +249,27 @@ class Guide:
         settings = self.settings
         cross: CrossRequest = {"resolution": CROSS_SIDE, "positions": self.positions}
         self_: SelfRequest = {"resolution": SELF_SIDE}
-        # Copies, because a sampling loop may run in inference mode.
-        with torch.inference_mode(False), torch.enable_grad():
-            z = latents.detach().clone().requires_grad_()
-            embeddings = embeddings.detach().clone()
-            with (
-                AttentionRecorder(
-                    self.unet,
-                    cross=cross if settings.cross_weight else None,
-                    self_=self_ if settings.self_weight else None,
-                    path=settings.guide_layers,
-                ) as recorder,
-                recomputed_blocks(self.unet, recorder.layers_for(tuple(z.shape[-2:]))),
-            ):
-                output = recorder.run(
-                    z,
-                    timestep,
-                    embeddings,
-                    early_exit=self.early_exit and not settings.reuse_prediction,
-                    stop_graph=settings.reuse_prediction,
-                )
-                masks = self.masks.to(z.device)
-                # The UNet may run in half precision; what is made of its maps does not.
-                with torch.autocast(z.device.type, enabled=False):
-                    cross_loss, self_loss = layout_losses(recorder, masks, settings)
-                # Images do not meet in the UNet, so the sum's gradient is each image's own.
-                total = settings.cross_weight * cross_loss + settings.self_weight * self_loss
-                (gradient,) = torch.autograd.grad(total.sum() * LOSS_SCALE, z)
-        gradient = gradient.to(torch.promote_types(z.dtype, torch.float32)) / LOSS_SCALE
-        kept = output if settings.reuse_prediction else None
-        return gradient, cross_loss.detach(), self_loss.detach(), kept
+        recorder = AttentionRecorder(
+            self.unet,
+            cross=cross if settings.cross_weight else None,
+            self_=self_ if settings.self_weight else None,
+            path=settings.guide_layers,
+        )
+        seen: list[Tensor] = []
 
-    def _note(self, sound: Tensor, step_index: int, timestep: int) -> None:
-        known = {case.image for case in self.diverged}
-        for image in (~sound).nonzero().flatten().tolist():
-            if image not in known:
-                self.diverged.append(GuidanceDiverged(image, step_index, timestep))
-                LOGGER.warning(
-                    "guidance of image %d of the batch gave a non-finite gradient at step %d "
-                    "(timestep %d); it is left unguided there",
-                    image,
-                    step_index,
-                    timestep,
-                )
+        def loss(recorder: AttentionRecorder) -> Tensor:
+            masks = self.masks.to(latents.device)
+            cross_loss, self_loss = layout_losses(recorder, masks, settings)
+            seen[:] = cross_loss.detach(), self_loss.detach()
+            return settings.cross_weight * cross_loss + settings.self_weight * self_loss
+
+        gradient, output = latent_gradient(
+            recorder,
+            latents,
+            timestep,
+            embeddings,
+            loss,
+            early_exit=self.early_exit,
+            keep_output=settings.reuse_prediction,
+        )
+        return gradient, *seen, output

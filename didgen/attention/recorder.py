@@ -228,11 +228,7 @@ class AttentionRecorder:
         """The layers, by name, that a pass over latents of this height and width records."""
         if grid not in self._plans:
             layers = attention_layers(self.unet, grid)
-            wanted: list[AttentionLayer] = []
-            if self._cross is not None:
-                wanted += select_layers(layers, "cross", self._cross["resolution"])
-            if self._self is not None:
-                wanted += select_layers(layers, "self", self._self["resolution"])
+            wanted = self.choose_layers(layers)
             order = list(layers)
             wanted.sort(key=lambda layer: order.index(layer.name))
             wanted = restrict_layers(wanted, self._path)
@@ -240,6 +236,15 @@ class AttentionRecorder:
                 check_readable(layer.name, self.unet.get_submodule(layer.name))
             self._plans[grid] = {layer.name: layer for layer in wanted}
         return self._plans[grid]
+
+    def choose_layers(self, layers: dict[str, AttentionLayer]) -> list[AttentionLayer]:
+        """Of all layers of a UNet those that are recorded, in any order."""
+        wanted: list[AttentionLayer] = []
+        if self._cross is not None:
+            wanted += select_layers(layers, "cross", self._cross["resolution"])
+        if self._self is not None:
+            wanted += select_layers(layers, "self", self._self["resolution"])
+        return wanted
 
     # ---- running and reading ------------------------------------------------------------
 

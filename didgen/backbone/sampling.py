@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,21 @@ from didgen.backbone.handle import Backbone
 from didgen.runtime.reproducible import NoDeterministicKernel, strict_kernels
 
 LOGGER = logging.getLogger(__name__)
-Guide = Callable[[Tensor, Tensor, int, Tensor], Tensor | tuple[Tensor, Tensor]]
 OnStep = Callable[[int, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class AfterStep:
+    """A guide's answer that moves the latents after the step: `shift` BChw is added to what the
+    scheduler makes of the latents that the guide was given. `output`: the UNet's prompted output
+    at these, BChw."""
+
+    shift: Tensor
+    output: Tensor
+
+
+Moved: TypeAlias = Tensor | tuple[Tensor, Tensor] | AfterStep
+Guide = Callable[[Tensor, Tensor, int, Tensor], Moved]
 
 # Diffusion keeps the latents' variance: their root mean square is about 1 at every step.
 MAX_RMS = 20.0
@@ -121,9 +134,9 @@ def sample(
     `guide(latents, timestep, step_index, embeddings_BTD)` returns moved latents before each step;
     it is called without gradients on and may turn them on. If it returns (moved latents, UNet
     output), that output is taken as the prompted prediction at the latents it was given, and the
-    step makes the other one only. `on_step(done, steps, latents)` is called after each step.
-    `watch` notes the images that diverge; when all have, sampling ends there. A guidance scale
-    of 1 needs no unconditional pass and has none.
+    step makes the other one only; so it does for an `AfterStep`. `on_step(done, steps, latents)`
+    is called after each step. `watch` notes the images that diverge; when all have, sampling ends
+    there. A guidance scale of 1 needs no unconditional pass and has none.
 
     Raises: ValueError for unequal or empty lists, steps below 1, or an unknown scheduler;
     PromptTooLong.
@@ -143,17 +156,25 @@ def sample(
         latents = latents * solver.init_noise_sigma
         steer = None if guide is None else _Steady(guide)
         for index, timestep in enumerate(solver.timesteps):
-            moved = latents if steer is None else steer(latents, timestep, index, embeddings)
-            if isinstance(moved, tuple):
-                moved, with_text = (part.detach() for part in moved)
+            answer = latents if steer is None else steer(latents, timestep, index, embeddings)
+            shift = None
+            if isinstance(answer, AfterStep):
+                moved, shift = latents, answer.shift.detach()
+                output = guided_output(
+                    backbone, latents, timestep, both, guidance_scale, answer.output.to(latents)
+                )
+            elif isinstance(answer, tuple):
+                moved, with_text = (part.detach() for part in answer)
                 output = guided_output(
                     backbone, latents, timestep, both, guidance_scale, with_text.to(latents)
                 )
                 output = keep_x0(backbone, output, moved - latents, timestep)
             else:
-                moved = moved.detach()
+                moved = answer.detach()
                 output = guided_output(backbone, moved, timestep, both, guidance_scale)
             latents = solver.step(output, timestep, moved).prev_sample
+            if shift is not None:
+                latents = latents + shift.to(latents)
             if watch is not None:
                 latents = watch(latents, index)
                 if len(watch.diverged) == len(latents):
@@ -169,7 +190,7 @@ class _Steady:
     def __init__(self, guide: Guide) -> None:
         self._guide, self._strict = guide, True
 
-    def __call__(self, *given: Any) -> Tensor | tuple[Tensor, Tensor]:
+    def __call__(self, *given: Any) -> Moved:
         try:
             with strict_kernels() if self._strict else contextlib.nullcontext():
                 return self._guide(*given)

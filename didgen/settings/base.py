@@ -2,10 +2,19 @@
 
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from didgen.settings.addresses import may_hold_secret, meant_as_address
 
@@ -127,6 +136,46 @@ class Tracked(SettingsSection):
         description="tracker that gets losses and evaluations too; it needs the package of its "
         "name. tensorboard and wandb write beside the training's files, mlflow and trackio where "
         "their own settings say",
+    )
+
+
+class Preset(SettingsSection):
+    """A method whose sizes and schedule come in two editions."""
+
+    paper: ClassVar[Mapping[str, Any]]
+
+    preset: Literal["tiny", "paper"] = Field(
+        "tiny",
+        description="`tiny`: the defaults here, for two cores; `paper`: in place of the defaults, "
+        "what the method's own source has",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """The preset's values for the keys that are not given."""
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**cls.paper, **values}
+        return values
+
+
+class MaskReader(SettingsSection):
+    """A method that makes an image for a mask."""
+
+    conditions: Literal["generated", "training"] = Field(
+        "generated",
+        description="masks to make images for: `generated`: those of the run's own pairs, with "
+        "their captions, as in the paper; `training`: masks of training images",
+    )
+
+
+class Conditioned(MaskReader):
+    """A method that makes no mask of its own: the one it follows is the pair's."""
+
+    label: Literal["condition", "read"] = Field(
+        "condition",
+        description="mask of a pair: `condition`: the one that was asked for, as this method's "
+        "authors do; `read`: what Eq. 7 reads in the image, with the settings of `pairs`",
     )
 
 

@@ -3,8 +3,7 @@
 A key that the section `images` or `pairs` has too holds for the method's sets in its place.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -59,36 +58,6 @@ class DreamBooth(SettingsSection):
     class_steps: int = Field(50, ge=1, le=1000, description="sampling steps of these images")
     prior_weight: float = Field(
         1.0, ge=0, le=100, description="weight of their loss beside that of the training images"
-    )
-
-
-class Preset(SettingsSection):
-    """A method whose sizes and schedule come in two editions."""
-
-    paper: ClassVar[Mapping[str, Any]]
-
-    preset: Literal["tiny", "paper"] = Field(
-        "tiny",
-        description="`tiny`: the defaults here, for two cores; `paper`: in place of the defaults, "
-        "what the method's own source has",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        """The preset's values for the keys that are not given."""
-        if isinstance(values, dict) and values.get("preset") == "paper":
-            return {**cls.paper, **values}
-        return values
-
-
-class MaskReader(SettingsSection):
-    """A method that makes an image for a mask."""
-
-    conditions: Literal["generated", "training"] = Field(
-        "generated",
-        description="masks to make images for: `generated`: those of the run's own pairs, with "
-        "their captions, as in the paper; `training`: masks of training images",
     )
 
 

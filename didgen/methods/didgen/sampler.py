@@ -1,25 +1,27 @@
-"""DiDGen as a synthesizer: text to image, or a layout mask to a lesion-mask pair.
+"""Stable Diffusion as a synthesizer, and DiDGen's: text to image, or a mask to a lesion-mask pair.
 
 Shapes: B batch, C latent channels; images uint8 (H, W, 3), masks bool (H, W).
 """
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 import diffusers
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from didgen.attention.annotation import Annotation, annotate_latents
-from didgen.attention.guidance import Guide
+from didgen.attention.guidance import GuidanceDiverged, Guide
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
 from didgen.backbone.prompts import build_prompt
-from didgen.backbone.sampling import MAX_RMS, Watch, sample, step_timesteps
+from didgen.backbone.sampling import MAX_RMS, Moved, Watch, sample, step_timesteps
 from didgen.methods.didgen.layouts import check_layouts, log_doubts
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.runtime.precision import autocast, pick_precision
+from didgen.settings.annotation import AnnotationSettings
 from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.sampling import Sampling
 
@@ -29,10 +31,25 @@ LOGGER = logging.getLogger(__name__)
 FINAL_TIMESTEP = 0
 
 
-class DidgenSynthesizer:
-    """Makes images from prompts; for requests with a mask, guides the layout and annotates.
+class LayoutGuide(Protocol):
+    """What moves the latents of a batch while they are sampled."""
 
-    Eq. 5 and 6 steer the first part of the sampling, Eq. 7 reads the mask at the true last step.
+    @property
+    def diverged(self) -> Sequence[GuidanceDiverged]:
+        """Images that it could not move."""
+
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, step_index: int, embeddings: Tensor, /
+    ) -> Moved:
+        """See `didgen.backbone.sampling.sample`."""
+
+
+class DiffusionSynthesizer:
+    """Makes images with a fine-tuned Stable Diffusion: what all methods that do so share.
+
+    A method overrides `sampled`, the backbone that a batch is sampled with, `guide`, what moves
+    its latents, and `reading`, how masks are read from its images. Where none is read, a sample's
+    mask is its request's.
     An image that diverges is sampled again with a seed derived from its own; its score `retries`
     says how often. If it never comes out sound, the sample has a failure.
     """
@@ -44,8 +61,8 @@ class DidgenSynthesizer:
         max_rms: float = MAX_RMS,
         checkpoint: str = "",
     ) -> None:
-        """settings: those of pairs, where requests have a mask. max_rms: see `Watch`. checkpoint:
-        digest of the weights, for the rows of a set. The UNet's weights are frozen.
+        """max_rms: see `Watch`. checkpoint: digest of the weights, for the rows of a set. The
+        UNet's weights are frozen.
         """
         self.backbone = backbone
         self.settings = settings
@@ -54,28 +71,31 @@ class DidgenSynthesizer:
         backbone.unet.requires_grad_(False).eval()
         self.passes = settings.steps
         self.version = f"diffusers-{diffusers.__version__}/torch-{torch.__version__}"
-        weights = [p for module in backbone.modules() for p in module.parameters()]
-        self.memory_gb = sum(p.numel() * p.element_size() for p in weights) / 1e9
+        self.memory_gb = sum(map(gigabytes, backbone.modules()))
         self.checkpoint = checkpoint
+
+    def sampled(self, requests: Sequence[Request]) -> Backbone:
+        """The backbone that these are sampled with."""
+        return self.backbone
+
+    def guide(self, requests: Sequence[Request], positions: list[list[int]]) -> LayoutGuide | None:
+        """What moves these images' latents; positions: of both tokens in each prompt."""
+        return None
+
+    def reading(self, requests: Sequence[Request]) -> AnnotationSettings | None:
+        """How masks are read from these images (Eq. 7); None: not at all."""
+        return None
 
     def check(self, requests: Sequence[Request]) -> None:
         """Name the requests whose layouts are doubtful. Raises: `LayoutError` for an unfit one."""
         log_doubts(check_layouts(requests, self.backbone.image_size))
 
     def synthesize(self, requests: Sequence[Request]) -> list[Sample]:
-        """Make one sample per request, in order. All requests have a mask, or none has.
+        """Make one sample per request, in order.
 
-        Raises: `ValueError` for a mixed batch, masks without the settings of pairs or a prompt
-        without the placeholder tokens, `LayoutError` for a mask that cannot be followed.
+        Raises: `ValueError` for a prompt without the placeholder tokens, `LayoutError` for a mask
+        that cannot be followed.
         """
-        with_mask = [request.mask is not None for request in requests]
-        if any(with_mask) != all(with_mask):
-            raise ValueError("a batch mixes requests with and without a mask; separate them")
-        if any(with_mask) and not isinstance(self.settings, PairSettings):
-            raise ValueError(
-                "requests with a mask need the settings of pairs, found those of "
-                f"{type(self.settings).__module__.rpartition('.')[2]}"
-            )
         check_layouts(requests, self.backbone.image_size)
         samples = self._attempt(requests, 0)
         for attempt in range(1, self.settings.retries + 1):
@@ -96,14 +116,12 @@ class DidgenSynthesizer:
         prompts = [build_prompt(request.caption, self.backbone.tokenizer) for request in requests]
         # Asked for in any case: a backbone without these tokens was not fine-tuned by DiDGen.
         positions = self._positions(prompts)
-        settings, with_mask = self.settings, requests[0].mask is not None
-        pairs = settings if with_mask and isinstance(settings, PairSettings) else None
-        guide = self._guide(requests, positions, pairs) if pairs else None
+        guide, reading = self.guide(requests, positions), self.reading(requests)
         watch = Watch(self.max_rms)
-        trail = _Trail(pairs.steps, pairs.last_steps) if pairs else None
+        trail = _Trail(self.settings.steps, reading.last_steps) if reading else None
         with autocast(self.backbone.device, self.precision):
             latents = sample(
-                self.backbone,
+                self.sampled(requests),
                 prompts,
                 [retry_seed(request.seed, attempt) for request in requests],
                 steps=self.settings.steps,
@@ -120,12 +138,12 @@ class DidgenSynthesizer:
             failures[lost.image] = f"diverged: guidance at step {lost.step_index}"
         decoded = self.backbone.decode(latents)
         images, scores = to_pixels(decoded), {"retries": attempt}
-        if pairs is None or trail is None:
+        if reading is None or trail is None:
             return [
-                Sample(request, image, scores=scores, failure=failure)
+                Sample(request, image, request.mask, scores, failure)
                 for request, image, failure in zip(requests, images, failures, strict=True)
             ]
-        annotation = self._annotate(latents, trail, prompts, positions, decoded, pairs)
+        annotation = self._annotate(latents, trail, prompts, positions, decoded, reading)
         return [
             self._pair(request, images[i], annotation, i, failures[i], scores)
             for i, request in enumerate(requests)
@@ -137,19 +155,6 @@ class DidgenSynthesizer:
             for prompt in prompts
         ]
 
-    def _guide(
-        self, requests: Sequence[Request], positions: list[list[int]], settings: PairSettings
-    ) -> Guide:
-        stacked = np.stack([request.mask for request in requests if request.mask is not None])
-        masks = torch.from_numpy(stacked).float()
-        return Guide(
-            self.backbone.unet,
-            masks[:, None].to(self.backbone.device),
-            positions,
-            settings.steps,
-            settings,
-        )
-
     def _annotate(
         self,
         latents: Tensor,
@@ -157,9 +162,9 @@ class DidgenSynthesizer:
         prompts: Sequence[str],
         positions: list[list[int]],
         decoded: Tensor,
-        settings: PairSettings,
+        reading: AnnotationSettings,
     ) -> Annotation:
-        times = step_timesteps(self.backbone, settings.scheduler, settings.steps)
+        times = step_timesteps(self.backbone, self.settings.scheduler, self.settings.steps)
         moments = [*trail.latents.items(), (None, latents)]
         with autocast(self.backbone.device, self.precision):
             return annotate_latents(
@@ -169,7 +174,7 @@ class DidgenSynthesizer:
                 self.backbone.embed(list(prompts)),
                 positions,
                 self.backbone.image_size,
-                settings,
+                reading,
                 images=decoded.detach(),
             )
 
@@ -187,6 +192,56 @@ class DidgenSynthesizer:
             failure = "no usable mask: the attention map gave none, or all of the image"
         contrast = round(float(annotation.contrast[i]), 4)
         return Sample(request, image, mask, {"contrast": contrast, **scores}, failure)
+
+
+class DidgenSynthesizer(DiffusionSynthesizer):
+    """Makes images from prompts; for requests with a mask, guides the layout and annotates.
+
+    Eq. 5 and 6 steer the first part of the sampling, Eq. 7 reads the mask at the true last step.
+    Its settings are those of pairs, where requests have a mask.
+    """
+
+    def guide(self, requests: Sequence[Request], positions: list[list[int]]) -> LayoutGuide | None:
+        """Eq. 5 and 6, for requests with a mask."""
+        pairs = self.reading(requests)
+        if pairs is None:
+            return None
+        masks = stacked_masks(requests, self.backbone)
+        return Guide(self.backbone.unet, masks, positions, pairs.steps, pairs)
+
+    def reading(self, requests: Sequence[Request]) -> PairSettings | None:
+        """Eq. 7, for requests with a mask. All have one, or none has.
+
+        Raises: `ValueError` for a mixed batch, and for masks without the settings of pairs.
+        """
+        with_mask = [request.mask is not None for request in requests]
+        if any(with_mask) != all(with_mask):
+            raise ValueError("a batch mixes requests with and without a mask; separate them")
+        if not all(with_mask):
+            return None
+        if not isinstance(self.settings, PairSettings):
+            raise ValueError(
+                "requests with a mask need the settings of pairs, found those of "
+                f"{type(self.settings).__module__.rpartition('.')[2]}"
+            )
+        return self.settings
+
+
+def stacked_masks(requests: Sequence[Request], backbone: Backbone) -> Tensor:
+    """The masks of requests, float (B, 1, H, W) in {0, 1}, on the backbone's device.
+
+    Raises: `ValueError` for a request without one.
+    """
+    without = [request.id for request in requests if request.mask is None]
+    if without:
+        raise ValueError(f"{without[0]}: found no mask, expected one to make an image for")
+    stacked = np.stack([request.mask for request in requests if request.mask is not None])
+    return torch.from_numpy(stacked).float()[:, None].to(backbone.device)
+
+
+def gigabytes(module: nn.Module) -> float:
+    """What a network's weights take, GB."""
+    return sum(p.numel() * p.element_size() for p in module.parameters()) / 1e9
 
 
 class _Trail:
