@@ -31,6 +31,7 @@ OTHERS = {
     "metrics/contrasts.py: p.margin": "the usual p",
     "metrics/contrasts.py: seeds_for.power": "of a statistical test",
     "runtime/devices.py: lease_gpus.count": "of GPUs; the key's is of pairs",
+    "runtime/progress.py: track.label": "words before a progress bar",
 }
 # The recipe of the weights that come with the package is no run's.
 RECIPES = "tiny/"

@@ -21,6 +21,7 @@ CODE = {
     "plain": "didgen.methods.plain",
     "prefix": "didgen.methods.didgen.method",
     "warp": "didgen.methods.warp",
+    "zestguide": "didgen.methods.zestguide",
 }
 
 
@@ -95,7 +96,8 @@ class Code(Protocol):
     """The module of a method."""
 
     def train(self, data: pd.DataFrame, config: Any) -> None:
-        """Write the folder `config.out`; interrupted, it resumes from `config.state`.
+        """Write the folder `config.out`; interrupted, it resumes from `config.state`. Only of a
+        method that has a training of its own.
 
         data: id, image and mask (paths; no mask: None), label, caption, lesion_id and patient_id of
         the training images. config: that of the stage `finetune` or `train`, whose `own` has the

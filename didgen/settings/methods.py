@@ -87,6 +87,15 @@ METHODS = {
         models=None,
         network=False,
     ),
+    "zestguide": Method(
+        makes=frozenset({"pairs"}),
+        reads=frozenset({"text", "mask"}),
+        mask="condition",
+        trained=False,
+        backbone="fine-tuned",
+        models=None,
+        network=True,
+    ),
 }
 
 # What each task is taught with.

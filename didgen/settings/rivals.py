@@ -15,6 +15,7 @@ from pydantic import (
 
 from didgen.settings.base import SettingsSection
 from didgen.settings.methods import DIDGEN
+from didgen.settings.zestguide import Settings as ZestguideSettings
 
 
 class Warp(SettingsSection):
@@ -70,6 +71,9 @@ class Methods(SettingsSection):
         None, description="fine-tuning that is to keep what the backbone knew"
     )
     prefix: Prefix | None = Field(None, description="the run's own model without DermPrompts")
+    zestguide: ZestguideSettings | None = Field(
+        None, description="guidance by a cross-entropy on cross-attention; no training"
+    )
 
     @model_serializer(mode="wrap")
     def _without_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

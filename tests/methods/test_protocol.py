@@ -32,10 +32,11 @@ def test_impossible_shards_are_refused(shard):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_a_module_that_trains_and_loads(name):
+def test_every_method_has_a_module_that_loads_and_may_train(name):
     assert CODE.keys() == METHODS.keys()
     code = load_method(name)
-    assert callable(code.train) and callable(code.load)
+    assert callable(code.load)
+    assert not METHODS[name].trained or callable(code.train)
 
 
 def test_unknown_methods_are_refused():

@@ -10,7 +10,7 @@ import pandas as pd
 
 from didgen.attention.layers import CROSS_SIDE
 from didgen.backbone.handle import Backbone
-from didgen.backbone.sampling import keep_products_in_half, sample
+from didgen.backbone.sampling import sample
 from didgen.methods.didgen.cache import PriorRows, TrainingItem, build_cache
 from didgen.methods.didgen.inputs import (
     add_placeholders,
@@ -44,13 +44,7 @@ PRIOR_BATCH, PRIOR_GUIDANCE = 4, 7.5
 
 def load(folder: Path, settings: Sampling, device: str) -> DidgenSynthesizer:
     """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-    backbone = Backbone.load(str(folder), device=device)
-    # Before any weight is converted: the digest is that of the folder.
-    checkpoint = backbone.checksum()[:16]
-    synthesizer = DidgenSynthesizer(backbone, settings, checkpoint=checkpoint)
-    if synthesizer.precision == "bfloat16":
-        keep_products_in_half(backbone.unet)
-    return synthesizer
+    return DidgenSynthesizer.open(folder, settings, device)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Shapes: B batch, C latent channels; images uint8 (H, W, 3), masks bool (H, W).
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import diffusers
 import numpy as np
@@ -17,7 +18,14 @@ from didgen.attention.guidance import GuidanceDiverged, Guide
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS
 from didgen.backbone.prompts import build_prompt
-from didgen.backbone.sampling import MAX_RMS, Moved, Watch, sample, step_timesteps
+from didgen.backbone.sampling import (
+    MAX_RMS,
+    Moved,
+    Watch,
+    keep_products_in_half,
+    sample,
+    step_timesteps,
+)
 from didgen.methods.didgen.layouts import check_layouts, log_doubts
 from didgen.methods.protocol import Request, Sample, derive_seed
 from didgen.runtime.precision import autocast, pick_precision
@@ -73,6 +81,17 @@ class DiffusionSynthesizer:
         self.version = f"diffusers-{diffusers.__version__}/torch-{torch.__version__}"
         self.memory_gb = sum(map(gigabytes, backbone.modules()))
         self.checkpoint = checkpoint
+
+    @classmethod
+    def open(cls, folder: Path, settings: Any, device: str) -> Self:
+        """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
+        backbone = Backbone.load(str(folder), device=device)
+        # Before any weight is converted: the digest is that of the folder.
+        checkpoint = backbone.checksum()[:16]
+        synthesizer = cls(backbone, settings, checkpoint=checkpoint)
+        if synthesizer.precision == "bfloat16":
+            keep_products_in_half(backbone.unet)
+        return synthesizer
 
     def sampled(self, requests: Sequence[Request]) -> Backbone:
         """The backbone that these are sampled with."""

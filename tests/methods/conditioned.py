@@ -1,0 +1,52 @@
+"""A miniature fine-tuned backbone in a folder, and requests with masks, for methods on it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from didgen.backbone.handle import Backbone
+from didgen.backbone.placeholder import add_placeholder_tokens
+from didgen.methods.protocol import Request
+from didgen.settings.pairs import RivalConfig
+from didgen.tiny.architecture import MINIATURE, build
+
+SIDE = 128
+
+
+def backbone() -> Backbone:
+    """Random weights, frozen, with both placeholder tokens; 128 px, latents 32x32."""
+    built = build(replace(MINIATURE, image_size=SIDE), seed=0, scaling_factor=0.5)
+    add_placeholder_tokens(built.tokenizer, built.text_encoder)
+    # Random projections give almost flat attention; sharper ones make the tests mean something.
+    for name, parameter in built.unet.named_parameters():
+        parameter.requires_grad_(False)
+        if "to_q" in name or "to_k" in name:
+            parameter.mul_(3.0)
+    return built
+
+
+def disk(column: int = 50, radius: int = 30) -> np.ndarray:
+    """A round lesion, bool (SIDE, SIDE)."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    return (y - 60) ** 2 + (x - column) ** 2 < radius**2
+
+
+def request(seed: int, mask: bool = True) -> Request:
+    """A request whose lesion lies further right the larger its seed."""
+    layout = disk(50 + 5 * seed) if mask else None
+    return Request(f"P{seed}", "MEL", "melanoma, a dark spot", seed, layout)
+
+
+def config(method: str, folder: Path, own: dict | None = None, **changes) -> RivalConfig:
+    """Settings of the stage `pairs` for a method; four steps."""
+    values = {
+        "train": folder / "train.csv",
+        "captions": folder / "captions.csv",
+        "model": folder / "backbone",
+        "out": folder / "pairs",
+        "steps": 4,
+        "precision": "float32",
+        "batch_size": 2,
+    }
+    return RivalConfig(method=method, own=own, **values | changes)
