@@ -66,8 +66,8 @@ def cross_attention_guidance_loss(
         return region_attention_loss(smooth, masks, reading=reading, normalization=normalization)
     scaled = minmax(smooth)
     inside = masks.to(scaled.dtype)
-    foreground = _weighted_mean(1.0 - scaled, inside)
-    background = _weighted_mean(scaled, 1.0 - inside)
+    foreground = weighted_mean(1.0 - scaled, inside)
+    background = weighted_mean(scaled, 1.0 - inside)
     return (foreground + background).mean(dim=1)
 
 
@@ -103,7 +103,7 @@ def _reduce(values: Tensor, normalization: Normalization) -> Tensor:
     return values.mean((-2, -1)) if known == "mean" else values.sum((-2, -1))
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean of values (B, K, H, W) under weights, (B, K); 0 where the weights are all 0."""
     return _divide((values * weights).sum((-2, -1)), weights.sum((-2, -1)))
 

@@ -21,6 +21,7 @@ CODE = {
     "plain": "didgen.methods.plain",
     "prefix": "didgen.methods.didgen.method",
     "warp": "didgen.methods.warp",
+    "attention_refocusing": "didgen.methods.attention_refocusing",
     "zestguide": "didgen.methods.zestguide",
 }
 

@@ -87,6 +87,15 @@ METHODS = {
         models=None,
         network=False,
     ),
+    "attention_refocusing": Method(
+        makes=frozenset({"pairs"}),
+        reads=frozenset({"text", "mask"}),
+        mask="condition",
+        trained=False,
+        backbone="fine-tuned",
+        models=None,
+        network=True,
+    ),
     "zestguide": Method(
         makes=frozenset({"pairs"}),
         reads=frozenset({"text", "mask"}),

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from didgen.settings.attention_refocusing import Settings as RefocusingSettings
 from didgen.settings.base import SettingsSection
 from didgen.settings.methods import DIDGEN
 from didgen.settings.zestguide import Settings as ZestguideSettings
@@ -71,6 +72,9 @@ class Methods(SettingsSection):
         None, description="fine-tuning that is to keep what the backbone knew"
     )
     prefix: Prefix | None = Field(None, description="the run's own model without DermPrompts")
+    attention_refocusing: RefocusingSettings | None = Field(
+        None, description="guidance by losses on cross- and self-attention; no training"
+    )
     zestguide: ZestguideSettings | None = Field(
         None, description="guidance by a cross-entropy on cross-attention; no training"
     )
