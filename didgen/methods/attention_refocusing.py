@@ -20,7 +20,7 @@ from didgen.attention.losses import self_attention_guidance_loss, weighted_mean
 from didgen.attention.maps import gaussian_smooth, resize_mask
 from didgen.attention.recorder import AttentionRecorder
 from didgen.methods.conditioned import ConditionedSynthesizer
-from didgen.methods.didgen.sampler import stacked_masks
+from didgen.methods.didgen.sampler import open_synthesizer, stacked_masks
 from didgen.methods.protocol import Request
 from didgen.settings.attention_refocusing import Settings
 from didgen.settings.pairs import RivalConfig
@@ -225,4 +225,8 @@ class RefocusingSynthesizer(ConditionedSynthesizer):
 
 def load(folder: Path, config: RivalConfig, device: str) -> RefocusingSynthesizer:
     """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-    return RefocusingSynthesizer.open(folder, config, device)
+    return open_synthesizer(
+        folder,
+        device,
+        lambda backbone, digest: RefocusingSynthesizer(backbone, config, checkpoint=digest),
+    )

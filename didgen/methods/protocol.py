@@ -22,6 +22,7 @@ CODE = {
     "prefix": "didgen.methods.didgen.method",
     "warp": "didgen.methods.warp",
     "attention_refocusing": "didgen.methods.attention_refocusing",
+    "controlnet": "didgen.methods.controlnet",
     "zestguide": "didgen.methods.zestguide",
 }
 

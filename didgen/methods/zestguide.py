@@ -29,7 +29,7 @@ from didgen.attention.maps import resize_mask
 from didgen.attention.recorder import AttentionRecorder
 from didgen.backbone.sampling import AfterStep
 from didgen.methods.conditioned import ConditionedSynthesizer
-from didgen.methods.didgen.sampler import stacked_masks
+from didgen.methods.didgen.sampler import open_synthesizer, stacked_masks
 from didgen.methods.protocol import Request
 from didgen.settings.pairs import RivalConfig
 from didgen.settings.zestguide import Settings
@@ -192,4 +192,8 @@ class ZestSynthesizer(ConditionedSynthesizer):
 
 def load(folder: Path, config: RivalConfig, device: str) -> ZestSynthesizer:
     """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-    return ZestSynthesizer.open(folder, config, device)
+    return open_synthesizer(
+        folder,
+        device,
+        lambda backbone, digest: ZestSynthesizer(backbone, config, checkpoint=digest),
+    )

@@ -96,6 +96,15 @@ METHODS = {
         models=None,
         network=True,
     ),
+    "controlnet": Method(
+        makes=frozenset({"pairs"}),
+        reads=frozenset({"text", "mask"}),
+        mask="condition",
+        trained=True,
+        backbone="fine-tuned",
+        models="one",
+        network=True,
+    ),
     "zestguide": Method(
         makes=frozenset({"pairs"}),
         reads=frozenset({"text", "mask"}),

@@ -15,6 +15,7 @@ from pydantic import (
 
 from didgen.settings.attention_refocusing import Settings as RefocusingSettings
 from didgen.settings.base import SettingsSection
+from didgen.settings.controlnet import Settings as ControlnetSettings
 from didgen.settings.methods import DIDGEN
 from didgen.settings.zestguide import Settings as ZestguideSettings
 
@@ -74,6 +75,9 @@ class Methods(SettingsSection):
     prefix: Prefix | None = Field(None, description="the run's own model without DermPrompts")
     attention_refocusing: RefocusingSettings | None = Field(
         None, description="guidance by losses on cross- and self-attention; no training"
+    )
+    controlnet: ControlnetSettings | None = Field(
+        None, description="a trained copy of the backbone's encoder reads the mask"
     )
     zestguide: ZestguideSettings | None = Field(
         None, description="guidance by a cross-entropy on cross-attention; no training"

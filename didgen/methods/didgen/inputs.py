@@ -18,7 +18,7 @@ from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import PLACEHOLDERS, add_placeholder_tokens
 from didgen.backbone.prompts import PREFIX, build_prompt
 from didgen.methods.didgen.cache import TrainingItem
-from didgen.settings.finetune import Config
+from didgen.settings.finetune import Settings
 
 LOGGER = logging.getLogger(__name__)
 # What a saved state does not depend on: it may be continued with other values of these.
@@ -70,14 +70,16 @@ def placeholder_positions(
     return positions.pop()
 
 
-def state_key(config: Config, items: list[TrainingItem], backbone: Backbone, *more: object) -> str:
+def state_key(
+    settings: Settings, items: list[TrainingItem], backbone: Backbone, *more: object
+) -> str:
     """What the saved state belongs to: settings and inputs, but not what `FREE` names.
 
     more: what else the training depends on, as text.
     """
-    settings = config.model_dump_json(exclude=set(FREE))
+    kept = settings.model_dump_json(exclude=set(FREE))
     versions = "/".join(map(str, (didgen.__version__, diffusers.__version__, *more)))
-    digest = hashlib.sha256(f"{settings}/{backbone.checksum()}/{versions}".encode())
+    digest = hashlib.sha256(f"{kept}/{backbone.checksum()}/{versions}".encode())
     for item in items:
         digest.update(f"{item.id}\0{item.prompt}\0".encode())
         for file in (item.image, item.mask):

@@ -19,7 +19,7 @@ from didgen.methods.didgen.inputs import (
     training_items,
 )
 from didgen.methods.didgen.optimizer import NEEDS_LESS, trained_parameters
-from didgen.methods.didgen.sampler import DidgenSynthesizer, to_pixels
+from didgen.methods.didgen.sampler import DidgenSynthesizer, open_synthesizer, to_pixels
 from didgen.methods.didgen.training import check_shares, finetune
 from didgen.methods.didgen.validation import PICTURES, Validation, plan_of, prepare_validation
 from didgen.methods.protocol import Budget, derive_seed
@@ -44,7 +44,11 @@ PRIOR_BATCH, PRIOR_GUIDANCE = 4, 7.5
 
 def load(folder: Path, settings: Sampling, device: str) -> DidgenSynthesizer:
     """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-    return DidgenSynthesizer.open(folder, settings, device)
+    return open_synthesizer(
+        folder,
+        device,
+        lambda backbone, digest: DidgenSynthesizer(backbone, settings, checkpoint=digest),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ Shapes: B batch, C latent channels; images uint8 (H, W, 3), masks bool (H, W).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, TypeVar
 
 import diffusers
 import numpy as np
@@ -69,8 +69,8 @@ class DiffusionSynthesizer:
         max_rms: float = MAX_RMS,
         checkpoint: str = "",
     ) -> None:
-        """max_rms: see `Watch`. checkpoint: digest of the weights, for the rows of a set. The
-        UNet's weights are frozen.
+        """max_rms: see `Watch`. checkpoint: digest of the weights, for the rows of a set, which
+        keep 16 letters. The UNet's weights are frozen.
         """
         self.backbone = backbone
         self.settings = settings
@@ -80,18 +80,7 @@ class DiffusionSynthesizer:
         self.passes = settings.steps
         self.version = f"diffusers-{diffusers.__version__}/torch-{torch.__version__}"
         self.memory_gb = sum(map(gigabytes, backbone.modules()))
-        self.checkpoint = checkpoint
-
-    @classmethod
-    def open(cls, folder: Path, settings: Any, device: str) -> Self:
-        """The synthesizer of a fine-tuned diffusers folder. Raises: `BackboneError`."""
-        backbone = Backbone.load(str(folder), device=device)
-        # Before any weight is converted: the digest is that of the folder.
-        checkpoint = backbone.checksum()[:16]
-        synthesizer = cls(backbone, settings, checkpoint=checkpoint)
-        if synthesizer.precision == "bfloat16":
-            keep_products_in_half(backbone.unet)
-        return synthesizer
+        self.checkpoint = checkpoint[:16]
 
     def sampled(self, requests: Sequence[Request]) -> Backbone:
         """The backbone that these are sampled with."""
@@ -256,6 +245,22 @@ def stacked_masks(requests: Sequence[Request], backbone: Backbone) -> Tensor:
         raise ValueError(f"{without[0]}: found no mask, expected one to make an image for")
     stacked = np.stack([request.mask for request in requests if request.mask is not None])
     return torch.from_numpy(stacked).float()[:, None].to(backbone.device)
+
+
+Made = TypeVar("Made", bound=DiffusionSynthesizer)
+
+
+def open_synthesizer(folder: Path, device: str, make: Callable[[Backbone, str], Made]) -> Made:
+    """What `make` gives for the backbone of a fine-tuned diffusers folder and its checksum.
+
+    Raises: `BackboneError`.
+    """
+    backbone = Backbone.load(str(folder), device=device)
+    # Before any weight is converted: the digest is that of the folder.
+    synthesizer = make(backbone, backbone.checksum())
+    if synthesizer.precision == "bfloat16":
+        keep_products_in_half(backbone.unet)
+    return synthesizer
 
 
 def gigabytes(module: nn.Module) -> float:
