@@ -7,6 +7,7 @@ import torch
 from didgen.backbone import sampling
 from didgen.backbone.sampling import (
     SCHEDULERS,
+    AfterStep,
     Watch,
     guided_output,
     initial_noise,
@@ -257,3 +258,18 @@ def test_half_the_memory_and_the_same_number_type_for_latents() -> None:
     assert next(unet.parameters()).dtype == torch.float32
     norms = [m for m in unet.modules() if isinstance(m, torch.nn.LayerNorm | torch.nn.GroupNorm)]
     assert norms and {m.weight.dtype for m in norms} == {torch.float32}
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_a_move_after_the_step_comes_on_top_of_what_the_scheduler_makes(miniature, scheduler):
+    """The guide's output is the prompted one; its shift is added to the unguided next latents."""
+    options = {"steps": 1, "scheduler": scheduler}
+    plain = sample(miniature, PROMPTS[:1], [1], **options)
+    shift = torch.full((1, *miniature.latent_shape), 0.25)
+
+    def guide(latents, timestep, index, embeddings):
+        return AfterStep(shift, miniature.predict(latents, timestep, embeddings))
+
+    moved = sample(miniature, PROMPTS[:1], [1], guide=guide, **options)
+    # Untrained weights reach large values; the error is relative to them.
+    assert torch.allclose(moved, plain + shift, atol=1e-5 * float(plain.abs().max()))
