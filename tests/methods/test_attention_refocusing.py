@@ -192,6 +192,23 @@ def test_losses_follow_from_the_explicit_maps(backbone, variant):
     assert float(inside) == pytest.approx(min(best), rel=1e-3)
 
 
+def test_a_move_is_the_gradient_of_the_scaled_loss(backbone, monkeypatch):
+    latents, timestep, embeddings = inputs(backbone)
+    guide = guide_of(backbone, loss_scale=2.0)
+    z = latents.clone().requires_grad_()
+    with AttentionRecorder(
+        backbone.unet, cross={"resolution": 16}, self_={"resolution": 16}
+    ) as recorder:
+        recorder.run(z, timestep, embeddings)
+        loss, _ = guide.losses(recorder, 20)
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    found, total, _ = guide._gradient(latents, timestep, 20, embeddings, 0.5)
+    torch.testing.assert_close(found, 0.5 * gradient, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(total, 0.5 * loss.detach())
+    monkeypatch.setattr(guide, "_gradient", lambda *_: (found, total, torch.ones(1)))
+    assert torch.equal(guide(latents, timestep, 20, embeddings), latents - found)
+
+
 @pytest.mark.parametrize("variant", ["mask", "box"])
 def test_moves_are_gradient_steps_that_lower_the_loss(backbone, variant):
     latents, timestep, embeddings = inputs(backbone, 2)

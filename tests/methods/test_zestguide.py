@@ -146,6 +146,22 @@ def test_the_largest_move_is_the_step_size_and_the_share_of_noise(backbone):
     assert torch.equal(unit_step(torch.zeros(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))
 
 
+def test_the_move_is_against_the_gradient(backbone):
+    latents, timestep, embeddings = inputs(backbone)
+    guide = guide_of(backbone)
+    z = latents.clone().requires_grad_()
+    with ZestRecorder(backbone.unet) as recorder:
+        recorder.run(z, timestep, embeddings)
+        maps = segment_maps(recorder.captures("cross"), POSITIONS)
+    lesion = torch.from_numpy(conditioned.disk()).float().view(32, 4, 32, 4).mean((1, 3))
+    loss = segment_loss(maps, torch.stack([lesion, 1 - lesion])[None])
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    noise = float(1 - backbone.scheduler.alphas_cumprod[500]) ** 0.5
+    expected = -0.3 * noise * gradient / gradient.abs().max()
+    found = guide(latents, timestep, 0, embeddings).shift
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_the_move_goes_down_the_loss(backbone):
     latents, timestep, embeddings = inputs(backbone)
     guide = guide_of(backbone, step_size=0.02, guided_fraction=1.0)
