@@ -25,6 +25,7 @@ OTHERS = {
     "data/phantoms/cohort.py: cohort.classes": "all that can be drawn",
     "data/transfer.py: Patience.retries": "of a download",
     "downstream/segmenters.py: SegmenterCard.model": "files that do not say are of a U-Net",
+    "methods/didgen/method.py: train.variant": "whose training; the key's is of losses",
     "methods/warp.py: WarpSynthesizer.memory_gb": "it has no weights",
     "metrics/contrasts.py: detectable.power": "of a statistical test",
     "metrics/contrasts.py: lesions_for.power": "of a statistical test",
