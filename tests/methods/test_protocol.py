@@ -61,5 +61,5 @@ def test_what_a_method_cannot_make_is_refused(name, kind, message):
 @pytest.mark.parametrize("name", ["didgen", "gan"])
 def test_a_method_with_a_stage_of_its_own_is_not_trained_twice(name):
     assert check_trains("warp") == "warp"
-    with pytest.raises(ValueError, match=f"found '{name}', which is .*; expected one of warp"):
+    with pytest.raises(ValueError, match=f"found '{name}', which is .*; expected one of .*warp"):
         check_trains(name)
