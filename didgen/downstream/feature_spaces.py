@@ -13,17 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from didgen.downstream.weights import (
-    HUB,
     LITE0_NAMES,
-    WeightsError,
-    check_file,
     create,
-    describe_file,
     describe_lite0,
     find,
     lite0_state,
     standardize,
 )
+from didgen.runtime.weights import HUB, WeightsError, check_file, describe_file, fetch
 from didgen.settings import extras
 
 INCEPTION_URL = (
@@ -173,19 +170,7 @@ def published_file(what: str) -> Path:
 
     Raises: `WeightsError` where they are not there and cannot be fetched.
     """
-    url, sha256_starts = PUBLISHED[what]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / url.rpartition("/")[2]
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), sha256_starts, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(
-                f"{url}: cannot be fetched ({error}); put the file into {folder}, or name a "
-                ".safetensors file of it"
-            ) from error
-    return path
+    return fetch(*PUBLISHED[what])
 
 
 def _read(what: str) -> dict[str, Tensor]:

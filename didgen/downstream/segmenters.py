@@ -14,7 +14,6 @@ from didgen.downstream.classifiers import Built
 from didgen.downstream.weights import (
     FROM_SCRATCH,
     LITE0_NAMES,
-    WeightsError,
     create,
     describe_lite0,
     fill_encoder,
@@ -23,6 +22,7 @@ from didgen.downstream.weights import (
     standardize,
 )
 from didgen.runtime.files import atomic_path
+from didgen.runtime.weights import WeightsError
 from didgen.settings.segment import Model
 
 MODELS: tuple[Model, ...] = get_args(Model)

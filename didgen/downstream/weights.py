@@ -10,22 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from didgen.runtime.files import sha256_file
+from didgen.runtime.weights import HUB, WeightsError, check_file, describe_file
 
 # Its origin and licence are in the README beside it.
 LITE0_FILE = Path(__file__).parent / "pretrained" / "efficientnet_lite0.safetensors"
 # The `tf_` twin has the same tensors; it pads as TensorFlow did when the weights were trained.
 LITE0_NAMES = ("efficientnet_lite0", "tf_efficientnet_lite0")
 FROM_SCRATCH = "none (trained from scratch)"
-HUB = "hub"
-PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 PREFIX_OF_UNET = "model."
 
 LOGGER = logging.getLogger(__name__)
-
-
-class WeightsError(ValueError):
-    """Weights that do not fit their network; the message names the first tensor that differs."""
 
 
 def describe_lite0() -> str:
@@ -86,36 +80,6 @@ def find(name: str, wanted: str | None) -> tuple[Path, str] | None:
     except (OSError, ValueError) as error:
         LOGGER.warning("%s: no weights from the hub (%s); it starts from scratch", name, error)
         return None
-
-
-def describe_file(path: Path) -> str:
-    """A file's name and the beginning of its checksum, for result files: names alone can agree."""
-    return f"file {path.name}, SHA-256 {sha256_file(path)[:12]}"
-
-
-def check_file(path: Path) -> None:
-    """Raises: `WeightsError` unless `path` is a safetensors file of finite numbers; says how to
-    convert a pickle."""
-    if path.suffix.lower() in PICKLED:
-        raise WeightsError(
-            f"{path}: found a pickle, which can run code when it is opened, expected .safetensors; "
-            'if you trust its origin, convert it once: python -c "import torch, '
-            "safetensors.torch as s; d = torch.load('IN.pth', weights_only=True); "
-            "s.save_file({k: v.contiguous() for k, v in d.items()}, 'OUT.safetensors')\""
-        )
-    if path.suffix.lower() != ".safetensors":
-        raise WeightsError(f"{path}: expected a .safetensors file, or `{HUB}`")
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; correct the path of the weights")
-    try:
-        bad = [name for name, value in load_file(path).items() if not torch.isfinite(value).all()]
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: no readable safetensors file ({error})") from error
-    if bad:
-        raise WeightsError(
-            f"{path}: {len(bad)} of its tensors hold NaN or infinity (first: {bad[0]}); the file "
-            "is damaged, or of a training that diverged: get it again, or use another"
-        )
 
 
 def published(name: str) -> tuple[Path, str]:
