@@ -1,7 +1,7 @@
 """Prefetch: what a run takes from the network, brought beforehand, for nodes without one."""
 
 # The sections that may name published weights.
-NAMING_WEIGHTS = ("caption", "finetune", "classify", "segment", "fidelity")
+NAMING_WEIGHTS = ("caption", "finetune", "classify", "segment", "fidelity", "methods")
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")
 
 

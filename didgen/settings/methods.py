@@ -114,6 +114,33 @@ METHODS = {
         models=None,
         network=True,
     ),
+    "sl_stylegan": Method(
+        makes=frozenset({"images"}),
+        reads=frozenset(),
+        mask=None,
+        trained=True,
+        backbone=None,
+        models="each class",
+        network=True,
+    ),
+    "pgan": Method(
+        makes=frozenset({"images"}),
+        reads=frozenset(),
+        mask=None,
+        trained=True,
+        backbone=None,
+        models="each class",
+        network=True,
+    ),
+    "pix2pixhd": Method(
+        makes=frozenset({"pairs"}),
+        reads=frozenset({"mask"}),
+        mask="condition",
+        trained=True,
+        backbone=None,
+        models="one",
+        network=True,
+    ),
 }
 
 # What each task is taught with.

@@ -17,6 +17,9 @@ from didgen.settings.attention_refocusing import Settings as RefocusingSettings
 from didgen.settings.base import SettingsSection
 from didgen.settings.controlnet import Settings as ControlnetSettings
 from didgen.settings.methods import DIDGEN
+from didgen.settings.pgan import Settings as Pgan
+from didgen.settings.pix2pixhd import Settings as Pix2pixhd
+from didgen.settings.sl_stylegan import Settings as SlStylegan
 from didgen.settings.zestguide import Settings as ZestguideSettings
 
 
@@ -81,6 +84,15 @@ class Methods(SettingsSection):
     )
     zestguide: ZestguideSettings | None = Field(
         None, description="guidance by a cross-entropy on cross-attention; no training"
+    )
+    sl_stylegan: SlStylegan | None = Field(
+        None, description="SL-StyleGAN (Qin et al. 2020): a GAN of each diagnosis"
+    )
+    pgan: Pgan | None = Field(
+        None, description="progressive GAN (Karras et al. 2018): one of each diagnosis"
+    )
+    pix2pixhd: Pix2pixhd | None = Field(
+        None, description="pix2pixHD (Wang et al. 2018): an image for a mask, by a GAN"
     )
 
     @model_serializer(mode="wrap")

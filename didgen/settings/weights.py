@@ -9,6 +9,7 @@ from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.classify import Settings as ClassifySettings
 from didgen.settings.fidelity import Settings as FidelitySettings
 from didgen.settings.finetune import Settings as FinetuneSettings
+from didgen.settings.rivals import Methods
 from didgen.settings.segment import Settings as SegmentSettings
 
 
@@ -20,6 +21,7 @@ class Settings(SettingsSection):
     classify: ClassifySettings = Field(ClassifySettings(), description="section `classify`")
     segment: SegmentSettings = Field(SegmentSettings(), description="section `segment`")
     fidelity: FidelitySettings = Field(FidelitySettings(), description="section `fidelity`")
+    methods: Methods = Field(Methods(), description="section `methods`")
     tokenizer_only: bool = Field(
         False,
         description="of the backbone only the tokenizer, by which captions are measured: nothing "

@@ -96,8 +96,9 @@ def key_reference() -> str:
         lines += ["", f"## `{name}`", "", f"{text[0].upper()}{text[1:]}."]
         if name == "methods":
             for method, each in node["properties"].items():
-                keys = _chosen(each).get("properties", {})
-                lines += ["", f"### `methods.{method}`", "", f"{each['description'].capitalize()}."]
+                keys, text = _chosen(each).get("properties", {}), each["description"]
+                text = f"{text[0].upper()}{text[1:]}."
+                lines += ["", f"### `methods.{method}`", "", text]
                 lines += ["", *_table(keys)] if keys else ["", "No keys."]
             continue
         # Of a mapping from names: what each named entry holds.

@@ -13,11 +13,14 @@ from didgen.captions.gguf_models import MODEL, PROJECTOR
 from didgen.captions.model_files import local_file, local_folder
 from didgen.downstream.feature_spaces import DINOV2, published_file
 from didgen.downstream.segmenters import pretrained_part
-from didgen.downstream.weights import HUB, published
+from didgen.downstream.weights import published
+from didgen.methods.pix2pixhd import published_vgg
 from didgen.runtime.files import write_json
 from didgen.runtime.outputs import check_output_file
+from didgen.runtime.weights import HUB
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.fidelity import Settings as FidelitySettings
+from didgen.settings.rivals import Methods
 from didgen.settings.weights import Config, Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -72,6 +75,7 @@ def wanted(config: Settings) -> list[tuple[str, Callable[[], Any]]]:
         *_networks(config),
         *_spaces(config.fidelity),
         *_captioners(config.caption),
+        *_methods(config.methods),
     ]
     return list(dict(models).items())
 
@@ -108,6 +112,11 @@ def _captioners(caption: CaptionSettings) -> list[tuple[str, Callable[[], Any]]]
         name = caption.model or mllama.MODEL
         return [(name, lambda: local_folder(name, caption.model_revision))]
     return []
+
+
+def _methods(methods: Methods) -> list[tuple[str, Callable[[], Any]]]:
+    asked = [getattr(own, "vgg_weights", None) for own in methods.chosen.values()]
+    return [("vgg19", published_vgg)] if HUB in asked else []
 
 
 def bytes_of(place: Path) -> int:

@@ -156,3 +156,9 @@ def test_networks_of_fidelity_are_fetched_where_they_are_used(
     fidelity: dict, expected: list[str]
 ) -> None:
     assert names(fidelity=fidelity) == expected
+
+
+def test_the_perceptual_loss_of_a_method_brings_its_network() -> None:
+    assert names(methods={"pix2pixhd": {"preset": "paper"}}) == ["vgg19"]
+    for others in ({}, {"vgg_weights": "vgg19.safetensors"}):
+        assert names(methods={"pix2pixhd": others, "sl_stylegan": {}}) == []
