@@ -81,9 +81,10 @@ rule train_job:
             own=lambda wildcards: RIVALS[wildcards.method],
         ),
         seed=config["seed"],
-        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
+        backbone=lambda wildcards, input: base_flag(input.backbone),
         out=lambda wildcards, output: folder(output.config),
-        state=f"{RUN}/.state/train",
+        # One for each method: they lock it.
+        state=lambda wildcards: f"{RUN}/.state/train/{wildcards.method}",
     message:
         "Training the method {wildcards.method}"
     shell:
@@ -142,7 +143,8 @@ rule images_job:
         backbone=lambda wildcards: base_of(method_at(wildcards)),
         prompts=lambda wildcards: (
             rules.prompts.output.prompts
-            if (config["images"] | (own_at(wildcards) or {}))["prompts"] == "llm"
+            if "text" in facts_at(wildcards).reads
+            and (config["images"] | (own_at(wildcards) or {}))["prompts"] == "llm"
             else []
         ),
     output:
@@ -163,6 +165,7 @@ rule images_job:
         code=revision("images"),
         settings=as_json(
             config["images"],
+            classes=config["images"]["classes"] or config["finetune"]["classes"],
             method=method_at,
             own=own_at,
         ),
@@ -170,7 +173,7 @@ rule images_job:
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
-        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
+        backbone=lambda wildcards, input: base_flag(input.backbone),
         prompts=lambda wildcards, input: flag("--prompts-file", input.prompts),
     message:
         "Synthesizing images, shard {params.shard}"
@@ -215,7 +218,7 @@ rule pairs_job:
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
-        backbone=lambda wildcards, input: flag("--backbone", [folder(p) for p in input.backbone]),
+        backbone=lambda wildcards, input: base_flag(input.backbone),
         generated=lambda wildcards, input: flag(
             "--generated", [folder(path) for path in input.generated]
         ),

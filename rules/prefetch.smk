@@ -24,7 +24,8 @@ rule weights:
     params:
         code=revision("weights"),
         settings=as_json(
-            {name: config[name] for name in NAMING_WEIGHTS}, tokenizer_only=not FINE_TUNED
+            {name: config[name] for name in NAMING_WEIGHTS},
+            tokenizer_only=not any(METHODS[name].backbone for name in MADE),
         ),
         # Another cache is filled anew.
         caches=lambda wildcards: [os.environ.get(key, "") for key in CACHES],

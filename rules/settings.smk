@@ -47,10 +47,10 @@ def check_extras():
 
     Conda environments bring what their stages need.
     """
-    from didgen.settings import extras
-
     if CONDA or not workflow.is_main_process:
         return
+    from didgen.settings import extras
+
     try:
         extras.check(config)
     except extras.MissingExtra as error:
@@ -128,6 +128,11 @@ def fine_tuned(files):
     return files if FINE_TUNED else []
 
 
+def place_of(method):
+    """Where a method's sets lie below the run's folder."""
+    return "" if method == DIDGEN else f"methods/{method}/"
+
+
 def method_of(place):
     """The method whose sets lie at a place."""
     return place.removeprefix("methods/").removesuffix("/") or DIDGEN
@@ -178,6 +183,11 @@ def base_of(method):
     """The fine-tuned backbone, for a method that is trained on top of it, else none."""
     builds = METHODS[method].trained and METHODS[method].backbone == "fine-tuned"
     return rules.finetune.output.backbone if builds else []
+
+
+def base_flag(backbone):
+    """The words of the flag with its folder, or none; quote with :q."""
+    return flag("--backbone", folder(backbone)) if backbone else []
 
 
 def generated_for(wildcards):
@@ -317,19 +327,24 @@ drop_lock_of_killed_run()
 from didgen.settings.arms import of_task, parse_arm, with_methods
 from didgen.data.changes import local_archives, source_state
 from didgen.revision import revision
-from didgen.settings.methods import DIDGEN, METHODS, TAUGHT_BY, needs_fine_tuning, tasks_taught
+from didgen.settings.methods import (
+    DIDGEN,
+    METHODS,
+    TAUGHT_BY,
+    needs_fine_tuning,
+    sets_made,
+    tasks_taught,
+)
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
 RIVALS = {name: own for name, own in config["methods"].items() if own is not None}
 ARMS = with_methods(config["arms"], RIVALS)
 # Where the sets of each arm lie: the run's own at the top, a method's in a folder of its name.
-PLACES = {"synthetic": "", **{name: f"methods/{name}/" for name in RIVALS}}
-# The sets that the verdict is about.
-LEAD = PLACES.get(parse_arm(config["verdict"]["treatment"]).set_name, "")
-if LEAD and all(parse_arm(arm).set_name != "synthetic" for arm in ARMS):
-    del PLACES["synthetic"]
-FINE_TUNED = needs_fine_tuning([*RIVALS, *([DIDGEN] if "synthetic" in PLACES else [])])
+LEAD = parse_arm(config["verdict"]["treatment"]).set_name
+MADE = sets_made([parse_arm(arm).set_name for arm in ARMS], LEAD, RIVALS)
+PLACES = {"synthetic" if name == DIDGEN else name: place_of(name) for name in MADE}
+FINE_TUNED = needs_fine_tuning(MADE)
 TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()} | {
     name: tasks_taught(name) for name in RIVALS
 }

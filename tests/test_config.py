@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from didgen.settings.arms import with_methods
+from didgen.settings.methods import sets_made
 from didgen.settings.pairs import Settings as PairSettings
 from didgen.settings.run import RunConfig
 from didgen.stages.schema import json_schema_text, key_reference
@@ -132,6 +133,44 @@ def test_the_schema_alone_fills_in_defaults_but_not_those_of_methods() -> None:
 def test_methods_that_fit_nothing_are_refused(changes, expected) -> None:
     with pytest.raises(ValidationError, match=expected):
         RunConfig.model_validate(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"methods": {"dreambooth": {}}, "finetune": {"batch_size": 3}},
+            "methods.dreambooth: found finetune.batch_size 3, expected an even number",
+        ),
+        (
+            {"methods": {"pgan": {}}, "data": {"size": 96}, "finetune": {"backbone": "mine"}},
+            "methods.pgan: found data.size 96, expected a power of two",
+        ),
+        (
+            {
+                "methods": {"pix2pixhd": {"downsamplings": 4}},
+                "data": {"size": 72},
+                "finetune": {"backbone": "mine"},
+            },
+            "methods.pix2pixhd: found data.size 72, expected a multiple of 16",
+        ),
+    ],
+)
+def test_methods_that_cannot_work_with_the_data_are_refused_before_any_job(changes, expected):
+    with pytest.raises(ValidationError, match=expected):
+        RunConfig.model_validate(changes)
+
+
+def test_own_sets_are_made_where_anything_needs_them() -> None:
+    arms = ["original", "duplicates", None]
+    assert sets_made([*arms, "synthetic"], "synthetic", {"warp": {}}) == ["didgen", "warp"]
+    assert sets_made([*arms, "warp"], "warp", {"warp": {}}) == ["warp"]
+    # Its images are made for the masks of the run's own pairs.
+    assert sets_made(arms, "pix2pixhd", {"pix2pixhd": {}}) == ["didgen", "pix2pixhd"]
+    training = {"pix2pixhd": {"conditions": "training"}}
+    assert sets_made(arms, "pix2pixhd", training) == ["pix2pixhd"]
+    # A set of the user's own is made elsewhere; copies match the run's own.
+    assert sets_made([*arms, "theirs"], "theirs", {}) == ["didgen"]
 
 
 def test_a_method_has_an_arm_of_its_name_unless_one_is_named() -> None:

@@ -15,6 +15,7 @@ def outcome(run_dir: Path) -> list[str]:
         return []
     written = verdict.stat().st_mtime
     earlier = [run_dir / name for name in EARLIER if (run_dir / name).is_file()]
+    earlier += run_dir.glob("methods/*/augment/metadata.csv")
     if any(path.stat().st_mtime > written for path in earlier):
         return []
     tasks = json.loads(verdict.read_text(encoding="utf-8"))["tasks"]

@@ -76,7 +76,9 @@ NEEDS_LESS = (
 )
 DEPARTURES = [
     "The frozen backbone is the run's fine-tuned one, not the original Stable Diffusion.",
-    "Learning rate, batch and steps are those of the fine-tuning, for an equal budget.",
+    "Learning rate, warm-up, batch and steps are those of the fine-tuning, for an equal budget.",
+    "The share of empty prompts is prompt_dropout; the paper's is 0.5.",
+    "Images are squashed to a square, where diffusers' script crops them.",
 ]
 
 

@@ -120,9 +120,16 @@ def check_power_of_two(side: int, smallest: int, largest: int) -> None:
 
 
 def draw_batch(
-    images: np.ndarray, size: int, step: int, seed: int, generator: torch.Generator, *, flips: bool
+    images: np.ndarray,
+    size: int,
+    step: int,
+    seed: int,
+    generator: torch.Generator,
+    *,
+    flips: bool,
+    device: torch.device,
 ) -> Tensor:
-    """The step's images in [0, 1], float (B, C, S, S); with `flips` each may be mirrored.
+    """The step's images in [0, 1], float (B, C, S, S) there; with `flips` each may be mirrored.
 
     images: uint8 (N, C, S, S). Each is seen once an epoch.
     """
@@ -130,7 +137,8 @@ def draw_batch(
     if flips:
         mirrored = torch.rand(size, generator=generator) < 0.5
         batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(-1), batch)
-    return batch.float() / 255
+    # A quarter of the bytes travel.
+    return batch.to(device).float() / 255
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -271,7 +279,9 @@ def other_settings(own: Preset) -> list[str]:
     return [
         f"{key} is {getattr(own, key)}; in the source it is {value}."
         for key, value in own.paper.items()
-        if isinstance(value, int | float) and getattr(own, key) != value
+        if key != "checkpoint_every"
+        and isinstance(value, int | float)
+        and getattr(own, key) != value
     ]
 
 

@@ -10,6 +10,7 @@ Shapes: B images, S px a side, masks 0 or 1 (B, 1, S, S), conditions (B, 2, S, S
 (B, 3, S, S).
 """
 
+import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -64,6 +65,10 @@ VGG_LAYERS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
 VGG_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG_SHA256 = "dcbb9e9d"
 MODEL = "all"
+DEPARTURES = [
+    "The condition is the mask and its boundary; the source's is a map of many labels.",
+    "The discriminator looks at two scales, as the released code; the paper's at three.",
+]
 WITHOUT_VGG = "There is no perceptual loss: vgg_weights is null."
 
 
@@ -314,8 +319,9 @@ class Pix2pixhdTraining:
         """Both networks' losses of one pass, and their updates. Raises: `NonFiniteLoss`."""
         settings, size = self._settings, self.images
         draws = step_generator(self._seed, number)
-        batch = draw_batch(self._pictures, size, number, self._seed, draws, flips=True)
-        batch = batch.to(self._device)
+        batch = draw_batch(
+            self._pictures, size, number, self._seed, draws, flips=True, device=self._device
+        )
         condition, real = condition_of(batch[:, 3:]), batch[:, :3] * 2 - 1
         fake = self._generator(condition)
         of_real = self._discriminator(condition, real)
@@ -388,7 +394,7 @@ def train(data: pd.DataFrame, config: Config) -> None:
         seed = derive_seed(config.seed, config.method)
         training = Pix2pixhdTraining(pictures, own, seed, device, perceptual)
         model = finish(training, state, config.method, own.checkpoint_every)
-    departures = [] if perceptual else [WITHOUT_VGG]
+    departures = DEPARTURES if perceptual else [*DEPARTURES, WITHOUT_VGG]
     write_models(config, side, {MODEL: model}, departures)
 
 
@@ -431,7 +437,7 @@ class Pix2pixhdSynthesizer:
                     f"{request.id}: found {found}, expected a mask of ({side}, {side}), the size "
                     "that the method was trained on; train it again on images of this size"
                 )
-            seen.add(request.mask.tobytes())
+            seen.add(hashlib.sha256(request.mask.tobytes()).digest())
         if len(seen) < len(requests):
             LOGGER.warning(
                 "%d of %d masks differ, and each has one image: the others are copies",

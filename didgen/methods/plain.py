@@ -5,6 +5,8 @@ all that sets the run's own method apart. As diffusers' text-to-image training, 
 run's own fine-tuning does differently too (`DEPARTURES`).
 """
 
+from dataclasses import replace
+
 import pandas as pd
 
 from didgen.data.classes import diagnosis_caption
@@ -20,6 +22,8 @@ __all__ = ["load", "train", "without_regions"]
 DEPARTURES = (
     "Images are squashed to a square, as those of the run's own method, where diffusers' scripts "
     "crop them.",
+    "With prompts: prefix the diagnosis follows the paper's one prompt for all images, so that it "
+    "can be asked for.",
     "The share of empty prompts is that of finetune.prompt_dropout, where the scripts have none.",
 )
 
@@ -38,5 +42,14 @@ def without_regions(data: pd.DataFrame, config: Config, variant: Variant) -> Non
     if config.own.prompts == "prefix":
         data = data.assign(caption=[diagnosis_caption(label) for label in data["label"]])
     paths = {name: getattr(config, name) for name in TrainingPaths.model_fields}
-    settings = config.finetune.model_dump() | {"alpha": 0.0}
-    method.train(data, FinetuneConfig(**settings, **paths), variant)
+    given = config.finetune
+    # One process: where several share the fine-tuning's batch, it takes as many passes a step.
+    settings = given.model_dump() | {
+        "alpha": 0.0,
+        "accumulation": given.accumulation * given.processes,
+        # What sampling always says is never left out of training.
+        "prefix_only": given.prefix_only if config.own.prompts == "dermprompt" else 0.0,
+        "processes": 1,
+        "sharding": "none",
+    }
+    method.train(data, FinetuneConfig(**settings, **paths), replace(variant, record=config))

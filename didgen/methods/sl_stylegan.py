@@ -56,6 +56,8 @@ DECAY = 1e-5
 R1 = 5.0
 DEPARTURES = [
     "Images keep their colours; the source stretches each to the full range when it writes it.",
+    "The generator's turn has latents of its own, and all layers start as He et al. 2015 have it; "
+    "the source leaves both open.",
 ]
 
 
@@ -207,8 +209,10 @@ class SlStyleganTraining:
             "learning_rate": learning_rate(settings.learning_rate, number),
             "max_norm": math.inf,
         }
-        batch = draw_batch(self._pictures, self.images, number, self._seed, draws, flips=True)
-        real = batch.to(device).requires_grad_()
+        batch = draw_batch(
+            self._pictures, self.images, number, self._seed, draws, flips=True, device=device
+        )
+        real = batch.requires_grad_()
         with torch.no_grad():
             fake = self._generator(*self._draw(draws))
         of_real, of_fake = self._discriminator(real), self._discriminator(fake)

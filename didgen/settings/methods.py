@@ -1,8 +1,8 @@
 """What each method of synthesis can do and what it needs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from didgen.settings.arms import Task
 
@@ -150,6 +150,22 @@ TAUGHT_BY: dict[Task, Kind] = {"classification": "images", "segmentation": "pair
 def tasks_taught(method: str) -> tuple[Task, ...]:
     """The tasks that a method's sets can teach."""
     return tuple(task for task, kind in TAUGHT_BY.items() if kind in METHODS[method].makes)
+
+
+def sets_made(
+    arms: Iterable[str | None], treatment: str | None, rivals: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The methods that a run makes sets with, its own first if anything needs its sets.
+
+    arms and treatment: the sets that the arms, and the one that the verdict is about, are named
+    after. rivals: the other methods and their settings.
+    """
+    followed = any(
+        "mask" in METHODS[name].reads and own.get("conditions") != "training"
+        for name, own in rivals.items()
+    )
+    own_sets = "synthetic" in arms or treatment not in rivals or followed
+    return [*([DIDGEN] if own_sets else []), *rivals]
 
 
 def needs_fine_tuning(methods: Iterable[str]) -> bool:

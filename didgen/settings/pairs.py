@@ -52,8 +52,8 @@ class Config(Settings, _Paths):
 class RivalConfig(AnnotationSettings, Pairs, _Paths):
     """Settings and paths of the stage, with another method."""
 
-    conditions: Literal["generated", "training"] = Field(
-        "training", description="masks that a method which reads them makes images for"
+    conditions: Literal["generated", "training"] | None = Field(
+        None, description="masks that a method which reads them makes images for; null: it does not"
     )
     generated: tuple[Path, ...] = Field(
         (), description="folders of the run's own pairs, whose masks these are if `generated`"
@@ -72,6 +72,15 @@ class RivalConfig(AnnotationSettings, Pairs, _Paths):
     @classmethod
     def _makes_pairs(cls, name: str) -> str:
         return check_makes(name, "pairs")
+
+    @model_validator(mode="after")
+    def _masks_are_there(self) -> Self:
+        if self.conditions == "generated" and not self.generated:
+            raise ValueError(
+                "conditions: found generated, but no pairs whose masks to follow; name their "
+                "folders (--generated), or set the method's conditions: training"
+            )
+        return self
 
 
 AnyConfig = Config | RivalConfig

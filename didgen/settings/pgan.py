@@ -12,9 +12,11 @@ class Settings(Preset):
     """Progressive GAN: its size and its schedule, for the model of each diagnosis."""
 
     paper: ClassVar[Mapping[str, Any]] = {
+        "checkpoint_every": 10_000,
         "channel_share": 1.0,
         "first_steps": 48_000,
         "level_steps": 96_000,
+        "fade": 0.2,
         "training_batch": 16,
         "learning_rate": 1e-3,
     }

@@ -12,6 +12,7 @@ class Settings(Preset, MaskReader):
     """pix2pixHD: its size and its schedule, for the one model of all diagnoses."""
 
     paper: ClassVar[Mapping[str, Any]] = {
+        "checkpoint_every": 5_000,
         "channel_share": 1.0,
         "downsamplings": 4,
         "blocks": 9,

@@ -16,7 +16,7 @@ from pydantic import (
 from didgen.settings.attention_refocusing import Settings as RefocusingSettings
 from didgen.settings.base import SettingsSection
 from didgen.settings.controlnet import Settings as ControlnetSettings
-from didgen.settings.methods import DIDGEN
+from didgen.settings.methods import DIDGEN, METHODS
 from didgen.settings.pgan import Settings as Pgan
 from didgen.settings.pix2pixhd import Settings as Pix2pixhd
 from didgen.settings.sl_stylegan import Settings as SlStylegan
@@ -38,8 +38,8 @@ class Plain(SettingsSection):
 
     prompts: Literal["prefix", "dermprompt"] = Field(
         "prefix",
-        description="in training and sampling: the prefix and the diagnosis, as in the paper, or "
-        "DermPrompts, which leaves L_attn as the only difference to the run's own method",
+        description="in training and sampling: the prefix and the diagnosis (the paper: the prefix "
+        "alone), or DermPrompts, which leaves L_attn as the only difference to the own method",
     )
 
 
@@ -104,6 +104,26 @@ class Methods(SettingsSection):
         """The methods that are made, and their settings."""
         named = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: own for name, own in named.items() if own is not None}
+
+
+def unfit(method: str, own: SettingsSection, size: int, batch_size: int) -> str:
+    """Why a method cannot work with a side of images, px, or the fine-tuning's batch, or ""."""
+    if method == "dreambooth" and batch_size % 2:
+        return (
+            f"found finetune.batch_size {batch_size}, expected an even number: half of each batch "
+            "are images for prior preservation"
+        )
+    if METHODS[method].models == "each class" and (size & (size - 1) or size < 8):
+        return (
+            f"found data.size {size}, expected a power of two from 8 on: each level of its "
+            "networks doubles the side"
+        )
+    if isinstance(own, Pix2pixhd) and size % 2**own.downsamplings:
+        return (
+            f"found data.size {size}, expected a multiple of {2**own.downsamplings}: the generator "
+            f"halves the side {own.downsamplings} times"
+        )
+    return ""
 
 
 def method_settings(method: str, values: Any) -> SettingsSection:

@@ -16,13 +16,13 @@ from didgen.settings.finetune import Settings as FinetuneSettings
 from didgen.settings.images import Settings as ImagesSettings
 from didgen.settings.label_fidelity import Settings as LabelFidelitySettings
 from didgen.settings.maps import Settings as MapsSettings
-from didgen.settings.methods import DIDGEN, METHODS, tasks_taught
+from didgen.settings.methods import METHODS, sets_made, tasks_taught
 from didgen.settings.pairs import Settings as PairsSettings
 from didgen.settings.prompts import Settings as PromptsSettings
 from didgen.settings.report import Settings as ReportSettings
-from didgen.settings.rivals import Methods
+from didgen.settings.rivals import Methods, unfit
 from didgen.settings.segment import Settings as SegmentSettings
-from didgen.settings.sets import OWN, SyntheticSet, check_sets
+from didgen.settings.sets import SyntheticSet, check_sets
 from didgen.settings.verdict import Settings as VerdictSettings
 
 
@@ -124,6 +124,9 @@ class RunConfig(Seeded):
                 f"data.size: found {self.data.size}, but finetune.backbone: tiny works at 128 px; "
                 "set data.size: 128 or choose another backbone"
             )
+        for name, own in self.methods.chosen.items():
+            if fault := unfit(name, own, self.data.size, self.finetune.batch_size):
+                raise ValueError(f"methods.{name}: {fault}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected different numbers")
         return self
@@ -149,6 +152,7 @@ class RunConfig(Seeded):
 
     def _uses_backbone(self) -> bool:
         """Whether anything in the run is made with a Stable Diffusion."""
-        own = any(parse_arm(arm).set_name == OWN for arm in self.arms)
-        methods = [*self.methods.chosen, *([DIDGEN] if own else [])]
-        return any(METHODS[name].backbone for name in methods)
+        arms = [parse_arm(arm).set_name for arm in self.arms]
+        lead = parse_arm(self.verdict.treatment).set_name
+        made = sets_made(arms, lead, self.methods.model_dump())
+        return any(METHODS[name].backbone for name in made)

@@ -109,7 +109,7 @@ def _read_pairs(folders: tuple[Path, ...]) -> pd.DataFrame:
     twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
     if twice:
         raise ValueError(f"found {len(twice)} ids in two folders ({twice[0]}); name each pair once")
-    for name in needed:
+    for name in [name for name in SCORES if name in frame]:
         # An absent score is no number, and fails every bound on it.
         frame[name] = pd.to_numeric(frame[name].replace("", None), errors="coerce")
     return frame

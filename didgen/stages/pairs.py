@@ -33,7 +33,7 @@ def run(config: AnyConfig) -> None:
     """
     check_output(config.out, "pairs", paths_read(config))
     requests: Sequence[Request]
-    if isinstance(config, RivalConfig) and config.generated:
+    if isinstance(config, RivalConfig) and config.conditions == "generated":
         requests = RepeatedRequests(config)
     else:
         requests = PairRequests(config)

@@ -16,12 +16,16 @@ from didgen.methods.gan import (
 from didgen.runtime.files import write_png
 from tests.methods.gan_runs import images
 
+CPU = torch.device("cpu")
+
 
 def test_a_batch_follows_from_seed_and_step_and_mirrors_half(tmp_path):
     stack = np.arange(6 * 3 * 2 * 2, dtype=np.uint8).reshape(6, 3, 2, 2)
 
     def draw(step, flips):
-        return draw_batch(stack, 4, step, 1, step_generator(1, step), flips=flips)
+        return draw_batch(
+            stack, 4, step, 1, step_generator(1, step), flips=flips, device=torch.device("cpu")
+        )
 
     assert torch.equal(draw(3, True), draw(3, True))
     plain = [draw(step, False) for step in range(3)]

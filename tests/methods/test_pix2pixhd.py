@@ -35,6 +35,8 @@ OWN = {
     "checkpoint_every": 1,
 }
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -137,7 +139,9 @@ def test_each_network_gets_the_gradient_of_its_own_losses(training, monkeypatch)
     monkeypatch.setattr(pix2pixhd, "update", watch)
     generator, discriminator = training.parts["generator"], training.parts["discriminator"]
     draws = pix2pixhd.step_generator(0, 0)
-    batch = pix2pixhd.draw_batch(training._pictures, 1, 0, 0, draws, flips=True)
+    batch = pix2pixhd.draw_batch(
+        training._pictures, 1, 0, 0, draws, flips=True, device=torch.device("cpu")
+    )
     condition, real = pix2pixhd.condition_of(batch[:, 3:]), batch[:, :3] * 2 - 1
     fake = generator(condition)
     of_fake, of_real = discriminator(condition, fake), discriminator(condition, real)

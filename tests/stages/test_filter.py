@@ -207,6 +207,19 @@ def of_warp(folder):
     write_manifest(frame.assign(method="warp"), table)
 
 
+def test_pairs_whose_mask_is_the_condition_are_filtered_by_what_they_have(
+    folders, segmenter, tmp_path
+):
+    for folder in folders:
+        frame = read_manifest(folder / "metadata.csv").drop(columns=["contrast"])
+        frame = frame.assign(method="controlnet", layout_iou="1.0")
+        write_manifest(frame, folder / "metadata.csv")
+    summary = run_filter(folders, tmp_path / "filter")
+    assert summary["means"]["all"]["layout_iou"] == 1.0
+    assert summary["by_reason"]["mask unlike condition"] == 0
+    assert "unclear map" not in summary["thresholds"]
+
+
 def test_bounds_on_scores_that_a_method_does_not_have_are_left_out(folders, segmenter, tmp_path):
     for folder in folders:
         of_warp(folder)

@@ -62,6 +62,26 @@ def test_methods_stand_beside_the_own_sets_and_learn_from_the_same_images(
     assert "train_job" not in left
 
 
+def test_a_method_gets_the_backbone_and_the_masks_that_it_builds_on(
+    unfinished: Path, snakemake
+) -> None:
+    """It is trained on top of the fine-tuned one, and makes images for the own pairs' masks."""
+    configure(unfinished, pairs={"count": 4}, methods={"controlnet": {}, "zestguide": {}})
+    done = snakemake(unfinished, "methods")
+    assert done.returncode == 0, done.stdout[-3000:]
+    lines = map(json.loads, (unfinished / "received.jsonl").read_text().splitlines())
+    asked = [line for line in lines if line["config"].get("method") in ("controlnet", "zestguide")]
+    made = {(line["stage"], line["config"]["method"]): line["config"] for line in asked}
+    backbone, own = str(RUN / "finetune"), [str(RUN / "pairs" / "1-of-1")]
+    assert made["train", "controlnet"]["backbone"] == backbone
+    trained = made["pairs", "controlnet"]
+    assert trained["backbone"] == backbone and trained["generated"] == own
+    assert trained["model"] == str(RUN / "methods" / "controlnet" / "model")
+    free = made["pairs", "zestguide"]
+    assert (free["model"], free["backbone"], free["generated"]) == (backbone, None, own)
+    assert ("train", "zestguide") not in made
+
+
 @pytest.mark.slow
 def test_a_method_without_a_network_takes_no_gpu(unfinished: Path, snakemake, monkeypatch) -> None:
     tools = unfinished / "tools"

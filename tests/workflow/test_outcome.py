@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("outcome", ROOT / "workflow" / "outcome.py")
 outcome = importlib.util.module_from_spec(SPEC)
@@ -25,11 +27,12 @@ def test_sentences_then_report(tmp_path: Path) -> None:
     assert outcome.outcome(tmp_path)[-1] == f"Report: {page.resolve()}"
 
 
-def test_a_verdict_older_than_its_backbone_is_not_repeated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["finetune/model_index.json", "methods/warp/augment/metadata.csv"])
+def test_a_verdict_older_than_its_data_is_not_repeated(tmp_path: Path, name: str) -> None:
     verdict = tmp_path / "verdict.json"
     verdict.write_text(json.dumps({"tasks": {"segmentation": {"sentence": "B."}}}))
-    index = tmp_path / "finetune" / "model_index.json"
-    index.parent.mkdir()
+    index = tmp_path / name
+    index.parent.mkdir(parents=True)
     index.touch()
     written = verdict.stat().st_mtime
     os.utime(index, (written - 60, written - 60))

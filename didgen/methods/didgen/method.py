@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel
 
 from didgen.attention.layers import CROSS_SIDE
 from didgen.backbone.handle import Backbone
@@ -67,11 +68,14 @@ class Prior:
 class Variant:
     """A training that is another method's: the stage that writes its folder, prior preservation if
     it has that, and what departs from the method's source, in sentences.
+
+    record: the settings to write beside the weights, where they are not the fine-tuning's.
     """
 
     stage: str
     prior: Prior | None
     departures: tuple[str, ...]
+    record: BaseModel | None = None
 
 
 OWN = Variant("finetune", None, ())
@@ -210,4 +214,5 @@ def _write(
         for row in validations:
             name = f"{PICTURES}/step-{row['step']:07d}.png"
             shutil.copyfile(state / name, folder / name)
-        write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
+        record = variant.record or config
+        write_text(folder / "config.json", record.model_dump_json(indent=2) + "\n")

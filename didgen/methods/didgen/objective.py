@@ -37,7 +37,9 @@ def total_loss(
     weight = has_mask.to(loss_attn.dtype)
     count = weight.sum() if masked is None else weight.new_tensor(float(masked))
     attn = (loss_attn * weight).sum() / count.clamp(min=1.0)
-    return loss_rec.sum() / (images or len(loss_rec)) + alpha * attn, attn
+    loss = loss_rec.sum() / (images or len(loss_rec))
+    # Without weight not even one that is not finite counts.
+    return (loss + alpha * attn if alpha else loss), attn
 
 
 def attention_loss(

@@ -202,9 +202,11 @@ class Step:
             loss_rec = loss_rec * snr_weights(
                 scheduler.alphas_cumprod, batch.timesteps, kind, settings.snr_gamma
             )
-        loss_attn = attention_loss(
-            recorder.cross_maps(), batch.masks, settings.reading, settings.normalization
-        )
+        # Without weight it is for the record.
+        with contextlib.nullcontext() if settings.alpha else torch.no_grad():
+            loss_attn = attention_loss(
+                recorder.cross_maps(), batch.masks, settings.reading, settings.normalization
+            )
         images, masked = settings.batch_size, int(draws.regions.sum())
         loss, attn = total_loss(loss_rec, loss_attn, batch.has_mask, settings.alpha, images, masked)
         return torch.stack([loss, loss_rec.sum() / images, attn])

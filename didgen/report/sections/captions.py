@@ -25,7 +25,7 @@ SCORES = {"kappa": "kappa", "weighted_kappa": "kappa, weighted", "agreement": "e
 
 
 def section(run_dir: Path, options: Options) -> Section:
-    """Read captions/statistics.json and captions/audit.json.
+    """Read caption/statistics.json and caption/audit.json.
 
     Raises: BrokenResult or ManifestError if one of them, or a table they need, is damaged.
     """
