@@ -1,7 +1,8 @@
 """Attention Refocusing: images for a mask without training, by losses on cross- and self-attention.
 
 Phung, Ge and Huang 2024 (CVPR), "Grounded text-to-image synthesis with attention refocusing":
-the mask losses of their supplement, or the box losses of their code. Departures: docs/methods.md.
+cross-attention by the masks of their supplement or the boxes of their code. Departures:
+docs/methods.md.
 
 Shapes: B images, K = 2 tokens (lesion, skin), S text positions, H and W of the maps, N = H * W.
 """
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from didgen.attention.captures import Positions
 from didgen.attention.guidance import MaskGuide, latent_gradient
 from didgen.attention.layers import CROSS_SIDE
-from didgen.attention.losses import self_attention_guidance_loss, weighted_mean
+from didgen.attention.losses import weighted_mean
 from didgen.attention.maps import gaussian_smooth, resize_mask
 from didgen.attention.recorder import AttentionRecorder
 from didgen.methods.conditioned import ConditionedSynthesizer
@@ -93,6 +94,8 @@ def largest(maps: Tensor, regions: Tensor, empty: float) -> Tensor:
 def leaving(outside: Tensor, regions: Tensor) -> Tensor:
     """SAR as released: of the attention of a region's pixels, the share that leaves it, (B,).
 
+    The printed sum counts a token by the size of its region, over that of all else: the skin's term
+    is many times the lesion's, and drives the lesion out of the image.
     outside: (B, K, H, W), for each pixel its self-attention outside token i's region: A_S applied
     to 1 - M. regions: bool of the same shape.
     """
@@ -203,10 +206,9 @@ class RefocusingGuide(MaskGuide):
         inside = largest(maps, regions, empty=1.0).amin(dim=1)
         flat = regions.to(maps).flatten(2)
         outside = recorder.apply_self_attention((1 - flat).mT).mT
-        if self.settings.variant == "mask":
-            spread = self_attention_guidance_loss(outside, flat, normalization="sum")
-            return mask_loss(maps, masks) + spread, inside
         spread = leaving(outside.unflatten(-1, regions.shape[-2:]), regions)
+        if self.settings.variant == "mask":
+            return mask_loss(maps, masks) + spread, inside
         return box_loss(maps, regions, step_index) + spread, inside
 
 

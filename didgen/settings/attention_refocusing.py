@@ -12,8 +12,8 @@ class Settings(Conditioned):
 
     variant: Literal["mask", "box"] = Field(
         "mask",
-        description="`mask`: the losses of the paper's supplement, means over the mask; `box`: "
-        "those of the authors' code, of the largest values in the mask's bounding box",
+        description="loss on cross-attention. `mask`: that of the paper's supplement, means over "
+        "the mask; `box`: that of the authors' code, largest values in the mask's bounding box",
     )
     loss_scale: float = Field(
         40.0,
