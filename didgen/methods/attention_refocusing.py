@@ -95,7 +95,7 @@ def leaving(outside: Tensor, regions: Tensor) -> Tensor:
     """SAR as released: of the attention of a region's pixels, the share that leaves it, (B,).
 
     The printed sum counts a token by the size of its region, over that of all else: the skin's term
-    is many times the lesion's, and drives the lesion out of the image.
+    is many times the lesion's, and images did not follow their masks under it (docs/methods.md).
     outside: (B, K, H, W), for each pixel its self-attention outside token i's region: A_S applied
     to 1 - M. regions: bool of the same shape.
     """
