@@ -57,7 +57,9 @@ def opened(run: Path, method: str, own: dict[str, object]) -> Synthesizer:
     values = {**run_settings(run), "model": model, "backbone": tuned, "out": run / "unused"}
     values |= {"train": run / "data/train.csv", "captions": run / "caption/captions.csv"}
     kind: Callable[..., object] = Config if method == DIDGEN else RivalConfig
-    config = kind(method=method, **values, **({} if method == DIDGEN else {"own": own}))
+    # The requests bring their masks.
+    settings = {} if method == DIDGEN else {"own": {"conditions": "training", **own}}
+    config = kind(method=method, **values, **settings)
     return load_method(method).load(model, config, str(default_device()))
 
 

@@ -49,4 +49,5 @@ def config(method: str, folder: Path, own: dict | None = None, **changes) -> Riv
         "precision": "float32",
         "batch_size": 2,
     }
+    own = {"conditions": "training"} | (own or {})
     return RivalConfig(method=method, own=own, **values | changes)
