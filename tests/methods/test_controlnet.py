@@ -5,12 +5,13 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 import didgen
@@ -96,7 +97,7 @@ def test_it_has_the_known_number_of_weights_at_full_size():
     with torch.device("meta"):
         config = UNet2DConditionModel.load_config(ARCHITECTURES / "sd21-base/unet")
         unet = UNet2DConditionModel.from_config(config)
-        network = ControlNetModel.from_unet(unet)
+        network = build(SimpleNamespace(unet=unet, downsampling=8), seed=0)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724
     assert sum(p.numel() for p in network.parameters()) == 364_228_240
     embedding = network.controlnet_cond_embedding
@@ -141,6 +142,21 @@ def test_the_condition_is_the_mask_in_three_channels_from_0_to_1():
         control(backbone, network, masks).predict(torch.randn(4, 4, 32, 32), 500, embeddings)
     assert torch.equal(seen[0], masks.expand(-1, 3, -1, -1).repeat(2, 1, 1, 1))
     assert set(seen[0].unique().tolist()) == {0.0, 1.0}
+
+
+def test_nothing_but_the_controlnet_gets_a_gradient(folder, tmp_path, monkeypatch):
+    real_step, seen = controlnet.Step.__call__, []
+
+    def watched(self, step):
+        row = real_step(self, step)
+        frozen = [p for module in self.backbone.modules() for p in module.parameters()]
+        seen.append((any(p.requires_grad or p.grad is not None for p in frozen),
+                     self.backbone.checksum()))  # fmt: skip
+        return row
+
+    monkeypatch.setattr(controlnet.Step, "__call__", watched)
+    trained(folder, tmp_path / "model")
+    assert set(seen) == {(False, Backbone.load(folder / "backbone").checksum())}
 
 
 def test_training_leaves_the_backbone_alone_and_says_what_it_was(folder, model):

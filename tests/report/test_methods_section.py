@@ -82,7 +82,7 @@ def test_kernel_distances_are_given_with_those_of_real_images(compared: Path) ->
     save(path, {"sets": {"pairs": {"spaces": {"lite0": space}}}})
     quality = section(compared)["tables"][1]
     assert values(quality)["didgen"][:4] == [None, None, 0.5, 0.125]
-    assert "kernel distance in lite0" in quality.note
+    assert "real images: kernel distance, lower" in quality.note
     save(path, {"sets": {"pairs": {"spaces": 3}}})
     with pytest.raises(BrokenResult, match="no kernel distance"):
         section(compared)

@@ -128,7 +128,7 @@ def _kernel(path: Path, sets: Any, kind: str) -> tuple[str, Cell, Cell]:
                 if "kernel" in name or name == "KID":
                     of = each["matched"]
                     cells = [Cell(value=float(of[side]["mean"])) for side in ("synthetic", "real")]
-                    return f"{name} in {space['network']}", cells[0], cells[1]
+                    return name, cells[0], cells[1]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise broken(path, f"no kernel distance ({error!r})", "a value for each set") from error
     return "", Cell(), Cell()
