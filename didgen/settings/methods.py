@@ -1,7 +1,7 @@
 """What each method of synthesis can do and what it needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from didgen.settings.arms import Task
@@ -41,43 +41,46 @@ class Method:
 DIDGEN = "didgen"
 # What a method's training took, in its folder.
 BUDGET = "budget.json"
+# Fine-tunes the run's original backbone on the same budget.
+_FINE_TUNING = Method(
+    makes=frozenset({"images"}),
+    reads=frozenset({"text"}),
+    mask=None,
+    trained=True,
+    backbone="original",
+    models="one",
+    network=True,
+)
+# Draws images of a diagnosis from noise alone.
+_CLASS_GAN = Method(
+    makes=frozenset({"images"}),
+    reads=frozenset(),
+    mask=None,
+    trained=True,
+    backbone=None,
+    models="each class",
+    network=True,
+)
+# Moves what the run's fine-tuned backbone samples into a mask.
+_GUIDANCE = Method(
+    makes=frozenset({"pairs"}),
+    reads=frozenset({"text", "mask"}),
+    mask="condition",
+    trained=False,
+    backbone="fine-tuned",
+    models=None,
+    network=True,
+)
 METHODS = {
-    DIDGEN: Method(
+    DIDGEN: replace(
+        _FINE_TUNING,
         makes=frozenset({"images", "pairs"}),
         reads=frozenset({"text", "mask"}),
         mask="read",
-        trained=True,
-        backbone="original",
-        models="one",
-        network=True,
     ),
-    "prefix": Method(
-        makes=frozenset({"images"}),
-        reads=frozenset({"text"}),
-        mask=None,
-        trained=False,
-        backbone="fine-tuned",
-        models=None,
-        network=True,
-    ),
-    "plain": Method(
-        makes=frozenset({"images"}),
-        reads=frozenset({"text"}),
-        mask=None,
-        trained=True,
-        backbone="original",
-        models="one",
-        network=True,
-    ),
-    "dreambooth": Method(
-        makes=frozenset({"images"}),
-        reads=frozenset({"text"}),
-        mask=None,
-        trained=True,
-        backbone="original",
-        models="one",
-        network=True,
-    ),
+    "prefix": replace(_FINE_TUNING, trained=False, backbone="fine-tuned", models=None),
+    "plain": _FINE_TUNING,
+    "dreambooth": _FINE_TUNING,
     "warp": Method(
         makes=frozenset({"pairs"}),
         reads=frozenset(),
@@ -87,51 +90,11 @@ METHODS = {
         models=None,
         network=False,
     ),
-    "attention_refocusing": Method(
-        makes=frozenset({"pairs"}),
-        reads=frozenset({"text", "mask"}),
-        mask="condition",
-        trained=False,
-        backbone="fine-tuned",
-        models=None,
-        network=True,
-    ),
-    "controlnet": Method(
-        makes=frozenset({"pairs"}),
-        reads=frozenset({"text", "mask"}),
-        mask="condition",
-        trained=True,
-        backbone="fine-tuned",
-        models="one",
-        network=True,
-    ),
-    "zestguide": Method(
-        makes=frozenset({"pairs"}),
-        reads=frozenset({"text", "mask"}),
-        mask="condition",
-        trained=False,
-        backbone="fine-tuned",
-        models=None,
-        network=True,
-    ),
-    "sl_stylegan": Method(
-        makes=frozenset({"images"}),
-        reads=frozenset(),
-        mask=None,
-        trained=True,
-        backbone=None,
-        models="each class",
-        network=True,
-    ),
-    "pgan": Method(
-        makes=frozenset({"images"}),
-        reads=frozenset(),
-        mask=None,
-        trained=True,
-        backbone=None,
-        models="each class",
-        network=True,
-    ),
+    "attention_refocusing": _GUIDANCE,
+    "controlnet": replace(_GUIDANCE, trained=True, models="one"),
+    "zestguide": _GUIDANCE,
+    "sl_stylegan": _CLASS_GAN,
+    "pgan": _CLASS_GAN,
     "pix2pixhd": Method(
         makes=frozenset({"pairs"}),
         reads=frozenset({"mask"}),
