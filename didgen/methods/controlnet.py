@@ -214,15 +214,17 @@ def fit(
     Raises: as `train`.
     """
     precision = pick_precision(settings.precision, backbone.device)
-    cache = build_cache(
-        backbone, items, (PREFIX, ""), state, resolution=CROSS_SIDE, flips=settings.flips
-    )
+    # What may be missing here shows before the whole set is encoded.
+    log = Log("controlnet", state, every=1, report_to=settings.report_to, run=state.name)
     backbone.unet.requires_grad_(False).eval()
     controlnet = build(backbone, seed).to(backbone.device).train()
     if settings.gradient_checkpointing:
         backbone.unet.enable_gradient_checkpointing()
         controlnet.enable_gradient_checkpointing()
     optimizer = build_optimizer(list(controlnet.parameters()), settings)
+    cache = build_cache(
+        backbone, items, (PREFIX, ""), state, resolution=CROSS_SIDE, flips=settings.flips
+    )
     parts = {"controlnet": controlnet, "optimizer": optimizer}
     history = resume_state(parts, state, settings.steps)
     run_steps(
@@ -233,7 +235,7 @@ def fit(
         state,
         save_due=lambda done: done % settings.checkpoint_every == 0 or done == settings.steps,
         advice=NOT_FINITE,
-        log=Log("controlnet", state, every=1, report_to=settings.report_to, run=state.name),
+        log=log,
     )
     return controlnet, history
 
