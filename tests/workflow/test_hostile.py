@@ -40,6 +40,7 @@ REFUSED = {
 }
 # The stage that receives a place, where it is not named like the section.
 STAGES = {
+    "methods": "train",
     "mirror": "fetch",
     "data": "data",
     "data.mirror": "fetch",
