@@ -340,15 +340,11 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class ClassSynthesizer:
-    """Makes images of a diagnosis with its own generator.
-
-    make: generator and a seed of each image -> images in [0, 1], (B, 3, S, S).
-    """
+@dataclass(frozen=True, kw_only=True)
+class GanSynthesizer:
+    """What a synthesizer of trained generators says of itself."""
 
     loaded: Loaded
-    make: Callable[[nn.Module, list[int]], Tensor]
     passes: int = 1
     version: str = f"torch-{torch.__version__}"
 
@@ -361,6 +357,16 @@ class ClassSynthesizer:
     def memory_gb(self) -> float:
         """What their weights take."""
         return self.loaded.memory_gb
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSynthesizer(GanSynthesizer):
+    """Makes images of a diagnosis with its own generator.
+
+    make: generator and a seed of each image -> images in [0, 1], (B, 3, S, S).
+    """
+
+    make: Callable[[nn.Module, list[int]], Tensor]
 
     def check(self, requests: Sequence[Request]) -> None:
         """Raises: `ValueError` for a diagnosis that no model was trained on."""

@@ -294,7 +294,7 @@ def load(folder: Path, config: Any, device: str) -> ClassSynthesizer:
     loaded = load_models(
         folder, Settings, lambda own, side: Generator(side, own.channel_share), device
     )
-    return ClassSynthesizer(loaded, functools.partial(_make, device))
+    return ClassSynthesizer(loaded=loaded, make=functools.partial(_make, device))
 
 
 def _make(device: str, generator: Generator, seeds: list[int]) -> Tensor:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from didgen.data.images import read_mask
 from didgen.methods.gan import (
-    Loaded,
+    GanSynthesizer,
     draw_batch,
     finish,
     load_models,
@@ -401,27 +401,14 @@ def train(data: pd.DataFrame, config: Config) -> None:
 def load(folder: Path, config: Any, device: str) -> "Pix2pixhdSynthesizer":
     """The synthesizer of a trained folder. Raises: `ValueError` for one that cannot be used."""
     loaded = load_models(folder, Settings, lambda own, side: build(own), device)
-    return Pix2pixhdSynthesizer(loaded, device)
+    return Pix2pixhdSynthesizer(loaded=loaded, device=device)
 
 
-@dataclass(frozen=True)
-class Pix2pixhdSynthesizer:
+@dataclass(frozen=True, kw_only=True)
+class Pix2pixhdSynthesizer(GanSynthesizer):
     """Makes the one image of each mask."""
 
-    loaded: Loaded
     device: str
-    passes: int = 1
-    version: str = f"torch-{torch.__version__}"
-
-    @property
-    def checkpoint(self) -> str:
-        """Digest of the generator."""
-        return self.loaded.checkpoint
-
-    @property
-    def memory_gb(self) -> float:
-        """What its weights take."""
-        return self.loaded.memory_gb
 
     def check(self, requests: Sequence[Request]) -> None:
         """Warn of masks that stand several times: so do their images.

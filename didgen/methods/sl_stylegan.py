@@ -245,7 +245,7 @@ def load(folder: Path, config: Any, device: str) -> ClassSynthesizer:
     loaded = load_models(
         folder, Settings, lambda own, side: Generator(side, own.channel_share), device
     )
-    return ClassSynthesizer(loaded, functools.partial(_make, loaded.side, device))
+    return ClassSynthesizer(loaded=loaded, make=functools.partial(_make, loaded.side, device))
 
 
 def _make(side: int, device: str, generator: nn.Module, seeds: list[int]) -> Tensor:
