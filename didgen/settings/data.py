@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from didgen.settings.arms import Task
-from didgen.settings.base import CODES, Code, Place, Seeded, Words
+from didgen.settings.base import CODES, Code, Place, Seeded, SettingsSection, Words
 from didgen.settings.fetch import Archives
 
 # Sources that are read from `folder`; all but `folder` itself are published data sets.
@@ -24,18 +24,9 @@ READ_BY = {
 }
 
 
-class Settings(Archives):
-    """Which images, at what size, and how they are split."""
+class ImageFolder(SettingsSection):
+    """Where images lie that are read from a folder or listed in a table."""
 
-    source: Literal[
-        "phantoms", "isic2018", "table", "folder",
-        "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20",
-    ] = Field(
-        "phantoms",
-        description="where images come from: `phantoms` (built-in generator), `isic2018` (the "
-        "challenge's archives), `table` (your own images, listed in `table`), `folder` (your own "
-        "images, sorted into folders by class), or a published data set unpacked in `folder`",
-    )  # fmt: skip
     folder: Place | None = Field(
         None,
         min_length=1,
@@ -54,6 +45,62 @@ class Settings(Archives):
         {},
         description="the words of `table` or `folder` for a class to its ISIC code; null: no class",
     )
+
+
+class ExternalSet(ImageFolder):
+    """A data set that is tested on and never trained on."""
+
+    source: Literal[
+        "table", "folder", "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20"
+    ] = Field(
+        description="as `data.source`; all its images are for testing, whatever split they state"
+    )
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=60,
+        description="what results call it; null: as its source",
+    )
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.name or self.source
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> "ExternalSet":
+        _check_source(self, self.source)
+        return self
+
+
+def _check_source(own: ImageFolder, source: str) -> None:
+    """Raises: ValueError where a source lacks what it reads, or a key is set that it does not."""
+    if source == "table" and not own.table:
+        raise ValueError("source table needs `table`, a CSV of your images; found null")
+    if source in FOLDER_SOURCES and not own.folder:
+        raise ValueError(f"source {source} needs `folder`, where its images are; found null")
+    for key, sources in READ_BY.items():
+        value = getattr(own, key, None)
+        default = type(own).model_fields[key].default if key in type(own).model_fields else None
+        if source not in sources and value != default:
+            raise ValueError(
+                f"{key}: found {value!r}, but source {source} does not read it, only "
+                f"{', '.join(sources)}; remove it or choose such a source"
+            )
+
+
+class Settings(Archives, ImageFolder):
+    """Which images, at what size, and how they are split."""
+
+    source: Literal[
+        "phantoms", "isic2018", "table", "folder",
+        "ham10000", "isic2019", "isic2020", "ph2", "bcn20000", "pad-ufes-20",
+    ] = Field(
+        "phantoms",
+        description="where images come from: `phantoms` (built-in generator), `isic2018` (the "
+        "challenge's archives), `table` (your own images, listed in `table`), `folder` (your own "
+        "images, sorted into folders by class), or a published data set unpacked in `folder`",
+    )  # fmt: skip
     classes: tuple[Code, ...] = Field(
         CODES, min_length=2, description="diagnoses to keep, as ISIC codes"
     )
@@ -90,6 +137,12 @@ class Settings(Archives):
         "and no pairs are made; without `classification` they need no labels, and no images are "
         "made from text alone",
     )
+    external: tuple[ExternalSet, ...] = Field(
+        (),
+        max_length=100,
+        description="data sets that nothing is trained on, to test on beside the run's own test "
+        "images; relatives of training and validation images are left out of them",
+    )
     near_duplicates: bool = Field(
         True,
         description="find photographs of one lesion by their pixels, over all tasks, and keep them "
@@ -117,25 +170,18 @@ class Settings(Archives):
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Settings":
-        if self.source == "table" and not self.table:
-            raise ValueError("source table needs `table`, a CSV of your images; found null")
-        if self.source in FOLDER_SOURCES and not self.folder:
-            raise ValueError(
-                f"source {self.source} needs `folder`, where its images are; found null"
-            )
+        _check_source(self, self.source)
         if self.source == "phantoms" and self.splits == "official":
             raise ValueError("phantoms have no official splits; use splits: grouped")
-        for key, sources in READ_BY.items():
-            value = getattr(self, key)
-            if self.source not in sources and value != type(self).model_fields[key].default:
-                raise ValueError(
-                    f"{key}: found {value!r}, but source {self.source} does not read it, only "
-                    f"{', '.join(sources)}; remove it or choose such a source"
-                )
         if self.splits == "official" and self.test_fraction != 0.25:
             raise ValueError(
                 f"test_fraction: found {self.test_fraction}, but splits: official keeps the test "
                 "set that the source states; remove it or use splits: grouped"
+            )
+        titles = [own.title for own in self.external]
+        if len(set(titles)) != len(titles):
+            raise ValueError(
+                f"external: found the names {titles}, expected different ones; set `name`"
             )
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks repeat: found {list(self.tasks)}; name each once")

@@ -105,6 +105,9 @@ def key_reference() -> str:
         entry = node.get("additionalProperties") or {}
         keys = node.get("properties") or entry.get("properties", {})
         lines += ["", *_table(keys)] if keys else ["", "No keys."]
+        for key, own in keys.items():
+            if inner := own.get("items", {}).get("properties"):
+                lines += ["", f"### `{name}.{key}`", "", "Keys of each:", "", *_table(inner)]
     return "\n".join(lines) + "\n"
 
 
