@@ -34,6 +34,8 @@ STAGES = {
     "segment": "Train a segmenter on one arm and test it on real images.",
     "fidelity": "How close synthetic images are to real ones, and how much they differ.",
     "label_fidelity": "Do synthetic images show the class that was asked for?",
+    "external_data": "Prepare external test sets, apart from what networks learn from.",
+    "external_test": "Test every network of every arm on the external sets.",
     "verdict": "Compare the arms: does synthetic data help, and how sure is that?",
     "report": "Write the report: one self-contained HTML page.",
 }

@@ -75,3 +75,38 @@ rule data:
     shell:
         "python -m didgen data --settings {params.settings:q} --seed {params.seed:q}"
         " {params.listing:q} --workers {threads} --out {params.out:q} 2>&1 | tee {log:q}"
+
+
+rule external_data:
+    """The external test sets, apart from what networks learn from."""
+    input:
+        unpack(source_files),
+        train=rules.data.output.train,
+        val=rules.data.output.val,
+    output:
+        manifests=expand(f"{RUN}/external_data/{{name}}/test.csv", name=EXTERNAL),
+        summary=f"{RUN}/external_data/summary.json",
+        config=f"{RUN}/external_data/config.json",
+    log:
+        f"{RUN}/logs/external_data.log",
+    benchmark:
+        f"{RUN}/benchmarks/external_data.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        code=revision("external_data"),
+        settings=as_json(preparation(), external=config["data"]["external"]),
+        seed=config["seed"],
+        files=lambda wildcards: [own_files(), *external_files()],
+        listing=lambda wildcards, input: flag("--listing", input.get("listing")),
+        out=lambda wildcards, output: folder(output.summary),
+    message:
+        "Preparing the external test sets"
+    shell:
+        "python -m didgen external_data --settings {params.settings:q} --seed {params.seed:q}"
+        " {params.listing:q} --train {input.train:q} --val {input.val:q}"
+        " --workers {threads} --out {params.out:q} 2>&1 | tee {log:q}"

@@ -23,6 +23,7 @@ rule classify_job:
             labels={"arm": "{arm}", "seed": "{seed}"},
         ),
         predictions=f"{RUN}/classify/{{arm}}/seed{{seed}}/predictions.csv",
+        classifier=f"{RUN}/classify/{{arm}}/seed{{seed}}/classifier.safetensors",
         curves=f"{RUN}/classify/{{arm}}/seed{{seed}}/curves.csv",
         config=f"{RUN}/classify/{{arm}}/seed{{seed}}/config.json",
     log:
@@ -103,10 +104,59 @@ rule segment_job:
         " --state {params.state:q} --out {params.out:q} 2>&1 | tee {log:q}"
 
 
+rule external_test:
+    """Every network of every arm, tested on the external sets."""
+    input:
+        external=rules.external_data.output.manifests,
+        classify=for_task(
+            "classification",
+            expand(
+                f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=CLASSIFY_ARMS, seed=SEEDS
+            ),
+        ),
+        segment=for_task(
+            "segmentation",
+            expand(
+                f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=SEGMENT_ARMS, seed=SEEDS
+            ),
+        ),
+    output:
+        config=f"{RUN}/external_test/config.json",
+    log:
+        f"{RUN}/logs/external_test.log",
+    benchmark:
+        f"{RUN}/benchmarks/external_test.tsv"
+    conda:
+        "../envs/generation.yaml"
+    threads: 1
+    resources:
+        gpu=gpus,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        code=revision("external_test"),
+        settings=as_json(
+            {},
+            seeds=SEEDS,
+            external=f"{RUN}/external_data",
+            classify=for_task("classification", f"{RUN}/classify") or None,
+            classify_arms=for_task("classification", CLASSIFY_ARMS),
+            segment=for_task("segmentation", f"{RUN}/segment") or None,
+            segment_arms=for_task("segmentation", SEGMENT_ARMS),
+        ),
+        out=lambda wildcards, output: folder(output.config),
+    message:
+        "Testing every network on the external sets"
+    shell:
+        "python -m didgen external_test --settings {params.settings:q}"
+        " --out {params.out:q} 2>&1 | tee {log:q}"
+
+
 rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
         test=rules.data.output.test,
+        external=rules.external_test.output.config if EXTERNAL else [],
         classify=for_task(
             "classification",
             expand(
@@ -138,6 +188,7 @@ rule verdict:
             category="Verdict",
             labels={"table": "tests of the differences"},
         ),
+        external=f"{RUN}/verdict/external.csv",
         groups=report(
             f"{RUN}/verdict/groups.csv",
             caption="../workflow/report/groups.rst",
@@ -166,6 +217,7 @@ rule verdict:
             classify_arms=for_task("classification", CLASSIFY_ARMS) or None,
             segment=for_task("segmentation", f"{RUN}/segment") or None,
             segment_arms=for_task("segmentation", SEGMENT_ARMS) or None,
+            external=f"{RUN}/external_test" if EXTERNAL else None,
         ),
         tables=lambda wildcards, output: folder(output.config),
     message:

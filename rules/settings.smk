@@ -66,6 +66,11 @@ def check_paths():
         )
     data = config["data"]
     inputs = {f"data.{key}": data[key] for key in ("table", "folder", "mirror")}
+    inputs |= {
+        f"data.external.{key}": own[key]
+        for own in data["external"]
+        for key in ("table", "folder")
+    }
     inputs |= {f"sets.{name}.metadata": own["metadata"] for name, own in config["sets"].items()}
     for key, path in inputs.items():
         if path and "://" not in path and WILDCARD_REGEX.search(path):
@@ -240,10 +245,16 @@ def own_files():
     return source_state(config["data"])
 
 
+@functools.cache
+def external_files():
+    """The state of the files of each external test set."""
+    return [source_state(own) for own in config["data"]["external"]]
+
+
 def preparation():
-    """The settings of `data`, without what only says how archives come here."""
-    fetching = ("mirror", "archives", "offline")
-    return {key: value for key, value in config["data"].items() if key not in fetching}
+    """The settings of `data`, without how archives come here, and external sets."""
+    others = ("mirror", "archives", "offline", "external")
+    return {key: value for key, value in config["data"].items() if key not in others}
 
 
 def mirror_files(wildcards):
@@ -338,6 +349,7 @@ from didgen.settings.methods import (
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
+EXTERNAL = [own["name"] or own["source"] for own in config["data"]["external"]]
 RIVALS = {name: own for name, own in config["methods"].items() if own is not None}
 ARMS = with_methods(config["arms"], RIVALS)
 # Where the sets of each arm lie: the run's own at the top, a method's in a folder of its name.

@@ -84,15 +84,10 @@ def _kind(entry: os.DirEntry) -> str:
 
 
 def source_state(data: Mapping[str, Any]) -> str:
-    """The state of the images that section `data` of a configuration names; "" for none.
-
-    Those of its external sets too.
-    """
+    """The state of the images that section `data` of a configuration names; "" for none."""
     if data["source"] == "table":
-        own = table_state(data["table"], data["columns"])
-    else:
-        own = folder_state(data["folder"]) if data["folder"] else ""
-    return "/".join([own, *map(source_state, data.get("external", ()))])
+        return table_state(data["table"], data["columns"])
+    return folder_state(data["folder"]) if data["folder"] else ""
 
 
 def local_archives(data: Mapping[str, Any]) -> list[str]:

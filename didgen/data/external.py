@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from didgen.data.duplicates import Pair, cluster_names
 from didgen.data.selection import Choice
 from didgen.data.sources.records import Record, SourceError
 from didgen.data.splits import related_groups
@@ -41,18 +40,14 @@ def choose_external(
     return Choice(kept, [], excluded, left)
 
 
-def related_to(
-    own: pd.DataFrame, seen: int, external: pd.DataFrame, pairs: Sequence[Pair], learned: np.ndarray
-) -> np.ndarray:
+def related_to(own: pd.DataFrame, external: pd.DataFrame, learned: np.ndarray) -> np.ndarray:
     """Mark external images that are related to images that are learned from; bool (E,).
 
     By id, lesion, patient or look, directly or through others. Columns needed: id, lesion_id,
-    patient_id. seen: how many of the first rows of `own` were compared by their pixels; `pairs`
-    number these, then `external`; learned: bool, of the first rows of `own`.
+    patient_id, cluster. learned: bool, of the rows of `own`.
     """
-    table = pd.concat([own[:seen], external, own[seen:]], ignore_index=True)
-    ids = [name.removesuffix(SMALLER) for name in table["id"]]
-    groups = related_groups(
-        ids, table["lesion_id"].tolist(), table["patient_id"].tolist(), cluster_names(pairs, ids)
-    )
-    return np.isin(groups[seen : seen + len(external)], groups[: len(learned)][learned])
+    both = pd.concat([own, external], ignore_index=True)
+    both["id"] = [name.removesuffix(SMALLER) for name in both["id"]]
+    keys = ("id", "lesion_id", "patient_id", "cluster")
+    groups = related_groups(*(both[key].tolist() for key in keys))
+    return np.isin(groups[len(own) :], groups[: len(own)][learned])

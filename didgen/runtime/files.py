@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +154,13 @@ def read_object(path: Path | str) -> dict[str, Any]:
     return value
 
 
-def read_csv(path: Path | str, stage: str, columns: Iterable[str] = ()) -> "pd.DataFrame":
+def read_csv(
+    path: Path | str, stage: str, columns: Iterable[str] = (), of_each: Sequence[str] = ()
+) -> "pd.DataFrame":
     """Read a table that a stage wrote: every cell as text, "" where absent.
 
     Raises: `ValueError`, which names file and stage, where there is none or no table, a column is
-    missing or an id stands twice.
+    missing or an id stands twice, or twice with the same cells in the columns `of_each`.
     """
     import pandas as pd
 
@@ -171,7 +173,9 @@ def read_csv(path: Path | str, stage: str, columns: Iterable[str] = ()) -> "pd.D
         fault = f"cannot be read as a table ({error})"
     else:
         absent = ", ".join(name for name in columns if name not in frame)
-        twice = frame.loc[frame["id"].duplicated(), "id"].tolist() if "id" in frame else []
+        twice = [] if absent or "id" not in frame else (
+            frame.loc[frame.duplicated(["id", *of_each]), "id"].tolist()
+        )  # fmt: skip
         # Of rows with more cells than names pandas takes the first cells for an index.
         if len(frame) and not isinstance(frame.index, pd.RangeIndex):
             fault = "found rows of more cells than column names"

@@ -190,8 +190,8 @@ class Settings(Archives, ImageFolder):
         return self
 
 
-class Config(Settings, Seeded):
-    """Settings and paths of the stage."""
+class ReadSource(Settings, Seeded):
+    """What a stage needs that reads the source."""
 
     listing: Path | None = Field(
         None,
@@ -199,4 +199,9 @@ class Config(Settings, Seeded):
         "sought where `mirror` and `archives` say",
     )
     workers: int | None = Field(None, ge=1, le=256, description="processes; null: one a core")
+
+
+class Config(ReadSource):
+    """Settings and paths of the stage."""
+
     out: Path = Field(description="folder to write: images/, masks/, train.csv, val.csv, test.csv")

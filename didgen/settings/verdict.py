@@ -71,10 +71,15 @@ class Config(Settings):
         description="manifest of the test images, whose tone, size, hair and marks are measured "
         "for groups; null: no groups but diagnoses",
     )
+    external: Path | None = Field(
+        None,
+        description="folder of predictions.csv and scores.csv of external test sets; null: none",
+    )
     workers: int | None = Field(
         None, ge=1, le=1024, description="processes that measure test images; null: one per core"
     )
     out: Path = Field(description="verdict.json to write")
     tables: Path = Field(
-        description="folder to write: arms.csv, comparisons.csv, tests.csv, groups.csv"
+        description="folder to write: arms.csv, comparisons.csv, tests.csv, groups.csv, "
+        "external.csv"
     )

@@ -142,12 +142,35 @@ def clusters_of(arms: Arms) -> np.ndarray:
     return groups_of(first_table(arms))
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_external(path: Path, arms: Arms) -> dict[str, Arms]:
+    """What the networks of `arms` said of each external test set, matched.
+
+    Raises: `VerdictError` when the table lacks an arm or a seed, or the images of one.
+    """
+    table = _table(path, "external_test", ("set", "arm", "seed"))
+    results: dict[str, Arms] = {}
+    for name, rows in table.groupby("set"):
+        of_arm = {arm: dict(list(own.groupby("seed"))) for arm, own in rows.groupby("arm")}
+        results[str(name)] = own = {}
+        for arm, inside in arms.items():
+            absent = [seed for seed in inside.tables if str(seed) not in of_arm.get(arm, {})]
+            if absent:
+                raise VerdictError(
+                    f"{path}: found no rows of set {name} by arm {arm}, seeds {absent}, expected "
+                    "those of every network that is compared; run external_test again"
+                )
+            tables = {s: of_arm[arm][str(s)].reset_index(drop=True) for s in inside.tables}
+            own[arm] = ArmResults(arm, tables, inside.metrics)
+        _check_matched(path, str(name), own)
+    return results
+
+
+def _table(path: Path, stage: str | None = None, of_each: tuple[str, ...] = ()) -> pd.DataFrame:
     """An arm's table, sorted by id: probabilities and scores as numbers, all else as text."""
     classified = path.name == "predictions.csv"
-    stage = "classify" if classified else "segment"
+    stage = stage or ("classify" if classified else "segment")
     columns = ("label", "prediction") if classified else ("dice", "iou")
-    table = read_csv(path, stage, ("id", *columns))
+    table = read_csv(path, stage, ("id", *of_each, *columns), of_each)
     numbers = [name for name in table if name.startswith("p_")] if classified else ["dice", "iou"]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     unfit = table.loc[~table[numbers].apply(lambda own: own.between(0, 1)).all(axis=1), "id"]

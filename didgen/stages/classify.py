@@ -10,10 +10,12 @@ from scipy.special import softmax
 
 from didgen.downstream.classic import classic
 from didgen.downstream.classifiers import (
+    ClassifierCard,
     Loss,
     build_classifier,
     class_weights,
     classification_loss,
+    save_classifier,
     weighted_loss,
 )
 from didgen.downstream.datasets import ImageSet, build, class_codes, keep_in_memory
@@ -33,8 +35,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
-    """Train, test and write `predictions.csv`, `metrics.json`, `curves.csv` and `config.json`.
+    """Train, test and write the network, its predictions, metrics and curves, and `config.json`.
 
+    `classifier.safetensors` holds the weights of the best evaluation and how to build the network.
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
@@ -71,12 +74,12 @@ def _train(
         stronger=classic if kind == "classic" else None, state=state, log=log,
     )  # fmt: skip
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
-    probabilities = _softmax(logits)
+    probabilities = softmaxed(logits)
     test = summarize(sets["test"].true_classes(), probabilities, classes)
     held_out = predict(built.model, sets["val"], default_device(), outcome.precision)
     test["temperature"] = temperature(held_out.astype(float), sets["val"].true_classes())
     test["ece_after_temperature"] = expected_calibration_error(
-        sets["test"].true_classes(), _softmax(logits / test["temperature"])
+        sets["test"].true_classes(), softmaxed(logits / test["temperature"])
     )
     LOGGER.info("test: balanced accuracy %.3f", test["balanced_accuracy"])
     details = {
@@ -86,7 +89,17 @@ def _train(
         "val_score": config.classification_metric,
         "test": test,
     }
-    table = _predictions(sets["test"], probabilities, classes)
+    card = ClassifierCard(
+        name=built.name,
+        classes=tuple(classes),
+        image_size=config.image_size,
+        shape=sets["train"].images.shape[:2],
+        weights=built.weights,
+        standardized=built.standardized,
+        precision=outcome.precision,
+    )
+    save_classifier(out / "classifier.safetensors", built.model, card)
+    table = predictions(sets["test"], probabilities, classes)
     tables = {"predictions.csv": table}
     write_results(config, out, "classification", built, outcome, details, tables)
 
@@ -97,12 +110,14 @@ def _loss(kind: str, data: ImageSet, n_classes: int) -> Loss:
     return weighted_loss(class_weights(data.true_classes(), n_classes))
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmaxed(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, K) of logits (N, K)."""
     # In float64: rounding to float32 would make ties among near-certain predictions.
     return softmax(logits.astype("float64"), axis=1)
 
 
-def _predictions(data: ImageSet, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+def predictions(data: ImageSet, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """One row per image: who it is, its class, the predicted one, and all probabilities (N, K)."""
     table = data.identity()
     table["label"] = [classes[k] for k in data.true_classes()]
     table["prediction"] = [classes[k] for k in probabilities.argmax(1)]

@@ -66,7 +66,7 @@ def _train(
     )  # fmt: skip
     outputs = predict(built.model, sets["test"], default_device(), outcome.precision)
     held_out = predict(built.model, sets["val"], default_device(), outcome.precision)
-    test, table = _scores(outputs, sets["test"])
+    test, table = scores(outputs, sets["test"])
     LOGGER.info("test: Dice %.3f, IoU %.3f", test["dice"], test["iou"])
     details = {
         **counts,
@@ -90,8 +90,8 @@ def _train(
     write_results(config, out, "segmentation", built, outcome, details, {"scores.csv": table})
 
 
-def _scores(outputs: np.ndarray, data: ImageSet) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The test metrics, and those of each image."""
+def scores(outputs: np.ndarray, data: ImageSet) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The metrics of predicted masks, logits (N, 1, H, W), and those of each image."""
     dices, jaccards = overlaps(outputs, data)
     pairs = zip(outputs[:, 0] > 0, data.true_masks(), strict=True)
     borders = np.array([(boundary_iou(p, t), hausdorff95(p, t), not p.any()) for p, t in pairs])

@@ -29,7 +29,14 @@ from didgen.metrics.tallies import Tally, f1_tally, mean_tally, recall_tally
 from didgen.runtime.files import write_csv, write_json
 from didgen.runtime.outputs import check_output, check_output_file, output_folder, paths_read
 from didgen.settings.verdict import Config
-from didgen.stages.arm_results import Arms, VerdictError, clusters_of, first_table, read_arms
+from didgen.stages.arm_results import (
+    Arms,
+    VerdictError,
+    clusters_of,
+    first_table,
+    read_arms,
+    read_external,
+)
 
 LOGGER = logging.getLogger(__name__)
 # Of the rules by which a verdict is reached: 1 chose the best control on validation images.
@@ -39,6 +46,7 @@ METHOD = (
     "multi-reader multi-case t test (Obuchowski and Rockette, degrees of freedom by Hillis): "
     "training seeds are the readers, lesions or patients the cases; two-sided"
 )
+EXTERNAL_TABLES = {"classification": "predictions.csv", "segmentation": "scores.csv"}
 # Groups with fewer test images say too little.
 LEAST_OF_GROUP = 30
 TONES = {
@@ -65,6 +73,18 @@ class Task:
     values: dict[str, np.ndarray]
     labels: np.ndarray | None
     clusters: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, metric: str, rule: Rule, arms: Arms) -> "Task":
+        """The task whose arms have these results."""
+        classes = name == "classification"
+        column, kind = ("prediction", str) if classes else (metric.lower(), float)
+        values = {
+            arm: np.stack([table[column].to_numpy(kind) for table in own.tables.values()])
+            for arm, own in arms.items()
+        }
+        labels = first_table(arms)["label"].to_numpy(str) if classes else None
+        return cls(name, metric, rule, arms, values, labels, clusters_of(arms))
 
     @property
     def treatments(self) -> list[str]:
@@ -176,6 +196,7 @@ def _entries(config: Config) -> dict[str, dict[str, Any]]:
         entry["calibration"] = _calibration(task, config)
         entry["groups"] = _by_group(task, groups, config)
         entry["doses"] = _doses(task, config.confidence)
+        entry["external"] = _external(task, config)
         entry["sentence"] = _sentence(entry)
         entries[name] = entry
         LOGGER.info("%s: %s", name, entry["sentence"])
@@ -194,15 +215,7 @@ def _tasks(config: Config) -> dict[str, Task]:
             continue
         arms = read_arms(folder, file, named, config.seeds)
         _check_named(arms, config)
-        column = "prediction" if name == "classification" else metric.lower()
-        kind = str if name == "classification" else float
-        values = {
-            arm: np.stack([table[column].to_numpy(kind) for table in own.tables.values()])
-            for arm, own in arms.items()
-        }
-        labels = first_table(arms)["label"].to_numpy(str) if kind is str else None
-        rule = Rule(config.confidence, config.margin, delta)
-        tasks[name] = Task(name, metric, rule, arms, values, labels, clusters_of(arms))
+        tasks[name] = Task.of(name, metric, Rule(config.confidence, config.margin, delta), arms)
     if not tasks:
         raise VerdictError("found neither --classify nor --segment, expected at least one of them")
     return tasks
@@ -505,6 +518,37 @@ def _by_group(task: Task, groups: pd.DataFrame, config: Config) -> dict[str, Any
     }
 
 
+def _external(task: Task, config: Config) -> list[dict[str, Any]]:
+    """The treatment's difference to the control on each external test set: secondary claims."""
+    path = config.external and config.external / EXTERNAL_TABLES[task.name]
+    if path is None or not path.is_file():
+        return []
+    rows = []
+    for name, arms in read_external(path, task.arms).items():
+        outside = Task.of(task.name, task.metric, task.rule, arms)
+        try:
+            estimate = difference(
+                outside.tally(config.treatment), outside.tally(config.control), outside.clusters
+            )
+        except ValueError as error:
+            raise VerdictError(f"{task.name}, external set {name}: {error}") from error
+        rows.append({
+            "set": name,
+            "n": len(outside.ids),
+            "n_clusters": len(np.unique(outside.clusters)),
+            "classes": [] if outside.labels is None else sorted(set(outside.labels)),
+            "claim": "secondary",
+            "arm": config.treatment,
+            "control": config.control,
+            "arms": {arm: float(outside.tally(arm).per_seed.mean()) for arm in arms},
+            "difference": estimate.value,
+            "interval": list(estimate.interval(config.confidence)),
+            "p": estimate.p(config.margin),
+            "verdict": task.rule.answer(estimate, estimate.p(config.margin)),
+        })  # fmt: skip
+    return rows
+
+
 def _doses(task: Task, confidence: float) -> list[dict[str, Any]]:
     """What each doubling of the added images changes: the slope on their logarithm, per set.
 
@@ -584,8 +628,8 @@ def _needed(reach: dict[str, Any]) -> str:
 
 
 def _tables(entries: dict[str, dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Arms by seed, comparisons, tests and groups; one row each."""
-    arms, comparisons, tests, groups = [], [], [], []
+    """Arms by seed, comparisons, tests, groups, and arms on external sets; one row each."""
+    arms, comparisons, tests, groups, external = [], [], [], [], []
     for task, entry in entries.items():
         arms += [
             {
@@ -617,6 +661,12 @@ def _tables(entries: dict[str, dict[str, Any]]) -> dict[str, pd.DataFrame]:
             low, high = row["interval"]
             kept = {key: value for key, value in row.items() if key != "interval"}
             groups.append({"task": task, **kept, "low": low, "high": high})
+        external += [
+            {"task": task, "set": row["set"], "n": row["n"], "n_clusters": row["n_clusters"],
+             "metric": entry["metric"], "arm": arm, "mean": mean}
+            for row in entry["external"]
+            for arm, mean in row["arms"].items()
+        ]  # fmt: skip
     columns = ("task", "kind", "group", "n", "n_clusters", "treatment", "control", "difference",
                "verdict", "low", "high")  # fmt: skip
     return {
@@ -624,6 +674,9 @@ def _tables(entries: dict[str, dict[str, Any]]) -> dict[str, pd.DataFrame]:
         "comparisons.csv": pd.DataFrame(comparisons),
         "tests.csv": pd.DataFrame(tests),
         "groups.csv": pd.DataFrame(groups, columns=columns),
+        "external.csv": pd.DataFrame(
+            external, columns=("task", "set", "n", "n_clusters", "metric", "arm", "mean")
+        ),
     }
 
 
@@ -631,3 +684,4 @@ def _each_comparison(entry: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any
     for family, rows in entry["comparisons"].items():
         yield from ((family, row) for row in rows)
     yield from (("calibration", row) for row in entry["calibration"])
+    yield from ((f"external: {row['set']}", row) for row in entry["external"])

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from didgen.data.duplicates import Pair
 from didgen.data.external import choose_external, related_to
 from didgen.data.sources.records import FilePixels, Record, SourceError
 
@@ -12,41 +11,37 @@ def record(name, label, mask=None, excluded=""):
 
 
 def table(*rows):
-    return pd.DataFrame(rows, columns=["id", "lesion_id", "patient_id"])
+    return pd.DataFrame(rows, columns=["id", "lesion_id", "patient_id", "cluster"])
 
 
-OWN = table(("a", "L1", "P1"), ("b", "L2", ""), ("c", "", "P3"), ("left_out", "L2", "P9"))
-LEARNED = np.array([True, True, False])
+OWN = table(
+    ("a", "L1", "P1", ""), ("b", "L2", "", "K"), ("c", "", "P3", "T"), ("left_out", "L2", "P9", "")
+)  # fmt: skip
+LEARNED = np.array([True, True, False, False])
 
 
-def related(*rows, pairs=()):
-    return related_to(OWN, 3, table(*rows), pairs, LEARNED).tolist()
+def related(*rows):
+    return related_to(OWN, table(*rows), LEARNED).tolist()
 
 
-def test_images_are_related_by_id_lesion_and_patient():
-    rows = [("a", "", ""), ("x", "L1", ""), ("y", "", "P1"), ("z", "L0", "P0"), ("w", "", "")]
-    assert related(*rows) == [True, True, True, False, False]
+def test_images_are_related_by_id_lesion_patient_and_look():
+    rows = [("a", "", "", ""), ("x", "L1", "", ""), ("y", "", "P1", ""), ("z", "", "", "K")]
+    assert related(*rows, ("w", "L0", "P0", "")) == [True, True, True, True, False]
 
 
 def test_relatives_of_test_images_stay():
-    assert related(("x", "", "P3"), ("c", "", "")) == [False, False]
+    assert related(("x", "", "P3", ""), ("c", "", "", ""), ("y", "", "", "T")) == [False] * 3
 
 
-def test_copies_and_chains_through_images_left_out_or_external_ones_are_related():
-    # `x` looks like `b`, `y` is of the patient of `x`, `z` of one whom an image left out relates.
-    rows = [("x", "", "P7"), ("y", "", "P7"), ("z", "", "P9"), ("w", "", "")]
-    assert related(*rows, pairs=[Pair(1, 3, "near", 0.1)]) == [True, True, True, False]
-
-
-def test_a_copy_of_a_test_image_stays():
-    assert related(("x", "", ""), pairs=[Pair(2, 3, "exact", 0.0)]) == [False]
+def test_images_are_related_through_others():
+    # `y` is of the patient of `x`, a copy of `b`; an image that the run left out relates `z`.
+    rows = [("x", "", "P7", "K"), ("y", "", "P7", ""), ("z", "", "P9", ""), ("w", "", "", "")]
+    assert related(*rows) == [True, True, True, False]
 
 
 def test_smaller_copies_of_the_archive_have_the_same_id():
-    own = table(("ISIC_1", "", ""))
-    assert related_to(
-        own, 1, table(("ISIC_1_downsampled", "", "")), (), np.array([True])
-    ).tolist() == [True]
+    own, smaller = table(("ISIC_1", "", "", "")), table(("ISIC_1_downsampled", "", "", ""))
+    assert related_to(own, smaller, np.array([True])).tolist() == [True]
 
 
 def test_images_of_other_classes_are_left_out_and_counted():

@@ -6,70 +6,96 @@ import pytest
 
 from didgen.data.manifest import read_manifest
 from didgen.data.sources.records import SourceError
-from didgen.settings.data import Config
+from didgen.settings.data import Settings
+from didgen.settings.external_data import Config
+from didgen.stages.external_data import run
 from tests.data.published_layouts import ph2
 from tests.stages.clinic_images import prepare, write_clinic
 
 
 @pytest.fixture
 def clinic(tmp_path):
+    """The run's own images, prepared; where they lie, and their table with splits."""
     folder = tmp_path / "clinic"
     folder.mkdir()
-    return folder, write_clinic(folder)
+    frame = write_clinic(folder)
+    return folder, frame.set_index("id").assign(split=prepare(folder, frame)["split"])
 
 
-def external(out, name="ph2"):
-    return read_manifest(out / f"out/external/{name}/test.csv")
+def prepare_sets(folder, *sets, **changes):
+    values = {"source": "table", "table": str(folder / "own.csv"), "classes": ("MEL", "NV"),
+              "size": 32, "near_duplicates": False, "external": sets, "out": folder / "external",
+              "train": folder / "out/train.csv", "val": folder / "out/val.csv"}  # fmt: skip
+    run(Config(**values | changes))
+    return json.loads((folder / "external/summary.json").read_text())
 
 
-def test_a_published_set_is_prepared_beside_and_changes_no_split(clinic, tmp_path):
-    folder, frame = clinic
-    without = prepare(folder, frame)
-    shutil.rmtree(folder / "out")
+def test_a_published_set_is_prepared_as_the_run_s_own_images(clinic, tmp_path):
+    folder, _ = clinic
     ph2(tmp_path / "ph2", times=2)
-    with_it = prepare(folder, frame, external=({"source": "ph2", "folder": str(tmp_path / "ph2")},))
-    pd.testing.assert_frame_equal(without, with_it)
-    own = external(folder)
+    summary = prepare_sets(folder, {"source": "ph2", "folder": str(tmp_path / "ph2")})["ph2"]
+    own = read_manifest(folder / "external/ph2/test.csv")
     assert own["id"].tolist() == [f"IMD{k:03d}" for k in range(6)]
     assert own["label"].tolist() == ["NV", "NV", "MEL"] * 2
     assert set(own["split"]) == {"test"} and set(own["width"]) == {32}
-    summary = json.loads((folder / "out/summary.json").read_text())["external"]["ph2"]
     assert (summary["n_images"], summary["n_with_mask"]) == (6, 6)
     assert summary["left_out"] == {
         "other classes": 0, "related to training or validation images": 0
     }  # fmt: skip
 
 
-def test_copies_of_training_and_validation_images_are_left_out_and_those_of_test_images_stay(
-    clinic, tmp_path
-):
-    folder, frame = clinic
-    split = prepare(folder, frame)["split"]
-    shutil.rmtree(folder / "out")
-    elsewhere = tmp_path / "elsewhere"
+def copied(folder, frame, elsewhere):
+    """The clinic's images under other names and without ids of lesions and patients."""
     elsewhere.mkdir()
     for row in frame.itertuples():
         shutil.copy(folder / row.image, elsewhere)
         shutil.copy(folder / row.mask, elsewhere)
-    copies = frame.assign(id=[f"copy_{name}" for name in frame["id"]], patient_id="")
-    copies.to_csv(elsewhere / "table.csv", index=False)
-    own = {"source": "table", "name": "copies", "table": str(elsewhere / "table.csv")}
-    prepare(folder, frame, external=(own,))
-    expected = [f"copy_{name}" for name, part in sorted(split.items()) if part == "test"]
-    assert external(folder, "copies")["id"].tolist() == expected
-    assert sorted(p.stem for p in (folder / "out/external/copies/images").iterdir()) == expected
+    copies = frame.reset_index()[["id", "image", "mask", "label"]]
+    copies.assign(id="copy_" + copies["id"]).to_csv(elsewhere / "copies.csv", index=False)
+    return {"source": "table", "name": "copies", "table": str(elsewhere / "copies.csv")}
 
 
-def test_nothing_left_is_an_error_and_leaves_no_output(clinic):
+def test_copies_of_learned_images_are_left_out_and_those_of_test_images_stay(clinic, tmp_path):
     folder, frame = clinic
-    split = prepare(folder, frame)["split"]
-    shutil.rmtree(folder / "out")
-    learned = frame[frame["id"].map(split) != "test"]
-    learned.to_csv(folder / "again.csv", index=False)
-    own = {"source": "table", "table": str(folder / "again.csv")}
+    summary = prepare_sets(folder, copied(folder, frame, tmp_path / "elsewhere"))["copies"]
+    expected = [f"copy_{name}" for name in frame.index[frame["split"] == "test"]]
+    place = folder / "external/copies"
+    assert read_manifest(place / "test.csv")["id"].tolist() == expected
+    assert sorted(path.stem for path in (place / "images").iterdir()) == expected
+    assert summary["left_out"]["related to training or validation images"] == 24 - len(expected)
+
+
+def test_a_patient_of_a_learned_image_that_another_set_relates_is_left_out(clinic, tmp_path):
+    folder, frame = clinic
+    first = copied(folder, frame[frame["split"] != "val"], tmp_path / "elsewhere")
+    table = pd.read_csv(first["table"]).assign(patient_id="")
+    table.loc[0, "patient_id"] = "P1"
+    assert frame.loc[table.loc[0, "id"].removeprefix("copy_"), "split"] == "train"
+    table.to_csv(first["table"], index=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    names = write_clinic(other).assign(id=[f"n{k}" for k in range(24)])
+    names.assign(patient_id=["P1"] * 2 + [""] * 22).to_csv(other / "own.csv", index=False)
+    second = {"source": "table", "name": "second", "table": str(other / "own.csv")}
+    prepare_sets(folder, first, second)
+    kept = read_manifest(folder / "external/second/test.csv")["id"]
+    assert sorted(kept) == sorted(f"n{k}" for k in range(2, 24))
+
+
+def test_nothing_left_is_an_error_and_leaves_no_output(clinic, tmp_path):
+    folder, frame = clinic
+    learned = copied(folder, frame[frame["split"] != "test"], tmp_path / "elsewhere")
     with pytest.raises(SourceError, match="all .* related to training or validation images"):
-        prepare(folder, frame, external=(own,))
-    assert not (folder / "out").exists()
+        prepare_sets(folder, learned)
+    assert not (folder / "external").exists()
+
+
+def test_the_set_s_own_folder_is_no_place_for_the_output(clinic, tmp_path):
+    folder, _ = clinic
+    ph2(tmp_path / "ph2")
+    own = {"source": "ph2", "folder": str(tmp_path / "ph2")}
+    with pytest.raises(ValueError, match="choose another folder"):
+        prepare_sets(folder, own, out=tmp_path / "ph2/out")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +109,6 @@ def test_nothing_left_is_an_error_and_leaves_no_output(clinic):
         ([{"folder": "a"}], "Field required"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_configuration(external, message, tmp_path):
+def test_what_cannot_be_read_is_refused_with_the_configuration(external, message):
     with pytest.raises(ValueError, match=message):
-        Config(external=external, out=tmp_path)
+        Settings(external=external)

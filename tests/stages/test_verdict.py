@@ -566,3 +566,61 @@ def test_one_seed_is_not_read_from_two_folders(results):
     twin.rename(results / "classify" / "original" / "seed01")
     with pytest.raises(VerdictError, match="the same in every arm"):
         judge(results)
+
+
+def put_external(folder: Path, **changes) -> Path:
+    """Two external sets: in `near` as in the run's own test images, in `far` nothing gained."""
+    place = folder / "external"
+    dice = np.linspace(0.6, 0.9, 20)
+    classified, segmented = [], []
+    for seed in (0, 1):
+        for arm in ("original", "duplicates", "synthetic"):
+            gained = [True] * 16 if arm == "synthetic" else BASE
+            for name, right in (("near", gained), ("far", BASE)):
+                where = {"set": name, "arm": arm, "seed": seed}
+                classified.append(predictions(right, LABELS).assign(**where))
+            where["set"] = "near"
+            segmented.append(scores(dice + 0.02 * (arm == "synthetic")).assign(**where))
+    write_csv(place / "predictions.csv", pd.concat(classified).assign(**changes))
+    write_csv(place / "scores.csv", pd.concat(segmented))
+    return place
+
+
+def test_external_sets_are_judged_by_the_same_rules(results):
+    entries = judge(results, external=put_external(results))["tasks"]
+    far, near = entries["classification"]["external"]
+    own = entries["classification"]
+    assert (near["set"], far["set"], near["n"]) == ("near", "far", 16)
+    # The same predictions as on the run's own test images: the same answer, without Holm.
+    assert near["difference"] == pytest.approx(own["difference"])
+    assert near["interval"] == pytest.approx(own["interval"])
+    assert (near["p"], near["verdict"]) == (pytest.approx(own["p_uncorrected"]), "helps")
+    assert near["arms"] == pytest.approx({"original": 0.75, "duplicates": 0.75, "synthetic": 1})
+    assert (far["difference"], far["verdict"], far["claim"]) == (0, "equivalent", "secondary")
+    (dice,) = entries["segmentation"]["external"]
+    assert (dice["set"], dice["difference"]) == ("near", pytest.approx(0.02))
+    table = pd.read_csv(results / "verdict/external.csv")
+    assert len(table) == 9 and table["mean"].max() == 1
+    families = set(pd.read_csv(results / "verdict/comparisons.csv")["family"])
+    assert {"external: near", "external: far"} <= families
+
+
+def test_without_external_sets_nothing_is_said_of_them(results):
+    assert judge(results)["tasks"]["classification"]["external"] == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda t: t[t["arm"] != "duplicates"], "set far by arm duplicates, seeds .0, 1."),
+        (lambda t: t[(t["seed"] == 0) | (t["set"] == "far")], "set near by arm .*seeds .1."),
+        (lambda t: t[(t["id"] != "t3") | (t["arm"] != "synthetic")], "other test images"),
+        (lambda t: t.drop(columns="set"), "set"),
+    ],
+)
+def test_incomplete_external_results_are_refused(results, rows, message):
+    place = put_external(results)
+    table = pd.read_csv(place / "predictions.csv")
+    write_csv(place / "predictions.csv", rows(table))
+    with pytest.raises(ValueError, match=message):
+        judge(results, external=place)

@@ -112,6 +112,7 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
         "comparisons": _comparison_tables(path, metric, task["comparisons"], level),
         "calibration": _calibration_table(path, task.get("calibration", []), level),
         "groups": _groups_table(path, metric, task.get("groups"), control, treatment),
+        "external": _external_table(path, metric, task.get("external", []), level),
         "doses": _slopes(path, metric, task.get("doses", []), level),
         "dose_chart": dose_chart(f"dose-{name}", str(name), metric, arms),
         "p": finite(path, task, "p"),
@@ -392,6 +393,36 @@ def _groups_table(
         note += f" Groups with too few test images to judge: {listed(small)}."
     columns = ("images", "lesions", control, treatment, f"difference in {metric}", "")
     return Table("Groups of test images", "group", columns, tuple(rows), note)
+
+
+def _external_table(
+    path: Path, metric: str, sets: list[dict[str, Any]], level: str
+) -> Table | None:
+    """The difference on each data set that nothing was trained on."""
+    if not sets:
+        return None
+    treatment, control = (str(sets[0][key]) for key in ("arm", "control"))
+    rows = [
+        Row(
+            str(each["set"]),
+            (
+                Cell(value=each["n"], places=0),
+                Cell(value=each["n_clusters"], places=0),
+                *(Cell(value=finite(path, each["arms"], arm)) for arm in (control, treatment)),
+                _difference(path, each),
+                Cell(text=p_text(finite(path, each, "p"))),
+                Cell(text=str(each["verdict"])),
+            ),
+        )
+        for each in sets
+    ]
+    difference = f"difference in {metric} [{level} %]"
+    columns = ("images", "lesions", control, treatment, difference, "p", "verdict")
+    note = (
+        "The same networks, tested on data sets that nothing was trained on and from which "
+        "relatives of training and validation images were left out. Secondary and uncorrected."
+    )
+    return Table("Other data sets", "data set", columns, tuple(rows), note)
 
 
 def _slopes(path: Path, metric: str, slopes: list[dict[str, Any]], level: str) -> str:
