@@ -33,6 +33,7 @@ STAGES = {
     "classify": "Train a classifier on one arm and test it on real images.",
     "segment": "Train a segmenter on one arm and test it on real images.",
     "fidelity": "How close synthetic images are to real ones, and how much they differ.",
+    "label_judges": "Train classifiers of real images that judge the classes of synthetic ones.",
     "label_fidelity": "Do synthetic images show the class that was asked for?",
     "verdict": "Compare the arms: does synthetic data help, and how sure is that?",
     "report": "Write the report: one self-contained HTML page.",
