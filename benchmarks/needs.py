@@ -195,7 +195,7 @@ def downstream(config: RunConfig, flops_s: float, cores: int, arms: int) -> list
         if stage == "classify":
             folds = config.label_fidelity.folds
             note = f"{folds} trainings as of classify, one job"
-            needs.append(Need("label_fidelity", gpu, 4 + part.memory_gb, 0.1, folds * hours, note))
+            needs.append(Need("label_judges", gpu, 4 + part.memory_gb, 0.1, folds * hours, note))
     return needs
 
 

@@ -33,6 +33,7 @@ STAGES = {
     "classify": "Train a classifier on one arm and test it on real images.",
     "segment": "Train a segmenter on one arm and test it on real images.",
     "fidelity": "How close synthetic images are to real ones, and how much they differ.",
+    "label_judges": "Train classifiers of real images that judge the classes of synthetic ones.",
     "label_fidelity": "Do synthetic images show the class that was asked for?",
     "external_data": "Prepare external test sets, apart from what networks learn from.",
     "external_test": "Test every network of every arm on the external sets.",

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from didgen.downstream.saved import load_network, save_network
 from didgen.downstream.weights import (
     FROM_SCRATCH,
     LITE0_NAMES,
@@ -19,6 +21,8 @@ from didgen.downstream.weights import (
 )
 
 Loss = Callable[[Any, Tensor], Tensor]
+# Where a file says how to build its network again.
+CARD = "classifier"
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,44 @@ def weighted_loss(weights: Tensor) -> Loss:
         return total / len(labels)
 
     return loss
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """How a classifier was built and trained.
+
+    `classes`: those of its logits, in order. `image_size`: side in px to which it wants images
+    squashed, None: as they are; `shape`: their height and width then. `weights`: what it started
+    from. `standardized`: it sees images by ImageNet's mean and deviation. `precision`: its
+    arithmetic.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int | None
+    shape: tuple[int, int]
+    weights: str
+    standardized: bool
+    precision: str
+
+
+def save_classifier(path: Path, model: nn.Module, card: ClassifierCard) -> None:
+    """Write weights and card into one file."""
+    save_network(path, model, CARD, card)
+
+
+def load_classifier(path: Path) -> tuple[Built, ClassifierCard]:
+    """The classifier in evaluation mode on the CPU, and its card.
+
+    Raises: `SavedNetworkError` when the file is missing or is something else.
+    """
+    return load_network(path, CARD, "label_judges", _from_card)
+
+
+def _from_card(values: dict[str, Any]) -> tuple[nn.Module, tuple[Built, ClassifierCard]]:
+    rows = {name: tuple(values[name]) for name in ("classes", "shape")}
+    card = ClassifierCard(**values | rows)
+    model = build_classifier(card.name, len(card.classes), max(card.shape), False, None).model
+    if card.standardized:
+        standardize(model, card.name)
+    return model, (Built(model, card.name, card.weights, standardized=card.standardized), card)

@@ -175,6 +175,24 @@ def class_codes(frames: Sequence[pd.DataFrame]) -> list[str]:
     return [code for code in CLASSES if code in present]
 
 
+def of_classes(
+    frame: pd.DataFrame, classes: Sequence[str], manifest: Path, why: str, advice: str
+) -> pd.DataFrame:
+    """The rows whose label is one of the classes; the log counts the others and says why.
+
+    Raises: `DatasetError` with the advice when no row is left.
+    """
+    known = frame["label"].isin(classes)
+    if not known.all():
+        LOGGER.info("%s: %d of %d images left out: %s", manifest, (~known).sum(), len(known), why)
+    if not known.any():
+        raise DatasetError(
+            f"{manifest}: none of {len(known)} images has a class of the real ones, "
+            f"{list(classes)}; {advice}"
+        )
+    return frame[known].reset_index(drop=True)
+
+
 def check_apart(
     train: pd.DataFrame, held_out: dict[str, pd.DataFrame], synthetic: pd.DataFrame | None
 ) -> None:

@@ -1,16 +1,15 @@
 """Segmenters by name: images to one lesion logit per pixel; and their files."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from didgen.downstream.classifiers import Built
+from didgen.downstream.saved import load_network, save_network
 from didgen.downstream.weights import (
     FROM_SCRATCH,
     LITE0_NAMES,
@@ -21,7 +20,6 @@ from didgen.downstream.weights import (
     lite0_state,
     standardize,
 )
-from didgen.runtime.files import atomic_path
 from didgen.runtime.weights import WeightsError
 from didgen.settings.segment import Model
 
@@ -166,10 +164,6 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return entropy + (1 - (2 * overlap + 1) / (total + 1)).mean()
 
 
-class SavedSegmenterError(ValueError):
-    """A file that is not a segmenter saved here; the message says which and what to do."""
-
-
 @dataclass(frozen=True)
 class SegmenterCard:
     """How a segmenter was built and trained.
@@ -191,51 +185,29 @@ class SegmenterCard:
 
 
 def save_segmenter(path: Path, model: nn.Module, card: SegmenterCard) -> None:
-    """Write weights and card into one file.
-
-    Not smp's `save_pretrained`: that writes a folder, and not all of these networks are smp's.
-    """
-    with atomic_path(path) as temporary:
-        save_model(model, str(temporary), metadata={CARD: json.dumps(asdict(card))})
+    """Write weights and card into one file."""
+    save_network(path, model, CARD, card)
 
 
 def load_segmenter(path: Path) -> tuple[nn.Module, SegmenterCard]:
     """The network in evaluation mode on the CPU, frozen, and its card.
 
-    Raises: `SavedSegmenterError` when the file is missing or is something else.
+    Raises: `SavedNetworkError` when the file is missing or is something else.
     """
-    if not path.is_file():
-        raise SavedSegmenterError(f"{path}: no such file; run the segment stage first")
-    try:
-        with safe_open(path, "pt") as opened:
-            text = (opened.metadata() or {}).get(CARD)
-    except SafetensorError as error:
-        raise SavedSegmenterError(
-            f"{path}: found no readable safetensors file ({error}); run the segment stage again"
-        ) from error
-    if text is None:
-        raise SavedSegmenterError(
-            f"{path}: found weights that do not say how they were trained, expected those of the "
-            "segment stage; run it again"
-        )
-    try:
-        values = json.loads(text)
-        card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
-        built = build_segmenter(
-            card.encoder,
-            card.image_size,
-            card.decoder_channels,
-            pretrained=False,
-            model=card.model,
-            weights=None,
-        )
-        load_model(built.model, path)
-    # RuntimeError: of PyTorch for weights of another network; of Python for text nested too deeply.
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SavedSegmenterError(
-            f"{path}: what it says of its network does not fit ({error}); run the segment stage "
-            "again"
-        ) from error
+    model, card = load_network(path, CARD, "segment", _from_card)
+    return model.requires_grad_(False), card
+
+
+def _from_card(values: dict[str, Any]) -> tuple[nn.Module, tuple[nn.Module, SegmenterCard]]:
+    card = SegmenterCard(**values | {"decoder_channels": tuple(values["decoder_channels"])})
+    model = build_segmenter(
+        card.encoder,
+        card.image_size,
+        card.decoder_channels,
+        pretrained=False,
+        model=card.model,
+        weights=None,
+    ).model
     if card.standardized:
-        standardize_encoder(built.model, card.model, card.encoder)
-    return built.model.eval().requires_grad_(False), card
+        standardize_encoder(model, card.model, card.encoder)
+    return model, (model, card)

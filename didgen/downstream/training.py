@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -97,14 +97,24 @@ def draws(labels: np.ndarray | None, n: int, schedule: Schedule, seed: int) -> I
 
 def predict(model: nn.Module, data: ImageSet, device: torch.device, precision: str) -> np.ndarray:
     """The model's outputs for every image in order, without augmentation, as float32."""
-    model.eval()
-    outputs = []
+    return predict_each([(model, precision)], data, device)[0]
+
+
+def predict_each(
+    networks: Sequence[tuple[nn.Module, str]], data: ImageSet, device: torch.device
+) -> list[np.ndarray]:
+    """What `predict` gives for each network and its precision; every image is read once."""
+    outputs: list[list[np.ndarray]] = [[] for _ in networks]
+    for model, _ in networks:
+        model.eval()
     rows = np.split(np.arange(len(data)), range(EVALUATION_BATCH, len(data), EVALUATION_BATCH))
     with torch.inference_mode(), contextlib.closing(read_ahead(data, rows)) as batches:
-        for images, _ in batches:
-            with autocast(device, precision):
-                outputs.append(model(to_float(images.to(device))).float().cpu().numpy())
-    return np.concatenate(outputs)
+        for pixels, _ in batches:
+            images = to_float(pixels.to(device))
+            for (model, precision), own in zip(networks, outputs, strict=True):
+                with autocast(device, precision):
+                    own.append(model(images).float().cpu().numpy())
+    return [np.concatenate(own) for own in outputs]
 
 
 @explain_no_memory(NEEDS_LESS)

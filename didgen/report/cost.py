@@ -18,7 +18,7 @@ WATTS_A_CORE = 10.0
 MAKING = ("train", "images", "pairs")
 GPU_STAGES = (
     *(*MAKING, "finetune", "filter", "maps"),
-    *("fidelity", "label_fidelity", "classify", "segment"),
+    *("fidelity", "label_judges", "label_fidelity", "classify", "segment"),
 )
 COLUMNS = ("s", "max_rss", "cpu_time")
 

@@ -4,32 +4,23 @@ from pathlib import Path
 
 from pydantic import Field
 
-from didgen.settings.base import Seeded
-from didgen.settings.classify import Settings as ClassifySettings
+from didgen.settings.base import SettingsSection
+from didgen.settings.label_judges import Settings as JudgesSettings
 
 
-class Settings(Seeded):
-    """How the judges are trained."""
+class Level(SettingsSection):
+    """What the judging itself has to know."""
 
-    folds: int = Field(
-        3,
-        ge=2,
-        le=20,
-        description="classifiers, each trained on the real images of all folds but one",
-    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
 
 
-class Config(Settings):
+class Settings(Level, JudgesSettings):
+    """How the judges are trained, once for all sets, and how sure their judgement is."""
+
+
+class Config(Level):
     """Settings and paths of the stage."""
 
-    classifier: ClassifySettings = Field(
-        ClassifySettings(), description="the classifier and its training, as of `classify`"
-    )
     synthetic: Path = Field(description="metadata.csv of the synthetic images")
-    train: Path = Field(description="manifest of the real training images")
-    val: Path = Field(description="manifest of the real validation images, for early stopping")
-    state: Path | None = Field(
-        None, description="folder for resumable state, removed when done; null: start anew"
-    )
+    judges: Path = Field(description="folder of `label_judges`")
     out: Path = Field(description="folder to write: label_fidelity.json, judgements.csv")

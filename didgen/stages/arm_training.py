@@ -21,7 +21,7 @@ from didgen.runtime.files import remove_leftovers, sha256_file, write_csv, write
 from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.settings.arms import parse_arm
 from didgen.settings.classify import Config as ClassifyConfig
-from didgen.settings.label_fidelity import Config as LabelFidelityConfig
+from didgen.settings.label_judges import Config as LabelJudgesConfig
 from didgen.settings.segment import Config as SegmentConfig
 from didgen.training.log import Log
 from didgen.training.state import remove_states
@@ -33,8 +33,8 @@ LOGGER = logging.getLogger(__name__)
 FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb", "report_to")
 # Beside these, what arms may differ in; everything else the verdict asks to be the same.
 OF_ARM = (*FREE, "arm", "seed")
-# What a judge of label fidelity saw, in the state of its training.
-JUDGEMENTS = "judgements.json"
+# A judge of label fidelity that is trained, in the state of its training.
+JUDGE = "judge.safetensors"
 ArmConfig = ClassifyConfig | SegmentConfig
 
 
@@ -119,7 +119,7 @@ def _limited(real: pd.DataFrame, config: ArmConfig, need: Literal["label", "mask
 
 
 def state_folder(
-    config: ArmConfig | LabelFidelityConfig, frames: dict[str, pd.DataFrame], weights: str | None
+    config: ArmConfig | LabelJudgesConfig, frames: dict[str, pd.DataFrame], weights: str | None
 ) -> Path | None:
     """Where a training's state belongs: a folder named after its settings, images and weights."""
     if config.state is None:
@@ -155,7 +155,7 @@ def finish_state(state: Path | None) -> None:
     """Remove the state of a training whose results are written, and nothing else in its folder."""
     if state is not None and state.is_dir() and not state.is_symlink():
         remove_leftovers(state)
-        (state / JUDGEMENTS).unlink(missing_ok=True)
+        (state / JUDGE).unlink(missing_ok=True)
         remove_states(state)
 
 

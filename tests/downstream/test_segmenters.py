@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from didgen.downstream import segmenters
 from didgen.downstream.networks.xbound_former import XBoundOutput
+from didgen.downstream.saved import SavedNetworkError
 from didgen.downstream.segmenters import (
-    SavedSegmenterError,
     SegmenterCard,
     build_segmenter,
     load_segmenter,
@@ -81,25 +81,25 @@ def test_weights_and_card_come_back(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(SavedSegmenterError, match="run the segment stage first"):
+    with pytest.raises(SavedNetworkError, match="run the segment stage first"):
         load_segmenter(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"{}")
-    with pytest.raises(SavedSegmenterError, match="no readable safetensors"):
+    with pytest.raises(SavedNetworkError, match="no readable safetensors"):
         load_segmenter(tmp_path / "bad.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(SavedSegmenterError, match="do not say how they were trained"):
+    with pytest.raises(SavedNetworkError, match="do not say how they were trained"):
         load_segmenter(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize("card", ["", "[]", "{", "{}", "null", "[" * 100_000, '{"encoder": "x"}'])
 def test_a_card_that_is_none_is_named(tmp_path, card):
     save_file({"a": torch.zeros(1)}, tmp_path / "s.safetensors", {segmenters.CARD: card})
-    with pytest.raises(SavedSegmenterError, match="s.safetensors: what it says of its network"):
+    with pytest.raises(SavedNetworkError, match="s.safetensors: what it says of its network"):
         load_segmenter(tmp_path / "s.safetensors")
 
 
 def test_weights_of_another_network_than_the_card_says_are_named(tmp_path):
     metadata = {segmenters.CARD: json.dumps(asdict(CARD))}
     save_file({"a": torch.zeros(1)}, tmp_path / "s.safetensors", metadata)
-    with pytest.raises(SavedSegmenterError, match="s.safetensors: what it says of its network"):
+    with pytest.raises(SavedNetworkError, match="s.safetensors: what it says of its network"):
         load_segmenter(tmp_path / "s.safetensors")

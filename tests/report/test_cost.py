@@ -29,7 +29,7 @@ def test_jobs_of_one_stage_are_added_and_the_dearest_comes_first(tmp_path: Path)
     assert "Of a resumed job only the last attempt counts." in table.note
 
 
-@pytest.mark.parametrize("stage", ["finetune", "fidelity", "label_fidelity"])
+@pytest.mark.parametrize("stage", ["finetune", "fidelity", "label_judges", "label_fidelity"])
 def test_a_gpu_counts_in_the_stages_that_hold_one(tmp_path: Path, stage: str) -> None:
     benchmark(tmp_path, stage, 3600, 2048, 0)
     benchmark(tmp_path, "data", 3600, 2048, 0)

@@ -31,6 +31,7 @@ FILES = {
     "augment": ("metadata.csv", "config.json"),
     "maps": ("maps.json", "config.json"),
     "fidelity": ("fidelity.json", "measures.csv", "config.json"),
+    "label_judges": ("judges.json", "judgements.csv", "config.json"),
     "label_fidelity": ("label_fidelity.json", "judgements.csv", "config.json"),
     "classify": ("metrics.json", "predictions.csv", "curves.csv", "config.json"),
     "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),

@@ -36,7 +36,8 @@ def test_without_images_nothing_needs_the_fine_tuned_backbone(unfinished: Path, 
     assert done.returncode == 0, done.stdout[-3000:]
     assert (unfinished / RUN / "report" / "index.html").exists()
     stages = received(unfinished)
-    assert not {"finetune", "maps", "images", "prompts", "classify", "label_fidelity"} & set(stages)
+    unneeded = {"finetune", "maps", "images", "prompts", "classify"}
+    assert not (unneeded | {"label_judges", "label_fidelity"}) & set(stages)
     assert stages["train"]["method"] == stages["pairs"]["method"] == "warp"
     assert stages["pairs"]["model"] == str(RUN / "methods" / "warp" / "model")
     assert stages["segment"]["synthetic"] == str(RUN / "methods/warp/augment/metadata.csv")
@@ -60,6 +61,8 @@ def test_methods_stand_beside_the_own_sets_and_learn_from_the_same_images(
     left = jobs(done.stdout)
     assert {"report", "label_fidelity", "images_job", "pairs_job"} <= set(left)
     assert "train_job" not in left
+    # Each set is judged, by the same judges.
+    assert left["label_judges"] == 1 and left["label_fidelity"] == 2
 
 
 def test_a_method_gets_the_backbone_and_the_masks_that_it_builds_on(

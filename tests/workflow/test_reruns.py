@@ -54,6 +54,7 @@ def test_a_second_run_has_nothing_to_do(finished: Path, snakemake) -> None:
             | {"fidelity", "label_fidelity"}
             | DOWNSTREAM,
         ),
+        ("label_fidelity", "folds", {"label_judges", "label_fidelity", "report", "all"}),
         pytest.param("maps", "images", {"maps", "report", "all"}, marks=pytest.mark.slow),
     ],
 )

@@ -25,6 +25,7 @@ STAGES = {
     "classify_job",
     "segment_job",
     "fidelity",
+    "label_judges",
     "label_fidelity",
     "verdict",
     "report",
