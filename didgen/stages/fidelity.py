@@ -83,12 +83,26 @@ def _in_space(
         _features(space, frame["image"].tolist()) for frame in (real, synthetic)
     )
     clusters = groups_of(real)
-    measures, refused = _measures(space, of_real, of_synthetic, clusters, config)
+    measures, biased, refused = _measures(space, of_real, of_synthetic, clusters, config)
     limits = config.confidence, config.repeats, config.seed
     values = half_sample_intervals(measures, of_real, of_synthetic, clusters, *limits)
     n, matched = matched_with_floor(
         measures, of_real, of_synthetic, clusters, config.splits, config.seed
     )
+    entries: dict[str, dict[str, Any]] = {}
+    for name, own in values.items():
+        at_equal_size = {
+            kind: dict(zip(("mean", "sd"), of[name], strict=True)) for kind, of in matched.items()
+        }
+        entries[name] = {
+            "value": own.value,
+            "interval": _possible(name, *own.interval),
+            "matched": {"n": n, **at_equal_size},
+        }
+        if name in biased:
+            value, low, high = own.extrapolated
+            extrapolated = f"{name}, extrapolated to infinitely many images"
+            entries[extrapolated] = {"value": value, "interval": [low, high], "matched": None}
     return {
         "network": space.network,
         "weights": space.weights,
@@ -96,20 +110,7 @@ def _in_space(
         "preprocessing": f"squashed to {space.side}x{space.side} px, Pillow bicubic with antialias",
         "interval": "spread over random halves of both sets, whole lesions, without replacement",
         "neighbours": config.neighbours,
-        "measures": {
-            name: {
-                "value": value,
-                "interval": _possible(name, low, high),
-                "matched": {
-                    "n": n,
-                    **{
-                        kind: dict(zip(("mean", "sd"), of[name], strict=True))
-                        for kind, of in matched.items()
-                    },
-                },
-            }
-            for name, (value, low, high) in values.items()
-        },
+        "measures": entries,
         "refused": refused,
     }
 
@@ -125,23 +126,31 @@ def _possible(name: str, low: float, high: float) -> list[float]:
 def _measures(
     space: FeatureSpace, real: np.ndarray, synthetic: np.ndarray, clusters: np.ndarray,
     config: Config,
-) -> tuple[Any, dict[str, str]]:  # fmt: skip
-    """A function of features to all measures that the sets allow, and why others are refused."""
+) -> tuple[Any, list[str], dict[str, str]]:  # fmt: skip
+    """A function of features to all measures that the sets allow, and why others are refused.
+
+    Also the names of those whose bias falls as 1 / N from halves of the sets on.
+    """
     refused: dict[str, str] = {}
+    biased = []
+    # Halves of both sets, which hold whole lesions.
+    least = min(least_half(clusters), len(synthetic) // 2)
     distances: dict[str, Any] = {space.kernel: kernel_distance}
     try:
         check_enough(len(real), len(synthetic), space.dims)
         distances[space.distance] = frechet_distance
+        # With fewer images than features a covariance has no full rank, and the bias another law.
+        biased += [space.distance] * (least > space.dims)
     except TooFewImages as error:
         refused[space.distance] = str(error)
     try:
         axes = principal_axes(real, axes_for(min(len(real), len(synthetic))))
         reduced = f"{space.distance}, {axes.shape[1]} principal components"
         distances[reduced] = lambda r, s: frechet_distance(r @ axes, s @ axes)
+        biased += [reduced] * (least > axes.shape[1])
     except TooFewImages as error:
         refused[f"{space.distance}, principal components"] = str(error)
-    # Halves of both sets, which hold whole lesions, must still have k neighbours.
-    least = min(least_half(clusters), len(synthetic) // 2)
+    # Halves must still have k neighbours.
     near = least > 2 * config.neighbours
     if not near:
         refused["precision, recall, density, coverage"] = (
@@ -154,7 +163,7 @@ def _measures(
         values = {name: distance(r, s) for name, distance in distances.items()}
         return values | (precision_recall_density_coverage(r, s, config.neighbours) if near else {})
 
-    return measures, refused
+    return measures, biased, refused
 
 
 def _features(space: FeatureSpace, paths: list[Path]) -> np.ndarray:
@@ -207,8 +216,10 @@ def _rows(sets: dict[str, Any]) -> list[dict[str, Any]]:
             for measure, each in results["measures"].items():
                 low, high = each["interval"]
                 row = {"space": space, "measure": measure, "value": each["value"]}
-                row |= {"low": low, "high": high, "n_matched": each["matched"]["n"]}
-                row |= {kind: each["matched"][kind]["mean"] for kind in ("synthetic", "real")}
+                row |= {"low": low, "high": high}
+                if matched := each["matched"]:
+                    row |= {"n_matched": matched["n"]}
+                    row |= {kind: matched[kind]["mean"] for kind in ("synthetic", "real")}
                 rows.append(base | row)
         for measure, kinds in own["pairs"]["measures"].items():
             for kind, each in kinds.items():

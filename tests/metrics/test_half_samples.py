@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from didgen.metrics.frechet import frechet_distance
 from didgen.metrics.half_samples import (
     half,
     half_sample_intervals,
@@ -46,10 +47,46 @@ def test_the_width_is_that_of_the_known_error():
     found = half_sample_intervals(
         shift, real, synthetic, np.arange(300), repeats=2000, confidence=0.95, seed=0
     )
-    value, low, high = found["shift"]
+    value = found["shift"].value
+    low, high = found["shift"].interval
     assert value == pytest.approx(synthetic.mean() - real.mean())
     error = np.sqrt(real.var(ddof=1) / 300 + synthetic.var(ddof=1) / 200)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+
+
+def test_what_falls_as_one_over_n_is_extrapolated_exactly():
+    def biased(real, synthetic):
+        return {"biased": 3 + 40 / len(real)}
+
+    vectors = np.zeros((80, 1))
+    own = half_sample_intervals(
+        biased, vectors, vectors, np.arange(80), repeats=10, confidence=0.95, seed=0
+    )["biased"]
+    assert (own.value, own.of_halves) == (3.5, 4)
+    assert own.extrapolated == pytest.approx((3, 3, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "dims", "shift", "scale"), [(40, 8, 0.3, 1.2), (128, 32, 0.0, 1.0), (200, 16, 0.3, 1)]
+)
+def test_the_extrapolated_frechet_distance_covers_the_truth_that_the_biased_one_misses(
+    count, dims, shift, scale
+):
+    truth = dims * (shift**2 + (1 - scale) ** 2)
+    covered = missed = 0
+    for trial in range(200):
+        rng = np.random.default_rng([trial, dims])
+        real, synthetic = rng.normal(size=(count, dims)), rng.normal(shift, scale, (count, dims))
+        own = half_sample_intervals(
+            lambda r, s: {"distance": frechet_distance(r, s)}, real, synthetic,
+            np.arange(count), repeats=30, confidence=0.95, seed=trial,
+        )["distance"]  # fmt: skip
+        _, low, high = own.extrapolated
+        covered += low <= truth <= high
+        missed += not own.interval[0] <= truth <= own.interval[1]
+    assert covered >= 0.91 * 200
+    assert missed >= 0.5 * 200
 
 
 def test_images_of_one_lesion_widen_the_interval():
@@ -61,7 +98,7 @@ def test_images_of_one_lesion_widen_the_interval():
         np.ptp(
             half_sample_intervals(
                 shift, real, synthetic, each, repeats=300, confidence=0.95, seed=0
-            )["shift"][1:]
+            )["shift"].interval
         )
         for each in (np.arange(300), lesions)
     ]
@@ -103,5 +140,6 @@ def test_the_interval_of_the_kernel_distance_covers_the_truth():
         found = half_sample_intervals(
             kernel, real, synthetic, np.arange(120), repeats=60, seed=trial, confidence=0.95
         )
-        covered += found["kernel"][1] <= truth <= found["kernel"][2]
+        low, high = found["kernel"].interval
+        covered += low <= truth <= high
     assert 0.91 <= covered / trials <= 0.99

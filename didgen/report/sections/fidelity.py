@@ -92,15 +92,17 @@ def _space_table(path: Path, space: dict[str, Any], level: str) -> Table:
     rows, n = [], 0
     for name, each in space.get("measures", {}).items():
         low, high = _ends(path, each)
-        matched = each.get("matched", {})
+        # What is extrapolated to infinitely many images is of no size.
+        matched = each.get("matched") or {}
         n = matched.get("n", n)
         arrow = BETTER.get(name, "\N{DOWNWARDS ARROW}")
         cells = [Cell(text=interval(finite(path, each, "value"), low, high))]
-        for kind in ("synthetic", "real"):
+        for kind in ("synthetic", "real") if matched else ():
             of = matched.get(kind, {})
             cells.append(
                 Cell(value=finite(path, of, "mean"), spread=finite(path, of, "sd"), places=3)
             )
+        cells += [Cell()] * (3 - len(cells))
         rows.append(Row(f"{name} {arrow}", tuple(cells)))
     columns = (
         f"synthetic [{level}]",
