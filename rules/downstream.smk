@@ -139,6 +139,7 @@ rule external_test:
             {},
             seeds=SEEDS,
             external=f"{RUN}/external_data",
+            memory_gb=config["classify"]["memory_gb"],
             classify=for_task("classification", f"{RUN}/classify") or None,
             classify_arms=for_task("classification", CLASSIFY_ARMS),
             segment=for_task("segmentation", f"{RUN}/segment") or None,

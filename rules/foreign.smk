@@ -9,12 +9,14 @@ from snakemake.exceptions import WorkflowError
 
 def is_ours(path):
     """Whether a stage wrote the file: its folder's marker lists it, or it is a list or verdict."""
-    try:
-        marker = json.loads((path.parent / ".didgen.json").read_bytes())
-        if path.name in marker["files"]:
-            return True
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        pass
+    # A set of several lies in a folder of its own below its stage's.
+    for place in list(path.parents)[:2]:
+        try:
+            marker = json.loads((place / ".didgen.json").read_bytes())
+            if path.relative_to(place).as_posix() in marker["files"]:
+                return True
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
     try:
         # The outputs that are single files: what `verdict`, `fetch` and `weights` write.
         alone = path.name in ("verdict.json", "archives.json", "weights.json")

@@ -67,9 +67,7 @@ def check_paths():
     data = config["data"]
     inputs = {f"data.{key}": data[key] for key in ("table", "folder", "mirror")}
     inputs |= {
-        f"data.external.{key}": own[key]
-        for own in data["external"]
-        for key in ("table", "folder")
+        f"data.external.{key}": own[key] for own in data["external"] for key in ("table", "folder")
     }
     inputs |= {f"sets.{name}.metadata": own["metadata"] for name, own in config["sets"].items()}
     for key, path in inputs.items():

@@ -146,12 +146,12 @@ def save_classifier(path: Path, model: nn.Module, card: ClassifierCard) -> None:
     save_network(path, model, CARD, card)
 
 
-def load_classifier(path: Path) -> tuple[Built, ClassifierCard]:
-    """The classifier in evaluation mode on the CPU, and its card.
+def load_classifier(path: Path, stage: str) -> tuple[Built, ClassifierCard]:
+    """The classifier in evaluation mode on the CPU, and its card; `stage`: the one that saved it.
 
     Raises: `SavedNetworkError` when the file is missing or is something else.
     """
-    return load_network(path, CARD, "label_judges", _from_card)
+    return load_network(path, CARD, stage, _from_card)
 
 
 def _from_card(values: dict[str, Any]) -> tuple[nn.Module, tuple[Built, ClassifierCard]]:

@@ -21,6 +21,6 @@ class Config(SettingsSection):
     segment_arms: tuple[str, ...] = Field((), description="arms of segmentation to test")
     seeds: tuple[Seed, ...] = Field(min_length=1, description="seeds to test")
     memory_gb: float = Field(
-        4.0, gt=0, description="most memory, GB, that a set's decoded images are kept in"
+        ge=0, le=100_000, description="GB of decoded images of a set kept in memory"
     )
     out: Path = Field(description="folder to write: predictions.csv, scores.csv")

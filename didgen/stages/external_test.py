@@ -15,7 +15,7 @@ from didgen.downstream.datasets import ImageSet, build, keep_in_memory, of_class
 from didgen.downstream.segmenters import load_segmenter
 from didgen.downstream.training import predict
 from didgen.runtime.files import read_object, write_csv, write_json
-from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.runtime.precision import default_device
 from didgen.settings.external_test import Config
 from didgen.stages.classify import predictions, softmaxed
@@ -30,6 +30,8 @@ def run(config: Config) -> None:
     A set without labels, or without masks, is left out of the one table; a table without sets is
     not written. Raises: ValueError without sets or networks, or for a network that is none.
     """
+    read = paths_read(config)
+    check_output(config.out, "external_test", read)
     paths = {path.parent.name: path for path in sorted(config.external.glob("*/test.csv"))}
     if not paths:
         raise ValueError(
@@ -38,14 +40,16 @@ def run(config: Config) -> None:
         )
     if config.classify is None and config.segment is None:
         raise ValueError("found neither --classify nor --segment, expected at least one of them")
-    with output_folder(config.out, "external_test", paths_read(config)) as out:
+    with output_folder(config.out, "external_test", read) as out:
         for name, need, networks, test in (
             ("predictions.csv", "label", _networks(config, "classify"), _classified),
             ("scores.csv", "mask", _networks(config, "segment"), _segmented),
         ):
+            if not networks:
+                continue
             sets = {title: path for title, path in paths.items() if _has(path, need)}
             LOGGER.info("%s: %s", name, ", ".join(sets) or "no set has what it takes")
-            if sets and networks:
+            if sets:
                 write_csv(out / name, pd.concat(_tested(networks, sets, test, config.memory_gb)))
         write_json(out / "config.json", json.loads(config.model_dump_json()))
 
@@ -82,7 +86,7 @@ def _tested(
 
 def _classified(folder: Path, path: Path, opened: Sets, memory_gb: float) -> pd.DataFrame:
     """What a classifier says of the images of a set."""
-    built, card = load_classifier(folder / "classifier.safetensors")
+    built, card = load_classifier(folder / "classifier.safetensors", "classify")
     if card not in opened:
         rows, _ = usable_rows(path, "label")
         rows = of_classes(

@@ -77,7 +77,7 @@ def _judgements(config: Config, told: dict[str, Any], made: pd.DataFrame) -> pd.
     """Fold by fold, what its judge sees in its real images and in all synthetic ones."""
     folder, classes = config.judges, told["classes"]
     names = [f"fold{fold}.safetensors" for fold in range(told["folds"])]
-    judges = {name: load_classifier(folder / name) for name in names}
+    judges = {name: load_classifier(folder / name, "label_judges") for name in names}
     for name, (_, card) in judges.items():
         if list(card.classes) != classes:
             raise ValueError(

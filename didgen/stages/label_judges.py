@@ -135,7 +135,7 @@ def _judge(
     if kept is not None and kept.is_file():
         LOGGER.info("this judge was found in %s", state)
         try:
-            return load_classifier(kept)
+            return load_classifier(kept, "label_judges")
         except SavedNetworkError as error:
             raise ValueError(f"{error}; delete {kept} to train this judge anew") from None
     judge = config.classifier

@@ -36,6 +36,13 @@ NEEDED = {
     "fidelity": ["--synthetic", "a", "--train", "b", "--test", "c"],
     "label_judges": ["--train", "a", "--val", "b"],
     "label_fidelity": ["--synthetic", "a", "--judges", "b"],
+    "external_data": [
+        *("--train", "a", "--val", "b"),
+        *("--external", '{"source": "ph2", "folder": "c"}'),
+    ],
+    "external_test": [
+        *("--external", "a", "--seeds", "0", "--memory-gb", "1", "--classify", "b"),
+    ],
     "pretrain-tiny": ["--work", "a"],
     "verdict": ["--run", "r", "--out", "v.json"],
     "report": ["--run-dir", "a"],

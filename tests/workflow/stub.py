@@ -33,9 +33,13 @@ FILES = {
     "fidelity": ("fidelity.json", "measures.csv", "config.json"),
     "label_judges": ("judges.json", "judgements.csv", "config.json"),
     "label_fidelity": ("label_fidelity.json", "judgements.csv", "config.json"),
-    "classify": ("metrics.json", "predictions.csv", "curves.csv", "config.json"),
+    "classify": (
+        "metrics.json", "predictions.csv", "classifier.safetensors", "curves.csv", "config.json",
+    ),
     "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),
-}
+    "external_data": ("summary.json", "config.json"),
+    "external_test": ("config.json",),
+}  # fmt: skip
 VERDICT = {"run": "smoke", "tasks": {"classification": {"sentence": "They help."}}}
 
 name, *flags = sys.argv[1:]
@@ -52,9 +56,15 @@ if name in ("fetch", "weights"):
 out, files = getattr(config, "out", None), FILES.get(name, ())
 if name == "verdict":
     config.out.write_text(json.dumps(VERDICT))
-    out, files = config.tables, ("arms.csv", "tests.csv", "groups.csv", "config.json")
+    out, files = (
+        config.tables,
+        ("arms.csv", "tests.csv", "groups.csv", "external.csv", "config.json"),
+    )
 elif name == "report":
     out, files = config.out.parent, (config.out.name, "config.json")
+if name == "external_data":
+    files += tuple(f"{own.title}/test.csv" for own in config.external)
 with output_folder(out, name) as folder:
     for file in files:
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text("<!doctype html>" if file == "index.html" else "{}")
