@@ -219,6 +219,7 @@ rule verdict:
             segment=for_task("segmentation", f"{RUN}/segment") or None,
             segment_arms=for_task("segmentation", SEGMENT_ARMS) or None,
             external=f"{RUN}/external_test" if EXTERNAL else None,
+            generator_seeds=config["generator_seeds"],
         ),
         tables=lambda wildcards, output: folder(output.config),
     message:

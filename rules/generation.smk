@@ -2,7 +2,8 @@
 
 
 wildcard_constraints:
-    place=f"({'|'.join(PLACES.values())})",
+    place=f"({'|'.join(EVERY_PLACE)})",
+    generator=f"({'|'.join(GENERATORS)})",
     method="|".join(RIVALS) or "none",
 
 
@@ -19,18 +20,18 @@ rule finetune:
         val=rules.data.output.val,
         captions=rules.caption.output.captions,
     output:
-        backbone=f"{RUN}/finetune/model_index.json",
+        backbone=f"{RUN}/{{generator}}finetune/model_index.json",
         training=report(
-            f"{RUN}/finetune/training.csv",
+            f"{RUN}/{{generator}}finetune/training.csv",
             caption="../workflow/report/training.rst",
             category="Fine-tuning",
             labels={"table": "losses of each step"},
         ),
-        config=f"{RUN}/finetune/config.json",
+        config=f"{RUN}/{{generator}}finetune/config.json",
     log:
-        f"{RUN}/logs/finetune.log",
+        f"{RUN}/logs/{{generator}}finetune.log",
     benchmark:
-        f"{RUN}/benchmarks/finetune.tsv"
+        f"{RUN}/benchmarks/{{generator}}finetune.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 8
@@ -41,10 +42,10 @@ rule finetune:
     params:
         code=revision("finetune"),
         settings=as_json(config["finetune"]),
-        seed=config["seed"],
+        seed=lambda wildcards: seed_of(wildcards.generator),
         out=lambda wildcards, output: folder(output.backbone),
         # Snakemake deletes declared outputs before a rerun; what a training resumes from lies apart.
-        state=f"{RUN}/.state/finetune",
+        state=f"{RUN}/.state/{{generator}}finetune",
     message:
         "Fine-tuning the backbone"
     shell:
@@ -59,13 +60,13 @@ rule train_job:
         train=rules.data.output.train,
         val=rules.data.output.val,
         captions=rules.caption.output.captions,
-        backbone=lambda wildcards: base_of(wildcards.method),
+        backbone=lambda wildcards: base_of(wildcards.method, wildcards.generator),
     output:
-        config=f"{RUN}/methods/{{method}}/model/config.json",
+        config=f"{RUN}/{{generator}}methods/{{method}}/model/config.json",
     log:
-        f"{RUN}/logs/methods/{{method}}/train.log",
+        f"{RUN}/logs/{{generator}}methods/{{method}}/train.log",
     benchmark:
-        f"{RUN}/benchmarks/methods/{{method}}/train.tsv"
+        f"{RUN}/benchmarks/{{generator}}methods/{{method}}/train.tsv"
     conda:
         "../envs/generation.yaml"
     threads: 8
@@ -80,11 +81,11 @@ rule train_job:
             method=lambda wildcards: wildcards.method,
             own=lambda wildcards: RIVALS[wildcards.method],
         ),
-        seed=config["seed"],
+        seed=lambda wildcards: seed_of(wildcards.generator),
         backbone=lambda wildcards, input: base_flag(input.backbone),
         out=lambda wildcards, output: folder(output.config),
         # One for each method: they lock it.
-        state=lambda wildcards: f"{RUN}/.state/train/{wildcards.method}",
+        state=lambda wildcards: f"{RUN}/.state/{wildcards.generator}train/{wildcards.method}",
     message:
         "Training the method {wildcards.method}"
     shell:
@@ -99,7 +100,7 @@ rule prompts:
         train=rules.data.output.train,
         captions=rules.caption.output.captions,
         captioner=rules.caption.output.config,
-        backbone=rules.finetune.output.backbone,
+        backbone=backbone_of(),
     output:
         prompts=f"{RUN}/prompts/prompts.csv",
         statistics=f"{RUN}/prompts/statistics.json",
@@ -140,7 +141,7 @@ rule images_job:
         train=rules.data.output.train,
         captions=rules.caption.output.captions,
         model=model_at,
-        backbone=lambda wildcards: base_of(method_at(wildcards)),
+        backbone=lambda wildcards: base_of(method_at(wildcards), generator_of(wildcards.place)),
         prompts=lambda wildcards: (
             rules.prompts.output.prompts
             if "text" in facts_at(wildcards).reads
@@ -169,7 +170,7 @@ rule images_job:
             method=method_at,
             own=own_at,
         ),
-        seed=config["seed"],
+        seed=lambda wildcards: seed_of(generator_of(wildcards.place)),
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
@@ -190,7 +191,7 @@ rule pairs_job:
         train=rules.data.output.train,
         captions=rules.caption.output.captions,
         model=model_at,
-        backbone=lambda wildcards: base_of(method_at(wildcards)),
+        backbone=lambda wildcards: base_of(method_at(wildcards), generator_of(wildcards.place)),
         generated=generated_for,
     output:
         metadata=f"{RUN}/{{place}}pairs/{{scatteritem}}/metadata.csv",
@@ -214,7 +215,7 @@ rule pairs_job:
             method=method_at,
             own=own_at,
         ),
-        seed=config["seed"],
+        seed=lambda wildcards: seed_of(generator_of(wildcards.place)),
         model=lambda wildcards, input: folder(input.model),
         out=lambda wildcards, output: folder(output.metadata),
         shard=lambda wildcards: wildcards.scatteritem.replace("-of-", "/"),
@@ -320,7 +321,7 @@ rule maps:
     input:
         manifest=rules.data.output.test,
         captions=rules.caption.output.captions,
-        backbone=rules.finetune.output.backbone,
+        backbone=backbone_of(),
     output:
         maps=report(
             f"{RUN}/maps/maps.json",

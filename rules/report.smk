@@ -6,7 +6,7 @@ rule report:
     input:
         summary=rules.data.output.summary,
         captions=rules.caption.output.captions,
-        training=fine_tuned(rules.finetune.output.training),
+        training=fine_tuned(f"{RUN}/finetune/training.csv"),
         maps=fine_tuned(rules.maps.output.maps),
         filtered=of_sets("pairs", rules.filter.output.summary),
         augmented=of_sets(None, rules.augment.output.metadata),

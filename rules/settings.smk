@@ -131,14 +131,26 @@ def fine_tuned(files):
     return files if FINE_TUNED else []
 
 
-def place_of(method):
-    """Where a method's sets lie below the run's folder."""
-    return "" if method == DIDGEN else f"methods/{method}/"
+def place_of(method, generator=""):
+    """Where a method's sets lie below the run's folder; `generator`: the folder of which training."""
+    return generator if method == DIDGEN else f"{generator}methods/{method}/"
 
 
 def method_of(place):
     """The method whose sets lie at a place."""
-    return place.removeprefix("methods/").removesuffix("/") or DIDGEN
+    return (
+        place.removeprefix(generator_of(place)).removeprefix("methods/").removesuffix("/") or DIDGEN
+    )
+
+
+def generator_of(place):
+    """The folder of the generator that a place belongs to; "" for the first."""
+    return next(folder for folder in reversed(GENERATORS) if place.startswith(folder))
+
+
+def seed_of(generator):
+    """The seed of a generator, and of all that it makes."""
+    return config["seed"] + GENERATORS.index(generator)
 
 
 def method_at(wildcards):
@@ -169,23 +181,28 @@ def made_at(kind, files):
 
 
 def of_sets(kind, file):
-    """A file of each set that the run makes; `kind`: of those that have such images or pairs."""
+    """A file of each set of the first generator; `kind`: of those that have such images or pairs."""
     places = [place for place in PLACES.values() if kind is None or makes(place, kind)]
     return expand(file, place=places)
 
 
 def model_at(wildcards):
     """The file that says that the method's model is there: its own, or the fine-tuned backbone."""
-    method = method_at(wildcards)
+    method, generator = method_at(wildcards), generator_of(wildcards.place)
     if method == DIDGEN or not METHODS[method].trained:
-        return rules.finetune.output.backbone
-    return f"{RUN}/methods/{method}/model/config.json"
+        return backbone_of(generator)
+    return f"{RUN}/{generator}methods/{method}/model/config.json"
 
 
-def base_of(method):
+def backbone_of(generator=""):
+    """The file that says that the fine-tuned backbone of a generator is there."""
+    return f"{RUN}/{generator}finetune/model_index.json"
+
+
+def base_of(method, generator):
     """The fine-tuned backbone, for a method that is trained on top of it, else none."""
     builds = METHODS[method].trained and METHODS[method].backbone == "fine-tuned"
-    return rules.finetune.output.backbone if builds else []
+    return backbone_of(generator) if builds else []
 
 
 def base_flag(backbone):
@@ -202,7 +219,8 @@ def generated_for(wildcards):
         or own.get("conditions") == "training"
     ):
         return []
-    return gather.pairs(f"{RUN}/pairs/{{scatteritem}}/metadata.csv")
+    generator = generator_of(wildcards.place)
+    return gather.pairs(f"{RUN}/{generator}pairs/{{scatteritem}}/metadata.csv")
 
 
 def gpus(wildcards):
@@ -271,14 +289,17 @@ def for_task(task, files):
 def synthetic_data(wildcards):
     """The synthetic images that an arm adds, or whose number its copies of real ones match.
 
-    Copies match the set of the arm that the verdict is about.
+    Copies match the set of the arm that the verdict is about. The seeds take generators in turn.
     """
     arm = parse_arm(wildcards.arm)
     if not arm.needs_synthetic:
         return []
     name = arm.set_name or parse_arm(config["verdict"]["treatment"]).set_name
     own = config["sets"].get(name)
-    return f"{RUN}/{PLACES[name]}augment/metadata.csv" if own is None else own["metadata"]
+    if own is not None:
+        return own["metadata"]
+    generator = GENERATORS[SEEDS.index(int(wildcards.seed)) % len(GENERATORS)]
+    return f"{RUN}/{generator}{PLACES[name]}augment/metadata.csv"
 
 
 def package_folder():
@@ -347,6 +368,8 @@ from didgen.settings.methods import (
 
 RUN = f"results/{config['run']}"
 SEEDS = config["seeds"]
+# The folders of the generators; the first one's results lie at the top.
+GENERATORS = ["", *(f"generator{k}/" for k in range(1, config["generator_seeds"]))]
 EXTERNAL = [own["name"] or own["source"] for own in config["data"]["external"]]
 RIVALS = {name: own for name, own in config["methods"].items() if own is not None}
 ARMS = with_methods(config["arms"], RIVALS)
@@ -354,6 +377,7 @@ ARMS = with_methods(config["arms"], RIVALS)
 LEAD = parse_arm(config["verdict"]["treatment"]).set_name
 MADE = sets_made([parse_arm(arm).set_name for arm in ARMS], LEAD, RIVALS)
 PLACES = {"synthetic" if name == DIDGEN else name: place_of(name) for name in MADE}
+EVERY_PLACE = [generator + place for generator in GENERATORS for place in PLACES.values()]
 FINE_TUNED = needs_fine_tuning(MADE)
 TASKS_OF_SETS = {name: own["tasks"] for name, own in config["sets"].items()} | {
     name: tasks_taught(name) for name in RIVALS

@@ -3,6 +3,7 @@
 Several trainings (seeds) of each arm are scored on the same test images, as several readers score
 the same cases in radiology. Seeds are the readers, lesions the cases, arms the modalities; each
 arm has readers of its own, since a seed's number gives two arms nothing in common worth counting.
+Where seeds share generators, a generator's seeds are one reader, by their mean.
 Method: Obuchowski and Rockette 1995 with the degrees of freedom of Hillis 2007 (Stat Med 26:596)
 and 2014 (Stat Med 33:330, readers nested within modalities), arms with variances of their own.
 
@@ -171,8 +172,8 @@ def contrast(tallies: Sequence[Tally], weights: Sequence[float], clusters: np.nd
         )
     lesions = [tally.by_lesion(clusters) for tally in tallies]
     return estimate(
-        np.stack([tally.per_seed for tally in lesions]),
-        np.stack([tally.influence for tally in lesions]),
+        np.stack([tally.by_reader(tally.per_seed) for tally in lesions]),
+        np.stack([tally.by_reader(tally.influence) for tally in lesions]),
         weights,
     )
 
@@ -225,8 +226,8 @@ def sensitivity(
         # Of two equal parts the degrees of freedom are those of both arms together.
         pooled = replace(unpaired, of_seeds=np.full(2, unpaired.of_seeds.mean()))
         paired = estimate(
-            (arms[0].per_seed - arms[1].per_seed)[None],
-            (arms[0].influence - arms[1].influence)[None],
+            arms[0].by_reader(arms[0].per_seed - arms[1].per_seed)[None],
+            arms[0].by_reader(arms[0].influence - arms[1].influence)[None],
             [1],
         )
         p_values |= {"variance pooled over arms": pooled.p(), "paired by seed": paired.p()}

@@ -14,11 +14,14 @@ class Tally:
     """A metric that is a mean over groups of ratios of sums over images.
 
     numerators, denominators: (S, N, G). Mean Dice has one group, balanced accuracy and macro F1
-    one per class. Raises: ValueError for other shapes or values that are not finite.
+    one per class. readers: (S,) which trainings count together as one reader, by number, as those
+    whose images are of one generator do; None: each is a reader of its own.
+    Raises: ValueError for other shapes or values that are not finite.
     """
 
     numerators: np.ndarray
     denominators: np.ndarray
+    readers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shapes = self.numerators.shape, self.denominators.shape
@@ -37,7 +40,14 @@ class Tally:
 
     def of_seeds(self, chosen: np.ndarray) -> "Tally":
         """The tally of some seeds alone; `chosen` indices."""
-        return Tally(self.numerators[chosen], self.denominators[chosen])
+        readers = None if self.readers is None else self.readers[chosen]
+        return Tally(self.numerators[chosen], self.denominators[chosen], readers)
+
+    def by_reader(self, values: np.ndarray) -> np.ndarray:
+        """The means over each reader's trainings of values (S, ...); shape (readers, ...)."""
+        if self.readers is None:
+            return values
+        return np.stack([values[self.readers == own].mean(0) for own in np.unique(self.readers)])
 
     def by_lesion(self, clusters: np.ndarray) -> "Tally":
         """The same metric with the images of a lesion summed, (S, L, G); clusters (N,)."""
@@ -52,6 +62,7 @@ class Tally:
         return Tally(
             np.add.reduceat(self.numerators[:, order], starts, axis=1),
             np.add.reduceat(self.denominators[:, order], starts, axis=1),
+            self.readers,
         )
 
     @property

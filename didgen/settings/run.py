@@ -47,6 +47,14 @@ class RunConfig(Seeded):
         "order, and its own part of sets that are larger than the arm. With one the verdict is "
         "always `inconclusive`",
     )
+    generator_seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="trainings of the generator and of every method, each with a seed of its own. "
+        "`seeds` use them in turn, so that their number is a multiple of this one, and the verdict "
+        "counts the seeds of one generator as one reader",
+    )
     arms: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
         DEFAULT_ARMS,
         max_length=1000,
@@ -127,6 +135,11 @@ class RunConfig(Seeded):
         for name, own in self.methods.chosen.items():
             if fault := unfit(name, own, self.data.size, self.finetune.batch_size):
                 raise ValueError(f"methods.{name}: {fault}")
+        if len(self.seeds) % self.generator_seeds:
+            raise ValueError(
+                f"generator_seeds: found {self.generator_seeds} for {len(self.seeds)} seeds, "
+                "expected a divisor of their number: each generator has as many seeds"
+            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected different numbers")
         return self

@@ -66,6 +66,9 @@ class Config(Settings):
     seeds: tuple[Seed, ...] | None = Field(
         None, description="seeds to compare; null: every folder that is there"
     )
+    generator_seeds: int = Field(
+        1, ge=1, le=100, description="trainings of the generator; each seed in turn has the next"
+    )
     test: Path | None = Field(
         None,
         description="manifest of the test images, whose tone, size, hair and marks are measured "

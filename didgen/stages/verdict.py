@@ -63,7 +63,7 @@ class Task:
     """One task: its arms, what they said of the test images, and when a difference counts.
 
     values: for each arm (S, N) predicted classes, or scores of segmentation; labels: (N,), only of
-    classification.
+    classification; readers: the generator of each seed (S,), where there are several.
     """
 
     name: str
@@ -73,9 +73,12 @@ class Task:
     values: dict[str, np.ndarray]
     labels: np.ndarray | None
     clusters: np.ndarray
+    readers: np.ndarray | None
 
     @classmethod
-    def of(cls, name: str, metric: str, rule: Rule, arms: Arms) -> "Task":
+    def of(
+        cls, name: str, metric: str, rule: Rule, arms: Arms, readers: np.ndarray | None
+    ) -> "Task":
         """The task whose arms have these results."""
         classes = name == "classification"
         column, kind = ("prediction", str) if classes else (metric.lower(), float)
@@ -84,7 +87,7 @@ class Task:
             for arm, own in arms.items()
         }
         labels = first_table(arms)["label"].to_numpy(str) if classes else None
-        return cls(name, metric, rule, arms, values, labels, clusters_of(arms))
+        return cls(name, metric, rule, arms, values, labels, clusters_of(arms), readers)
 
     @property
     def treatments(self) -> list[str]:
@@ -105,13 +108,13 @@ class Task:
         """The metric of an arm on all or some (bool (N,)) of the test images."""
         values = self.values[arm][:, images]
         if self.labels is None:
-            return mean_tally(values)
-        labels = self.labels[images]
-        if self.metric == "accuracy":
-            return mean_tally(values == labels)
-        return {"balanced accuracy": recall_tally, "macro F1": f1_tally}[self.metric](
-            values, labels
-        )
+            tally = mean_tally(values)
+        elif self.metric == "accuracy":
+            tally = mean_tally(values == self.labels[images])
+        else:
+            tallies = {"balanced accuracy": recall_tally, "macro F1": f1_tally}
+            tally = tallies[self.metric](values, self.labels[images])
+        return dataclasses.replace(tally, readers=self.readers)
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,12 @@ def _tasks(config: Config) -> dict[str, Task]:
             continue
         arms = read_arms(folder, file, named, config.seeds)
         _check_named(arms, config)
-        tasks[name] = Task.of(name, metric, Rule(config.confidence, config.margin, delta), arms)
+        readers = None
+        if config.generator_seeds > 1:
+            trained, order = next(iter(arms.values())).tables, list(config.seeds or ())
+            readers = np.array([order.index(seed) % config.generator_seeds for seed in trained])
+        rule = Rule(config.confidence, config.margin, delta)
+        tasks[name] = Task.of(name, metric, rule, arms, readers)
     if not tasks:
         raise VerdictError("found neither --classify nor --segment, expected at least one of them")
     return tasks
@@ -369,6 +377,7 @@ def _entry(
         "n_test": n_test,
         "n_clusters": len(np.unique(task.clusters)),
         "n_seeds": n_seeds,
+        "n_generators": 1 if task.readers is None else len(np.unique(task.readers)),
         "generalises": _generalises(task, lead["arm"], n_seeds),
         "comparisons": rows,
     }
@@ -382,9 +391,13 @@ def _generalises(task: Task, arm: str, n_seeds: int) -> str:
         parts.insert(0, "other trainings")
         parts += ["other parts of the synthetic set"] * ("synthetic" in draws)
         parts += ["other real training images"] * ("real" in draws)
+    beyond = "another generator or another synthetic set"
+    if task.readers is not None:
+        parts.insert(1, "other generators trained on the same images")
+        beyond = "generators trained on other images"
     return (
         f"Generalises to {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}; not to "
-        "another generator or another synthetic set."
+        f"{beyond}."
     )
 
 
@@ -417,7 +430,10 @@ def _calibration(task: Task, config: Config) -> list[dict[str, Any]]:
             losses["Brier score"].setdefault(arm, []).append(((chances - true) ** 2).sum(1))
     rows = []
     for name, scores in losses.items():
-        tallies = [mean_tally(np.stack(scores[arm])) for arm in (config.treatment, config.control)]
+        tallies = [
+            dataclasses.replace(mean_tally(np.stack(scores[arm])), readers=task.readers)
+            for arm in (config.treatment, config.control)
+        ]
         estimate = difference(tallies[0], tallies[1], task.clusters)
         # No difference worth having is defined for these: no equivalence.
         rule = Rule(config.confidence, 0.0, 0.0, higher_is_better=False)
@@ -525,7 +541,7 @@ def _external(task: Task, config: Config) -> list[dict[str, Any]]:
         return []
     rows = []
     for name, arms in read_external(path, task.arms).items():
-        outside = Task.of(task.name, task.metric, task.rule, arms)
+        outside = Task.of(task.name, task.metric, task.rule, arms, task.readers)
         try:
             estimate = difference(
                 outside.tally(config.treatment), outside.tally(config.control), outside.clusters
@@ -591,11 +607,13 @@ def _sentence(entry: dict[str, Any]) -> str:
     low, high = entry["interval"]
     seeds, tests = entry["n_seeds"], entry["n_corrected_for"]
     holm_words = f" (Holm for {tests})" if tests > 1 else ""
+    generators = entry["n_generators"]
+    of_generators = f" of {generators} generators" if generators > 1 else ""
     text = (
         f"{entry['verdict']}: {entry['metric']} {entry['difference']:+.3f} [{low:.3f}, {high:.3f}] "
         f"over {entry['control']}, {p_text(entry['p'])}{holm_words}, "
-        f"n = {seeds} seed{'s' if seeds > 1 else ''}, {entry['n_test']} test images of "
-        f"{entry['n_clusters']} lesions"
+        f"n = {seeds} seed{'s' if seeds > 1 else ''}{of_generators}, {entry['n_test']} test images "
+        f"of {entry['n_clusters']} lesions"
     )
     delta, reach = entry["equivalence"]["delta"], entry["reach"]
     if entry["verdict"] == "helps":

@@ -624,3 +624,25 @@ def test_incomplete_external_results_are_refused(results, rows, message):
     write_csv(place / "predictions.csv", rows(table))
     with pytest.raises(ValueError, match=message):
         judge(results, external=place)
+
+
+def test_seeds_of_one_generator_count_as_one_reader(results, tmp_path):
+    """Four seeds whose gains depend on their generator alone are two readers, not four."""
+    dice, gains = np.linspace(0.6, 0.8, 20), {3: 0.04, 0: 0.02, 7: 0.04, 5: 0.02}
+    for seed, gain in gains.items():
+        for arm in ("original", "duplicates", "synthetic"):
+            table = scores(dice + gain * (arm == "synthetic"))
+            put(tmp_path / "four", arm, seed, table)
+    own = dict(segment=tmp_path / "four", classify=None)
+    flat = judge(results, **own, seeds=tuple(gains))["tasks"]["segmentation"]
+    nested = judge(results, **own, seeds=tuple(gains), generator_seeds=2)["tasks"]["segmentation"]
+    assert nested["difference"] == pytest.approx(flat["difference"]) == pytest.approx(0.03)
+    # Of the arm's two generators: 0.02 apart, halved as a variance of their mean.
+    assert nested["variance"]["of_seeds"] == pytest.approx(0.02**2 / 2 / 2)
+    assert flat["variance"]["of_seeds"] == pytest.approx(0.02**2 / 3 / 4)
+    assert nested["variance"]["degrees_of_freedom"] == pytest.approx(1)
+    assert nested["interval"][1] - nested["interval"][0] > 3 * np.ptp(flat["interval"])
+    assert (nested["n_generators"], flat["n_generators"]) == (2, 1)
+    assert "4 seeds of 2 generators" in nested["sentence"]
+    assert "other generators trained on the same images" in nested["generalises"]
+    assert "not to another generator" in flat["generalises"]
