@@ -15,7 +15,7 @@ from didgen.runtime.files import read_csv, read_object
 
 LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
-COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_real")
+COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_pseudo", "n_real")
 # What all trainings must share, or a difference between arms may come from it; of the last two,
 # each part by itself.
 ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
@@ -45,8 +45,13 @@ class ArmResults:
         return int(self._first.get("n_duplicates", 0))
 
     @property
+    def n_pseudo(self) -> int:
+        """Real training images that a first network labelled."""
+        return int(self._first.get("n_pseudo", 0))
+
+    @property
     def n_real(self) -> int:
-        """Different real training images."""
+        """Different real training images, with labels of their own."""
         others = self.n_synthetic + self.n_duplicates
         return int(self._first.get("n_real", self._first["n_train"] - others))
 

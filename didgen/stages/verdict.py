@@ -384,6 +384,7 @@ def _arm(task: Task, arm: str) -> dict[str, Any]:
         "n_real": own.n_real,
         "n_synthetic": own.n_synthetic,
         "n_duplicates": own.n_duplicates,
+        "n_pseudo": own.n_pseudo,
         "synthetic_set": own.synthetic_set,
         "val_score": own.val_score,
     }

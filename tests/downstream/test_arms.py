@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from didgen.downstream.arms import compose, proportionate
-from didgen.settings.arms import DEFAULT_ARMS, Arm, ArmError, of_task, parse_arm
+from didgen.settings.arms import DEFAULT_ARMS, Arm, ArmError, check_control, of_task, parse_arm
 
 
 def rows(name: str, **counts: int) -> pd.DataFrame:
@@ -17,6 +17,7 @@ REAL, MADE = rows("r", MEL=6, NV=14), rows("s", MEL=30, NV=10)
 
 def test_names_are_read():
     assert parse_arm("original") == Arm("original", "original")
+    assert parse_arm("pseudo_masks") == Arm("pseudo_masks", "pseudo")
     assert parse_arm("duplicates-2x") == Arm("duplicates-2x", "duplicates", None, 2.0)
     assert parse_arm("prefix_only") == Arm("prefix_only", "synthetic", "prefix_only")
     found = parse_arm("synthetic-0.25x")
@@ -24,7 +25,18 @@ def test_names_are_read():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Synthetic", "a/b", "synthetic-x", "synthetic-0x", "classic-2x", "a-1.x", "a--1x"]
+    "name",
+    [
+        "",
+        "Synthetic",
+        "a/b",
+        "synthetic-x",
+        "synthetic-0x",
+        "classic-2x",
+        "pseudo-1x",
+        "a-1.x",
+        "a--1x",
+    ],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(ArmError, match="expected"):
@@ -37,13 +49,25 @@ def test_masks_have_no_classes_to_balance():
     assert left == {"oversampled", "weighted"}
 
 
+def test_what_is_lacking_in_one_task_alone_is_labelled_there_alone():
+    arms = ("original", "pseudo", "pseudo_labels", "pseudo_masks")
+    assert of_task(arms, "classification") == ["original", "pseudo", "pseudo_labels"]
+    assert of_task(arms, "segmentation") == ["original", "pseudo", "pseudo_masks"]
+    both = ("classification", "segmentation")
+    check_control("pseudo", "synthetic", both)
+    check_control("pseudo_masks", "synthetic", both[1:])
+    for control in ("pseudo_labels", "pseudo_masks"):
+        with pytest.raises(ValueError, match=f"found '{control}', which is for .* alone"):
+            check_control(control, "synthetic", both)
+
+
 def test_a_set_without_masks_has_no_segmenter():
     arms, sets = ("original", "duplicates", "pgan-0.5x", "both"), {"pgan": ("classification",)}
     assert of_task(arms, "classification", sets) == list(arms)
     assert of_task(arms, "segmentation", sets) == ["original", "duplicates", "both"]
 
 
-@pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted"])
+@pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted", "pseudo"])
 def test_arms_of_real_images_add_nothing(name):
     assert len(compose(parse_arm(name), REAL, MADE, True, 0)) == 0
 

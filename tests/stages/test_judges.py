@@ -156,7 +156,7 @@ def test_pairs_have_duplicates_and_classic_arms_but_none_for_classes(data, tmp_p
         for column in ("threshold_jaccard", "boundary_iou", "hd95"):
             assert table[column].mean() == pytest.approx(found["test"][column], abs=1e-3)
     for arm in ("oversampled", "weighted"):
-        with pytest.raises(ValueError, match="masks have none"):
+        with pytest.raises(ValueError, match="for classification alone"):
             config(segment, data, arm, tmp_path / "out")
 
 

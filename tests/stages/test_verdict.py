@@ -566,3 +566,16 @@ def test_one_seed_is_not_read_from_two_folders(results):
     twin.rename(results / "classify" / "original" / "seed01")
     with pytest.raises(VerdictError, match="the same in every arm"):
         judge(results)
+
+
+def test_real_images_that_a_network_labelled_are_a_control(results):
+    """A treatment that only ties them does not beat every control."""
+    for seed in (0, 1):
+        table = predictions([True] * 16, LABELS)
+        put(results / "classify", "pseudo", seed, table, n_train=60, n_pseudo=20)
+    task = judge(results, segment=None)["tasks"]["classification"]
+    told = task["arms"]["pseudo"]
+    assert (told["n_real"], told["n_pseudo"], told["n_synthetic"]) == (40, 20, 0)
+    assert (task["verdict"], task["control"]) == ("helps", "duplicates")
+    hardest = task["beats_every_control"]
+    assert (hardest["verdict"], hardest["control"]) == (False, "pseudo")
