@@ -2,8 +2,9 @@
 
 `original`, the controls that make more of the same real images or use those that lack a label too,
 and one arm for each synthetic set, named after it. `duplicates` and the synthetic arms take a
-ratio: `synthetic-0.5x` adds half as many images as there are real ones. Of the standard library
-alone: the rules read arms too, also where pydantic is not installed.
+ratio: `synthetic-0.5x` adds half as many images as there are real ones. `synthetic_only` has no
+real ones. Of the standard library alone: the rules read arms too, also where pydantic is not
+installed.
 """
 
 import re
@@ -12,7 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "original", "classic", "duplicates", "oversampled", "weighted", "pseudo", "synthetic"
+    "original",
+    "classic",
+    "duplicates",
+    "oversampled",
+    "weighted",
+    "pseudo",
+    "synthetic",
+    "synthetic_only",
 ]
 Task = Literal["classification", "segmentation"]
 # Those of real images alone, by name. `pseudo` labels what each task of the run lacks, the names
@@ -33,6 +41,8 @@ ONE_TASK: dict[str, Task] = {
     "pseudo_labels": "classification",
     "pseudo_masks": "segmentation",
 }
+# Of the run's own set without the real images: shown beside the others, compared with none.
+SYNTHETIC_ONLY: Kind = "synthetic_only"
 DEFAULT_ARMS = ("original", "classic", "duplicates", "oversampled", "weighted", "synthetic")
 _PATTERN = re.compile(r"(?P<set>[a-z][a-z0-9_]*)(?:-(?P<ratio>\d+(?:\.\d+)?)x)?")
 
@@ -43,7 +53,10 @@ class ArmError(ValueError):
 
 @dataclass(frozen=True)
 class Arm:
-    """A parsed name. `kind` is `synthetic` for every synthetic set, whose name is `set_name`."""
+    """A parsed name. `kind` is `synthetic` for every synthetic set that is added to real images.
+
+    `set_name`: the synthetic set that the network learns from.
+    """
 
     name: str
     kind: Kind
@@ -53,7 +66,7 @@ class Arm:
     @property
     def needs_synthetic(self) -> bool:
         """Whether a synthetic set must be there, if only to count its images."""
-        return self.kind in ("duplicates", "synthetic")
+        return self.kind == "duplicates" or self.set_name is not None
 
 
 def parse_arm(name: str) -> Arm:
@@ -68,13 +81,15 @@ def parse_arm(name: str) -> Arm:
             "ending such as -0.5x"
         )
     first, ratio = match["set"], match["ratio"]
-    if ratio is not None and (first in REAL_ONLY or float(ratio) == 0):
+    if ratio is not None and (first in (*REAL_ONLY, SYNTHETIC_ONLY) or float(ratio) == 0):
         raise ArmError(
             f"found arm {name!r}, expected a ratio above 0, of `duplicates` or of a synthetic set"
         )
     scale = None if ratio is None else float(ratio)
     if first in REAL_ONLY:
         return Arm(name, REAL_ONLY[first])
+    if first == SYNTHETIC_ONLY:
+        return Arm(name, SYNTHETIC_ONLY, "synthetic")
     if first == "duplicates":
         return Arm(name, "duplicates", None, scale)
     return Arm(name, "synthetic", first, scale)
@@ -114,7 +129,7 @@ def check_control(control: str, treatment: str, tasks: Sequence[Task]) -> None:
     """Raises: ValueError unless the control fits the treatment: no synthetic images, for every
     task, and of copies as many as the treatment has images."""
     own = parse_arm(control)
-    if own.kind == "synthetic":
+    if own.set_name is not None:
         raise ValueError(
             f"verdict.control: found {control!r}, expected an arm without synthetic images"
         )

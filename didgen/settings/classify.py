@@ -39,8 +39,8 @@ class Config(Settings, Seeded, ClassificationMetric):
     )
     arm: str = Field(
         description="original, classic, duplicates, oversampled, weighted, pseudo (or "
-        "pseudo_labels) or the name of a synthetic set; -0.5x after it or after duplicates: half "
-        "as many images as real ones"
+        "pseudo_labels), synthetic_only or the name of a synthetic set; -0.5x after it or after "
+        "duplicates: half as many images as real ones"
     )
     out: Path = Field(description="folder to write: predictions.csv, metrics.json, curves.csv")
     state: Path | None = Field(

@@ -54,7 +54,8 @@ class RunConfig(Seeded):
         "`classic`, `duplicates`, `oversampled`, `weighted`, `synthetic`, and the names in `sets`; "
         "with a ratio, as in `synthetic-0.5x`, for a dose-response curve. `pseudo`, where training "
         "images lack a diagnosis or a mask: a first network labels them; where only one of both is "
-        "lacking, `pseudo_labels` or `pseudo_masks`",
+        "lacking, `pseudo_labels` or `pseudo_masks`. `synthetic_only`: this run's synthetic images "
+        "without the real ones, outside the verdict",
     )
     sets: dict[str, SyntheticSet] = Field(
         {},

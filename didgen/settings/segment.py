@@ -69,8 +69,9 @@ class Config(Settings, Seeded, SegmentationMetric):
         None, description="metadata.csv of the lesion-mask pairs; duplicates match their number"
     )
     arm: str = Field(
-        description="original, classic, duplicates, pseudo (or pseudo_masks) or the name of a "
-        "synthetic set; -0.5x after it or after duplicates: half as many images as real ones"
+        description="original, classic, duplicates, pseudo (or pseudo_masks), synthetic_only or "
+        "the name of a synthetic set; -0.5x after it or after duplicates: half as many images as "
+        "real ones"
     )
     out: Path = Field(
         description="folder to write: scores.csv, metrics.json, curves.csv, segmenter.safetensors"

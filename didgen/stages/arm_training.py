@@ -36,7 +36,7 @@ from didgen.runtime.files import (
 )
 from didgen.runtime.outputs import check_output, output_folder, paths_read
 from didgen.runtime.precision import default_device
-from didgen.settings.arms import ArmError, parse_arm
+from didgen.settings.arms import SYNTHETIC_ONLY, ArmError, parse_arm
 from didgen.settings.classify import Config as ClassifyConfig
 from didgen.settings.label_fidelity import Config as LabelFidelityConfig
 from didgen.settings.segment import Config as SegmentConfig
@@ -128,20 +128,21 @@ def load_arm(
     check_apart(
         pd.concat([frames["real"], unlabelled]),
         {"val": frames["val"], "test": frames["test"]},
-        made if arm.kind == "synthetic" else None,
+        None if arm.set_name is None else made,
     )
     n_real = len(frames["real"])
     frames["real"] = _limited(frames["real"], config, need)
     added = compose(arm, frames["real"], made, need == "label", config.seed)
-    frames["train"] = pd.concat([frames["real"], added], ignore_index=True).fillna(
+    real = frames["real"].iloc[:0] if arm.kind == SYNTHETIC_ONLY else frames["real"]
+    frames["train"] = pd.concat([real, added], ignore_index=True).fillna(
         {"patient_id": "", "lesion_id": ""}
     )
     if len(unlabelled):
         frames["unlabelled"] = unlabelled
     counts = {
         "n_train": len(frames["train"]),
-        "n_real": len(frames["real"]),
-        "n_synthetic": len(added) if arm.kind == "synthetic" else 0,
+        "n_real": len(real),
+        "n_synthetic": 0 if arm.set_name is None else len(added),
         "n_duplicates": len(added) if arm.kind == "duplicates" else 0,
         "n_pseudo": 0,
         "n_available": {"real": n_real, "synthetic": 0 if made is None else len(made)},
@@ -149,7 +150,16 @@ def load_arm(
         "n_test": len(frames["test"]),
         f"n_without_{need}": {"train" if k == "real" else k: n for k, n in without.items()},
     }
-    what = {"synthetic": "synthetic", "pseudo": f"without a {need}"}.get(arm.kind, "repeated")
+    if arm.kind == SYNTHETIC_ONLY and need == "label":
+        never = sorted(set(frames["real"]["label"]) - set(frames["train"]["label"]))
+        counts["classes_not_learnt"] = never
+        if never:
+            LOGGER.warning(
+                "arm %s: no training image of %s, which it is tested on but cannot learn",
+                config.arm, ", ".join(never),
+            )  # fmt: skip
+    what = "repeated" if arm.set_name is None else "synthetic"
+    what = f"without a {need}" if len(unlabelled) else what
     LOGGER.info(
         "arm %s: %d real training images, %d %s added; %d validation, %d test",
         config.arm, counts["n_real"], len(added) + len(unlabelled), what, counts["n_val"],

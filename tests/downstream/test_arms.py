@@ -17,6 +17,7 @@ REAL, MADE = rows("r", MEL=6, NV=14), rows("s", MEL=30, NV=10)
 
 def test_names_are_read():
     assert parse_arm("original") == Arm("original", "original")
+    assert parse_arm("synthetic_only") == Arm("synthetic_only", "synthetic_only", "synthetic")
     assert parse_arm("pseudo_masks") == Arm("pseudo_masks", "pseudo")
     assert parse_arm("duplicates-2x") == Arm("duplicates-2x", "duplicates", None, 2.0)
     assert parse_arm("prefix_only") == Arm("prefix_only", "synthetic", "prefix_only")
@@ -34,6 +35,7 @@ def test_names_are_read():
         "synthetic-0x",
         "classic-2x",
         "pseudo-1x",
+        "synthetic_only-2x",
         "a-1.x",
         "a--1x",
     ],
@@ -86,6 +88,13 @@ def test_duplicates_without_classes_match_the_number_alone():
     assert len(added) == 40 and set(added["id"].value_counts()) == {2}
 
 
+def test_an_arm_of_synthetic_images_alone_takes_all_of_the_set():
+    added = compose(parse_arm("synthetic_only"), REAL, MADE, True, 0)
+    assert sorted(added["id"]) == sorted(MADE["id"])
+    with pytest.raises(ValueError, match="expected an arm without synthetic images"):
+        check_control("synthetic_only", "synthetic", ("classification",))
+
+
 @pytest.mark.parametrize("kind", ["synthetic", "duplicates"])
 def test_a_ratio_counts_real_images_and_keeps_the_shares(kind):
     for ratio, n in ((0.25, 5), (0.5, 10), (2, 40)):
@@ -111,7 +120,7 @@ def test_a_ratio_that_the_set_cannot_fill_is_refused():
 
 
 def test_missing_sets_and_classes_are_refused():
-    for name in ("duplicates", "ours"):
+    for name in ("duplicates", "ours", "synthetic_only"):
         with pytest.raises(ArmError, match="--synthetic metadata.csv"):
             compose(parse_arm(name), REAL, None, True, 0)
     with pytest.raises(ArmError, match="3 images of DF, of which there is no real"):

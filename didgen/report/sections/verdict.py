@@ -244,6 +244,7 @@ def _arm(path: Path, numbers: Any) -> dict[str, Any]:
         raise broken(path, f"{numbers!r} for an arm", "mean, sd and per_seed")
     spread = None if numbers.get("sd") is None else finite(path, numbers, "sd")
     return {
+        "alone": bool(numbers.get("n_synthetic")) and numbers.get("n_real") == 0,
         "mean": finite(path, numbers, "mean"),
         "sd": spread if len(numbers["per_seed"]) > 1 else None,
         "per_seed": [finite(path, {"per_seed": v}, "per_seed") for v in numbers["per_seed"]],
