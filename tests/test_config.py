@@ -76,7 +76,11 @@ def test_the_paper_is_configured_as_printed():
         ({"arms": ["original", "duplicates", "synthetic", "prefx"]}, "which `sets` does not name"),
         ({"arms": ["original", "synthetic"]}, r"arms: .*expected \['duplicates', 'original', 'syn"),
         ({"verdict": {"control": "synthetic"}}, "verdict.control: found 'synthetic'"),
-        ({"verdict": {"control": "weighted"}}, "control: found 'weighted', which balances"),
+        ({"verdict": {"control": "weighted"}}, "control: found 'weighted', which is for cl"),
+        (
+            {"arms": ["original", "duplicates", "synthetic", "pseudo_masks"]},
+            r"arms: found \['pseudo_masks'\].*source phantoms has both for every image",
+        ),
         (
             {
                 "arms": ["original", "duplicates", "synthetic-0.5x"],

@@ -28,12 +28,14 @@ from didgen.data.manifest import SPLITS, check_identities
 from didgen.data.preparation import Prepared
 from didgen.data.selection import check_splits
 from didgen.data.sources.records import SourceError
-from didgen.data.splits import carved_split, grouped_split
+from didgen.data.splits import carved_split, grouped_split, recarved_split
 from didgen.settings.arms import Task
 from didgen.settings.data import LeakPolicy
 from didgen.settings.fetch import RequestedSplits
 
 LOGGER = logging.getLogger(__name__)
+# Early stopping by fewer validation images of a class than this is chance.
+LEAST_OF_CLASS = 20
 # A share that is missed by more is worth a warning: some groups are too large, or images too few.
 FAR_OFF = 0.05
 # Photographs of one lesion are a handful: more images, and this share of all, are worth a warning.
@@ -55,11 +57,15 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class Basis:
-    """The basis of the splits. carve: take val out of train, since the source states none."""
+    """The basis of the splits. carve: take val out of train, since the source states none.
+
+    recarve: make val of the labelled images anew, since the stated one has too few of a class.
+    """
 
     used: Literal["grouped", "official"]
     why: str
     carve: bool = False
+    recarve: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,14 @@ class Partition:
     summary: dict[str, Any]
 
 
-def choose_basis(frame: pd.DataFrame, requested: RequestedSplits) -> Basis:
+def choose_basis(frame: pd.DataFrame, rule: SplitRule) -> Basis:
     """Whether the source's splits are kept or new ones are made; said in the log, with the reason.
 
     auto: the source's, where its images state train and test; new ones where none states a split,
-    or all state the same. Columns needed: id, split ("" where none is stated).
+    or all state the same. Columns needed: id, label, split ("" where none is stated).
     Raises: `SourceError` when some images state a split and others do not, or no test is stated.
     """
+    requested = rule.requested
     stated = frame["split"].replace("", np.nan).value_counts()
     words = ", ".join(f"{split} {n}" for split, n in stated.items()) or "none"
     if requested == "grouped":
@@ -92,12 +99,34 @@ def choose_basis(frame: pd.DataFrame, requested: RequestedSplits) -> Basis:
     else:
         _check_stated(frame, requested, words)
         carve = "val" not in stated and {"train", "test"} <= set(stated.index)
-        basis = Basis("official", f"data.splits: {requested}, and the source states {words}", carve)
+        few = "" if carve or "classification" not in rule.tasks else _too_few(frame, rule)
+        why = f"data.splits: {requested}, and the source states {words}{few and '; '}{few}"
+        basis = Basis("official", why, carve, bool(few))
     how = {"grouped": "new ones, by patient, lesion and look", "official": "the source's own"}
     LOGGER.info("splits: %s (%s)", how[basis.used], basis.why)
     if basis.carve:
         LOGGER.info("splits: the source has no val; it is taken out of train, by group")
+    if basis.recarve:
+        LOGGER.info(
+            "splits: the images with a diagnosis get another val, taken out of the source's train "
+            "and val by group; its test stays"
+        )
     return basis
+
+
+def _too_few(frame: pd.DataFrame, rule: SplitRule) -> str:
+    """Which class is too rare in the stated val, in words; "" where another would be no better.
+
+    Better is what has more images of classes that lack some; beyond enough, no more are counted.
+    """
+    labelled = frame[(frame["label"] != "") & (frame["split"] != "test")]
+    counts = pd.crosstab(labelled["label"], labelled["split"]).reindex(columns=["train", "val"])
+    counts = counts.fillna(0).astype(int)
+    share = (rule.val_fraction * counts.sum(axis=1)).astype(int)
+    if share.clip(upper=LEAST_OF_CLASS).sum() <= counts["val"].clip(upper=LEAST_OF_CLASS).sum():
+        return ""
+    found = counts["val"]
+    return f"its val has {found.min()} of {found.idxmin()}, expected {LEAST_OF_CLASS} of each class"
 
 
 def _check_stated(frame: pd.DataFrame, requested: RequestedSplits, words: str) -> None:
@@ -125,6 +154,9 @@ def assign(frame: pd.DataFrame, groups: np.ndarray, basis: Basis, rule: SplitRul
     stated = frame["split"].to_numpy(object)
     if basis.carve:
         return carved_split(stated, strata, groups, rule.val_fraction, rule.seed)
+    if basis.recarve:
+        labelled = (frame["label"] != "").to_numpy()
+        return recarved_split(stated, labelled, strata, groups, rule.val_fraction, rule.seed)
     return stated
 
 
@@ -136,7 +168,7 @@ def check_before_pixels(
     `everyone`: the identities of all records, of which `kept` are the first. Raises: `SourceError`,
     `SplitError`, `LeakError`, `ManifestError`.
     """
-    basis = choose_basis(kept, rule.requested)
+    basis = choose_basis(kept, rule)
     groups = groups_of(everyone.assign(cluster=""))[: len(kept)]
     frame = kept.assign(split=assign(kept, groups, basis, rule))
     check_identities(frame, where)
@@ -186,6 +218,7 @@ def partition(
     own = pd.Series(clusters[:n], index=frame.index)
     frame = frame.assign(cluster=own.where(own.duplicated(keep=False), ""))
     among = [pair for pair in pairs if pair.b < n]
+    stated = frame["split"]
     frame["split"] = assign(frame, groups, basis, rule)
     keep, leaks = np.ones(n, bool), Leaks([], [])
     policy: LeakPolicy | Literal["grouped"] = "grouped"
@@ -204,7 +237,8 @@ def partition(
     if "classification" in rule.tasks:
         _warn_of_absent_classes(frame[keep])
     table = leak_table(frame, among, leaks, keep, groups, policy, finder)
-    return Partition(frame, keep, table, _summary(frame.loc[keep, "split"], basis, rule))
+    told = _summary(frame[keep].assign(stated=stated[keep]), basis, rule)
+    return Partition(frame, keep, table, told)
 
 
 def _warn_of_large_cluster(
@@ -237,18 +271,24 @@ def _warn_of_absent_classes(frame: pd.DataFrame) -> None:
             )  # fmt: skip
 
 
-def _summary(split: pd.Series, basis: Basis, rule: SplitRule) -> dict[str, Any]:
-    """Requested and used splits, why, and the share of the images that each got and should get."""
+def _summary(frame: pd.DataFrame, basis: Basis, rule: SplitRule) -> dict[str, Any]:
+    """Requested and used splits, why, and the share of the images that each got and should get.
+
+    Columns needed: label, split, stated.
+    """
+    split, labelled = frame["split"], frame["label"] != ""
     requested: dict[str, float | None] = dict.fromkeys(SPLITS)
     if basis.used == "grouped":
         requested["val"], requested["test"] = rule.val_fraction, rule.test_fraction
         requested["train"] = round(1 - rule.val_fraction - rule.test_fraction, 6)
     counts = split.value_counts()
     shares = {name: round(counts.get(name, 0) / len(split), 4) for name in SPLITS}
-    if basis.carve:
-        # Of what was train, not of all images.
-        both = counts["train"] + counts["val"]
-        shares |= {"val": round(counts["val"] / both, 4), "train": round(counts["train"] / both, 4)}
+    whole = ""
+    if basis.carve or basis.recarve:
+        # Of what was shared out between the two, not of all images.
+        whole = " of train and val" + (" with a diagnosis" if basis.recarve else "")
+        own = split[(split != "test") & (labelled | basis.carve)]
+        shares |= {name: round(float((own == name).mean()), 4) for name in ("train", "val")}
         requested |= {"val": rule.val_fraction, "train": round(1 - rule.val_fraction, 6)}
     for name, wanted in requested.items():
         if wanted is None:
@@ -257,13 +297,17 @@ def _summary(split: pd.Series, basis: Basis, rule: SplitRule) -> dict[str, Any]:
         LOGGER.log(
             logging.WARNING if far else logging.INFO,
             "%s: %.1f %% of the images%s, requested: %.1f %%%s",
-            name, 100 * shares[name], " of train and val" if basis.carve else "", 100 * wanted,
+            name, 100 * shares[name], whole, 100 * wanted,
             "; related images are kept together, and images are few" if far else "",
         )  # fmt: skip
     return {
         "requested": rule.requested,
         "used": basis.used,
         "why": basis.why,
-        "val_from_train": basis.carve,
+        "val_from_train": basis.carve or basis.recarve,
+        # Where the labelled images of the source's val are now.
+        "stated_val": split[labelled & (frame["stated"] == "val")].value_counts().to_dict()
+        if basis.recarve
+        else None,
         "shares": {name: {"requested": requested[name], "actual": shares[name]} for name in SPLITS},
     }

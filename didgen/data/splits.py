@@ -82,6 +82,30 @@ def carved_split(
     return carved
 
 
+def recarved_split(
+    split: Sequence[str],
+    labelled: np.ndarray,
+    strata: Sequence[str],
+    groups: np.ndarray,
+    val_fraction: float,
+    seed: int,
+) -> np.ndarray:
+    """A split whose labelled images have a new "val", taken by group from their "train" and "val".
+
+    `val_fraction` is of these images. "test" and the "val" of images without a label stay, as do
+    labelled relatives of the latter; images without a label follow a labelled relative from "train"
+    into "val". Shapes: (N,); `labelled`: bool. Raises: `SplitError` for too few groups or images.
+    """
+    carved = np.asarray(split, dtype=object).copy()
+    fixed = np.isin(groups, groups[~labelled & (carved == "val")])
+    pool = np.flatnonzero(labelled & (carved != "test") & ~fixed)
+    carved[pool] = "train"
+    what = f"val_fraction {val_fraction} of train and val, as val has too few images of a class"
+    chosen = pool[_part(np.asarray(strata)[pool], groups[pool], val_fraction, seed, what)]
+    carved[(carved == "train") & np.isin(groups, groups[chosen])] = "val"
+    return carved
+
+
 def share_of_folds(share: float, most: int) -> tuple[int, int]:
     """The m of k folds, k at most `most`, nearest to a share; of those as near, the fewest folds.
 

@@ -149,10 +149,8 @@ def usable_rows(manifest: Path, need: Literal["label", "mask"]) -> tuple[pd.Data
     carries that of the training image whose mask it follows, which nobody has seen in it.
     Raises: `DatasetError` when no row is left.
     """
-    frame = read_manifest(manifest)
-    for column in ("image", "mask"):
-        frame[column] = resolve(manifest, frame[column])
-    pairs = (_column(frame, "condition") != "") | (_column(frame, "set") == "pairs")
+    frame = _resolved(manifest)
+    pairs = _pairs(frame)
     keep = (frame["label"] != "") & ~pairs if need == "label" else frame["mask"].notna()
     left_out = int((~keep).sum())
     said = f"{int(pairs.sum())} pairs count as such" if need == "label" and pairs.any() else ""
@@ -167,6 +165,24 @@ def usable_rows(manifest: Path, need: Literal["label", "mask"]) -> tuple[pd.Data
             f"one row a {need}"
         )
     return frame[keep].reset_index(drop=True), left_out
+
+
+def rows_without(manifest: Path, need: Literal["label", "mask"]) -> pd.DataFrame:
+    """The real images that lack what the task needs, with absolute paths; maybe none."""
+    frame = _resolved(manifest)
+    lacking = frame["label"] == "" if need == "label" else frame["mask"].isna()
+    return frame[lacking & ~_pairs(frame)].reset_index(drop=True)
+
+
+def _resolved(manifest: Path) -> pd.DataFrame:
+    frame = read_manifest(manifest)
+    for column in ("image", "mask"):
+        frame[column] = resolve(manifest, frame[column])
+    return frame
+
+
+def _pairs(frame: pd.DataFrame) -> pd.Series:
+    return (_column(frame, "condition") != "") | (_column(frame, "set") == "pairs")
 
 
 def class_codes(frames: Sequence[pd.DataFrame]) -> list[str]:
@@ -267,16 +283,12 @@ def build(
     Raises: `DatasetError` for a label outside `classes`.
     """
 
-    def image(path: Path) -> np.ndarray:
-        pixels = read_image(path)
-        return pixels if image_size is None else fit_image(pixels, image_size, "squash")
-
     def mask(path: Path) -> np.ndarray:
         pixels = read_mask(path)
         pixels = pixels if image_size is None else fit_mask(pixels, image_size, "squash")
         return pixels.astype(np.uint8)
 
-    images = PixelReader(frame["image"].tolist(), image)
+    images = _images(frame, image_size)
     if classes is None:
         masks = PixelReader(frame["mask"].tolist(), mask)
         if masks.shape != images.shape[:2]:
@@ -290,6 +302,19 @@ def build(
         raise DatasetError(f"found labels {strange}, expected only {list(classes)}; remove them")
     index = {code: k for k, code in enumerate(classes)}
     return ImageSet(frame, images, labels=frame["label"].map(index).to_numpy(np.int64))
+
+
+def build_unlabelled(frame: pd.DataFrame, image_size: int | None) -> ImageSet:
+    """A set to predict on, nothing decoded yet: its class indices are all 0 and say nothing."""
+    return ImageSet(frame, _images(frame, image_size), labels=np.zeros(len(frame), np.int64))
+
+
+def _images(frame: pd.DataFrame, image_size: int | None) -> PixelReader:
+    def image(path: Path) -> np.ndarray:
+        pixels = read_image(path)
+        return pixels if image_size is None else fit_image(pixels, image_size, "squash")
+
+    return PixelReader(frame["image"].tolist(), image)
 
 
 def keep_in_memory(sets: Sequence[ImageSet], memory_gb: float) -> bool:

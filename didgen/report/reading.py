@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from didgen.settings.arms import SYNTHETIC_ONLY
 from didgen.settings.methods import DIDGEN, METHODS
 from didgen.settings.sets import OWN
 
@@ -186,7 +187,8 @@ def lead_sets(run_dir: Path) -> Path:
 
 def _set_name(arm: object) -> str:
     """The set of an arm such as `synthetic-0.5x`."""
-    return str(arm).partition("-")[0]
+    name = str(arm).partition("-")[0]
+    return OWN if name == SYNTHETIC_ONLY else name
 
 
 def _arm_of(method: str) -> str:

@@ -1,9 +1,10 @@
 """Arms: what a network is trained on, under a budget of steps that all of them share.
 
-`original`, the controls that make more of the same real images, and one arm for each synthetic
-set, named after it. `duplicates` and the synthetic arms take a ratio: `synthetic-0.5x` adds half as
-many images as there are real ones. Of the standard library alone: the rules read arms too, also
-where pydantic is not installed.
+`original`, the controls that make more of the same real images or use those that lack a label too,
+and one arm for each synthetic set, named after it. `duplicates` and the synthetic arms take a
+ratio: `synthetic-0.5x` adds half as many images as there are real ones. `synthetic_only` has no
+real ones. Of the standard library alone: the rules read arms too, also where pydantic is not
+installed.
 """
 
 import re
@@ -11,11 +12,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["original", "classic", "duplicates", "oversampled", "weighted", "synthetic"]
+Kind = Literal[
+    "original",
+    "classic",
+    "duplicates",
+    "oversampled",
+    "weighted",
+    "pseudo",
+    "synthetic",
+    "synthetic_only",
+]
 Task = Literal["classification", "segmentation"]
-REAL_ONLY: tuple[Kind, ...] = ("original", "classic", "oversampled", "weighted")
+# Those of real images alone, by name. `pseudo` labels what each task of the run lacks, the names
+# after it what one task lacks, since a source may have no such images for the other.
+REAL_ONLY: dict[str, Kind] = {
+    "original": "original",
+    "classic": "classic",
+    "oversampled": "oversampled",
+    "weighted": "weighted",
+    "pseudo": "pseudo",
+    "pseudo_labels": "pseudo",
+    "pseudo_masks": "pseudo",
+}
 # Masks have no class to balance.
-CLASSIFICATION_ONLY: tuple[Kind, ...] = ("oversampled", "weighted")
+ONE_TASK: dict[str, Task] = {
+    "oversampled": "classification",
+    "weighted": "classification",
+    "pseudo_labels": "classification",
+    "pseudo_masks": "segmentation",
+}
+# Of the run's own set without the real images: shown beside the others, compared with none.
+SYNTHETIC_ONLY: Kind = "synthetic_only"
 DEFAULT_ARMS = ("original", "classic", "duplicates", "oversampled", "weighted", "synthetic")
 _PATTERN = re.compile(r"(?P<set>[a-z][a-z0-9_]*)(?:-(?P<ratio>\d+(?:\.\d+)?)x)?")
 
@@ -26,7 +53,10 @@ class ArmError(ValueError):
 
 @dataclass(frozen=True)
 class Arm:
-    """A parsed name. `kind` is `synthetic` for every synthetic set, whose name is `set_name`."""
+    """A parsed name. `kind` is `synthetic` for every synthetic set that is added to real images.
+
+    `set_name`: the synthetic set that the network learns from.
+    """
 
     name: str
     kind: Kind
@@ -36,7 +66,7 @@ class Arm:
     @property
     def needs_synthetic(self) -> bool:
         """Whether a synthetic set must be there, if only to count its images."""
-        return self.kind not in REAL_ONLY
+        return self.kind == "duplicates" or self.set_name is not None
 
 
 def parse_arm(name: str) -> Arm:
@@ -51,16 +81,26 @@ def parse_arm(name: str) -> Arm:
             "ending such as -0.5x"
         )
     first, ratio = match["set"], match["ratio"]
-    if ratio is not None and (first in REAL_ONLY or float(ratio) == 0):
+    if ratio is not None and (first in (*REAL_ONLY, SYNTHETIC_ONLY) or float(ratio) == 0):
         raise ArmError(
             f"found arm {name!r}, expected a ratio above 0, of `duplicates` or of a synthetic set"
         )
     scale = None if ratio is None else float(ratio)
     if first in REAL_ONLY:
-        return Arm(name, first)
+        return Arm(name, REAL_ONLY[first])
+    if first == SYNTHETIC_ONLY:
+        return Arm(name, SYNTHETIC_ONLY, "synthetic")
     if first == "duplicates":
         return Arm(name, "duplicates", None, scale)
     return Arm(name, "synthetic", first, scale)
+
+
+def check_task(name: str, task: Task) -> str:
+    """The name. Raises: `ArmError` as `parse_arm`, or where the arm is for the other task alone."""
+    only = ONE_TASK.get(parse_arm(name).name, task)
+    if only != task:
+        raise ArmError(f"found arm {name!r}, which is for {only} alone, expected one for {task}")
+    return name
 
 
 def with_methods(arms: Sequence[str], methods: Iterable[str]) -> list[str]:
@@ -72,16 +112,16 @@ def with_methods(arms: Sequence[str], methods: Iterable[str]) -> list[str]:
 def of_task(
     arms: Sequence[str], task: Task, sets: Mapping[str, Sequence[Task]] | None = None
 ) -> list[str]:
-    """The arms that a task has: masks know no classes to balance, and a set may serve one task.
+    """The arms that a task has: some are for one alone, and a set may serve one task.
 
     `sets`: the tasks of each synthetic set that lacks labels or masks.
     """
-    kinds = CLASSIFICATION_ONLY if task == "segmentation" else ()
     parsed = {name: parse_arm(name) for name in arms}
     return [
         name
         for name, arm in parsed.items()
-        if arm.kind not in kinds and task in (sets or {}).get(arm.set_name or "", (task,))
+        if ONE_TASK.get(name, task) == task
+        and task in (sets or {}).get(arm.set_name or "", (task,))
     ]
 
 
@@ -89,7 +129,7 @@ def check_control(control: str, treatment: str, tasks: Sequence[Task]) -> None:
     """Raises: ValueError unless the control fits the treatment: no synthetic images, for every
     task, and of copies as many as the treatment has images."""
     own = parse_arm(control)
-    if own.kind == "synthetic":
+    if own.set_name is not None:
         raise ValueError(
             f"verdict.control: found {control!r}, expected an arm without synthetic images"
         )
@@ -99,8 +139,9 @@ def check_control(control: str, treatment: str, tasks: Sequence[Task]) -> None:
             f"verdict.control: found {control!r} for the treatment {treatment!r}, expected as many "
             f"copies as synthetic images: {'duplicates' + ''.join(ending)}"
         )
-    if own.kind in CLASSIFICATION_ONLY and "segmentation" in tasks:
+    only = ONE_TASK.get(control)
+    if only is not None and set(tasks) != {only}:
         raise ValueError(
-            f"verdict.control: found {control!r}, which balances classes; masks have none. "
-            "Choose another control or one task in data.tasks"
+            f"verdict.control: found {control!r}, which is for {only} alone, expected one for "
+            "every task. Choose another control or one task in data.tasks"
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from didgen.settings.arms import parse_arm
+from didgen.settings.arms import check_task
 from didgen.settings.base import Place, Seeded
 from didgen.settings.metrics import ClassificationMetric
 from didgen.settings.schedule import Schedule
@@ -38,8 +38,9 @@ class Config(Settings, Seeded, ClassificationMetric):
         "it, which only carry the label of their mask's image, are left out",
     )
     arm: str = Field(
-        description="original, classic, duplicates, oversampled, weighted or the name of a "
-        "synthetic set; -0.5x after it or after duplicates: half as many images as real ones"
+        description="original, classic, duplicates, oversampled, weighted, pseudo (or "
+        "pseudo_labels), synthetic_only or the name of a synthetic set; -0.5x after it or after "
+        "duplicates: half as many images as real ones"
     )
     out: Path = Field(description="folder to write: predictions.csv, metrics.json, curves.csv")
     state: Path | None = Field(
@@ -49,4 +50,4 @@ class Config(Settings, Seeded, ClassificationMetric):
     @field_validator("arm")
     @classmethod
     def _arm_is_known(cls, value: str) -> str:
-        return parse_arm(value).name
+        return check_task(value, "classification")

@@ -164,7 +164,8 @@ class Settings(Archives, ImageFolder):
         gt=0,
         lt=0.5,
         description="share of validation images: of all, grouped; of train, where an official "
-        "split has no val. Groups stay whole, so shares are met nearly: summary.json says how",
+        "split has no val, or of train and val, where it has too few of a class. Groups stay whole,"
+        " so shares are met nearly: summary.json says how",
     )
     test_fraction: float = Field(0.25, gt=0, lt=0.5, description="share of test images, grouped")
 

@@ -32,7 +32,8 @@ class Archives(SettingsSection):
         "auto",
         description="`grouped`: new ones by patient, lesion and cluster of duplicates, stratified "
         "by class; `official`: those that the source states, val taken out of train where it "
-        "states none; `auto`: official where the images state train and test, else grouped; "
+        "states none or one with fewer than 20 images of a class; `auto`: official where the "
+        "images state train and test, else grouped; "
         "isic2018 states its own only where `official` is asked for, which needs further archives",
     )
 

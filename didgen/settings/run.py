@@ -60,7 +60,10 @@ class RunConfig(Seeded):
         max_length=1000,
         description="what networks are trained on, each for every seed: `original`, the controls "
         "`classic`, `duplicates`, `oversampled`, `weighted`, `synthetic`, and the names in `sets`; "
-        "with a ratio, as in `synthetic-0.5x`, for a dose-response curve",
+        "with a ratio, as in `synthetic-0.5x`, for a dose-response curve. `pseudo`, where training "
+        "images lack a diagnosis or a mask: a first network labels them; where only one of both is "
+        "lacking, `pseudo_labels` or `pseudo_masks`. `synthetic_only`: this run's synthetic images "
+        "without the real ones, outside the verdict",
     )
     sets: dict[str, SyntheticSet] = Field(
         {},
@@ -156,6 +159,12 @@ class RunConfig(Seeded):
                 f"arms: found {names}, expected {sorted(wanted)} among them: the verdict compares "
                 "verdict.treatment with verdict.control, and what is kept needs a network of "
                 "`original`"
+            )
+        pseudo = [name for name in names if parse_arm(name).kind == "pseudo"]
+        if pseudo and self.data.source == "phantoms":
+            raise ValueError(
+                f"arms: found {pseudo}, which label images without a diagnosis or a mask, but "
+                "source phantoms has both for every image; leave them out"
             )
         tasks = {name: own.tasks for name, own in self.sets.items()}
         taught = {name: tasks_taught(name) for name in methods}

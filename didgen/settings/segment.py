@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from didgen.settings.arms import CLASSIFICATION_ONLY, parse_arm
+from didgen.settings.arms import check_task
 from didgen.settings.base import Place, Seeded
 from didgen.settings.metrics import SegmentationMetric
 from didgen.settings.schedule import Schedule
@@ -69,8 +69,9 @@ class Config(Settings, Seeded, SegmentationMetric):
         None, description="metadata.csv of the lesion-mask pairs; duplicates match their number"
     )
     arm: str = Field(
-        description="original, classic, duplicates or the name of a synthetic set; -0.5x after it "
-        "or after duplicates: half as many images as real ones"
+        description="original, classic, duplicates, pseudo (or pseudo_masks), synthetic_only or "
+        "the name of a synthetic set; -0.5x after it or after duplicates: half as many images as "
+        "real ones"
     )
     out: Path = Field(
         description="folder to write: scores.csv, metrics.json, curves.csv, segmenter.safetensors"
@@ -82,6 +83,4 @@ class Config(Settings, Seeded, SegmentationMetric):
     @field_validator("arm")
     @classmethod
     def _arm_is_known(cls, value: str) -> str:
-        if parse_arm(value).kind in CLASSIFICATION_ONLY:
-            raise ValueError(f"found arm {value!r}, which balances classes; masks have none")
-        return value
+        return check_task(value, "segmentation")

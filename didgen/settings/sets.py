@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from didgen.settings.arms import ArmError, Task, of_task, parse_arm
+from didgen.settings.arms import SYNTHETIC_ONLY, ArmError, Task, of_task, parse_arm
 from didgen.settings.base import Place, SettingsSection
 
 OWN = "synthetic"
@@ -47,7 +47,8 @@ def check_sets(
         if name == OWN or not _is_a_set(name):
             raise ValueError(
                 f"sets: found the name {name!r}, expected lower-case letters, digits and _, not a "
-                f"control's name and not `{OWN}`, which is this run's own set"
+                f"control's name and neither `{OWN}` nor `{SYNTHETIC_ONLY}`, which are arms of "
+                "this run's own set"
             )
     named = {own for arm in arms if (own := parse_arm(arm).set_name)}
     every = {**sets, **methods}
@@ -59,10 +60,10 @@ def check_sets(
         )
     if idle:
         raise ValueError(f"sets: found {idle}, which no arm names; add them to `arms`")
-    if parse_arm(treatment).set_name is None:
+    if parse_arm(treatment).kind != "synthetic":
         raise ValueError(
-            f"verdict.treatment: found {treatment!r}, a control, expected an arm with synthetic "
-            "images"
+            f"verdict.treatment: found {treatment!r}, expected an arm that adds synthetic images "
+            "to the real ones"
         )
     for task in tasks:
         if treatment not in of_task(arms, task, every):

@@ -15,7 +15,7 @@ from didgen.runtime.files import read_csv, read_object
 
 LOGGER = logging.getLogger(__name__)
 NEEDED = ("n_train", "n_synthetic", "training")
-COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_real")
+COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_pseudo", "n_real")
 # What all trainings must share, or a difference between arms may come from it; of the last two,
 # each part by itself.
 ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
@@ -36,8 +36,18 @@ class ArmResults:
 
     @property
     def n_synthetic(self) -> int:
-        """Synthetic training images; an arm with any is one that the verdict is about."""
+        """Synthetic training images."""
         return int(self._first["n_synthetic"])
+
+    @property
+    def alone(self) -> bool:
+        """Whether all training images are synthetic: shown, and compared with no other arm."""
+        return self.n_synthetic > 0 and self.n_real == 0
+
+    @property
+    def treated(self) -> bool:
+        """Whether synthetic images were added to real ones: what the verdict is about."""
+        return self.n_synthetic > 0 and not self.alone
 
     @property
     def n_duplicates(self) -> int:
@@ -45,8 +55,13 @@ class ArmResults:
         return int(self._first.get("n_duplicates", 0))
 
     @property
+    def n_pseudo(self) -> int:
+        """Real training images that a first network labelled."""
+        return int(self._first.get("n_pseudo", 0))
+
+    @property
     def n_real(self) -> int:
-        """Different real training images."""
+        """Different real training images, with labels of their own."""
         others = self.n_synthetic + self.n_duplicates
         return int(self._first.get("n_real", self._first["n_train"] - others))
 
@@ -94,11 +109,11 @@ def read_arms(
             f"{folder}: found arms {list(results)}, expected also {absent} with a {name} below "
             "<arm>/seed<number>; train them first"
         )
-    treated = [arm for arm, own in results.items() if own.n_synthetic]
-    if not treated or len(treated) == len(results):
+    treated = [arm for arm, own in results.items() if own.treated]
+    if not treated or all(own.n_synthetic for own in results.values()):
         raise VerdictError(
-            f"{folder}: found arms {list(results)}, of which {treated} have synthetic images; "
-            f"expected one with and at least one without, each with a {name} below "
+            f"{folder}: found arms {list(results)}, of which {treated} add synthetic images; "
+            f"expected one that does and at least one without any, each with a {name} below "
             "<arm>/seed<number>; train them first"
         )
     _check_matched(folder, name, results)
@@ -250,11 +265,15 @@ def _check_matched(folder: Path, name: str, results: Arms) -> None:
 def _check_alike(folder: Path, results: Arms) -> None:
     """Refuse trainings that differ in more than arm and seed, such as in weights out of reach."""
     trainings = {f"{a}/seed{s}": m for a, own in results.items() for s, m in own.metrics.items()}
-    leader = next(iter(trainings))
+    alone = {f"{a}/seed{s}" for a, own in results.items() for s in own.metrics if own.alone}
+    leader = next(name for name in trainings if name not in alone)
     expected = _conditions(trainings[leader])
     odd = {}
     for name, metrics in trainings.items():
         own = _conditions(metrics)
+        if name in alone:
+            # That it has no real images is what it is.
+            own["n_real"] = expected["n_real"]
         differing = [k for k in {**expected, **own} if own.get(k) != expected.get(k)]
         if differing:
             odd[name] = {key: own.get(key) for key in differing}

@@ -4,22 +4,39 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 
 import didgen
 from didgen.downstream.arms import compose, proportionate
 from didgen.downstream.classifiers import Built
-from didgen.downstream.datasets import ImageSet, check_apart, usable_rows
-from didgen.downstream.training import Outcome
-from didgen.runtime.files import remove_leftovers, sha256_file, write_csv, write_json
+from didgen.downstream.datasets import (
+    ImageSet,
+    build_unlabelled,
+    check_apart,
+    rows_without,
+    usable_rows,
+)
+from didgen.downstream.training import EVALUATION_BATCH, Outcome, arithmetic, predict
+from didgen.runtime.files import (
+    atomic_path,
+    remove_leftovers,
+    sha256_file,
+    write_csv,
+    write_json,
+)
 from didgen.runtime.outputs import check_output, output_folder, paths_read
-from didgen.settings.arms import parse_arm
+from didgen.runtime.precision import default_device
+from didgen.settings.arms import SYNTHETIC_ONLY, ArmError, parse_arm
 from didgen.settings.classify import Config as ClassifyConfig
 from didgen.settings.label_judges import Config as LabelJudgesConfig
 from didgen.settings.segment import Config as SegmentConfig
@@ -35,6 +52,8 @@ FREE = ("out", "state", "train", "val", "test", "synthetic", "memory_gb", "repor
 OF_ARM = (*FREE, "arm", "seed")
 # A judge of label fidelity that is trained, in the state of its training.
 JUDGE = "judge.safetensors"
+# Of arm `pseudo`: the first network once it is trained, in the state of its training.
+FIRST = "first.safetensors"
 ArmConfig = ClassifyConfig | SegmentConfig
 
 
@@ -43,19 +62,37 @@ def train_arm(
     stage: Literal["classify", "segment"],
     need: Literal["label", "mask"],
     train: Callable[[Any, Path, Path | None, dict[str, pd.DataFrame], dict[str, Any]], None],
+    label: Callable[
+        [Any, Path, Path | None, dict[str, pd.DataFrame], Path], tuple[pd.DataFrame, dict[str, Any]]
+    ],
 ) -> None:
     """Let `train` write the results of an arm: from config, folder, state, tables and counts.
 
-    Raises: as `check_output`, `load_arm` and `train`.
+    `label` trains the first network of arm `pseudo`, from config, folder, state, tables and a
+    folder for masks. It gives the table "unlabelled" with what that network says, and counts of it.
+    Each of the two trainings has a state of its own.
+    Raises: as `check_output`, `load_arm`, `train` and `label`.
     """
     read = paths_read(config, config.weights)
     check_output(config.out, stage, read)
     frames, counts = load_arm(config, need)
-    state = state_folder(config, {k: frames[k] for k in ("train", "val")}, config.weights)
+    learnt = {name: frame for name, frame in frames.items() if name not in ("real", "test")}
+    states = [state_folder(config, learnt, config.weights)]
+    key = states[0].name if states[0] else None
     # A tracker's files are continued where the training is.
-    with output_folder(config.out, stage, read, key=state.name if state else None) as out:
-        train(config, out, state, frames, counts)
-    finish_state(state)
+    with (
+        tempfile.TemporaryDirectory(prefix="didgen-") as made,
+        output_folder(config.out, stage, read, key=key) as out,
+    ):
+        if "unlabelled" in frames:
+            labelled, told = label(config, out, states[0], frames, Path(made))
+            frames["train"] = pd.concat([frames["real"], labelled], ignore_index=True)
+            counts |= told | {"n_pseudo": len(labelled), "n_train": len(frames["train"])}
+            learnt = {"train": frames["train"], "val": frames["val"]}
+            states.append(state_folder(config, learnt, config.weights))
+        train(config, out, states[-1], frames, counts)
+    for state in states:
+        finish_state(state)
 
 
 def load_arm(
@@ -63,6 +100,7 @@ def load_arm(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """The tables of an arm ("train", "val", "test", and "real": train without what the arm adds).
 
+    Of arm `pseudo` also "unlabelled": the training images that lack what the task needs.
     Also returns how many images each has and how many lack what the task needs.
     Raises: ValueError for leaks between them, or an arm whose images are not there.
     """
@@ -77,31 +115,55 @@ def load_arm(
     if made is not None:
         # What a set says of its files may be wrong; a copy of a test image is to be seen.
         made = made.assign(sha256=[sha256_file(path) for path in made["image"]])
+    unlabelled = frames["real"].iloc[:0]
+    if arm.kind == "pseudo":
+        unlabelled = rows_without(config.train, need)
+        if unlabelled.empty:
+            raise ArmError(
+                f"arm {config.arm!r}: found a {need} for each of {len(frames['real'])} images in "
+                f"{config.train}, expected some without, which a first network labels; leave the "
+                "arm out, or take `pseudo_labels` or `pseudo_masks` for the task that has such "
+                "images"
+            )
     check_apart(
-        frames["real"],
+        pd.concat([frames["real"], unlabelled]),
         {"val": frames["val"], "test": frames["test"]},
-        made if arm.kind == "synthetic" else None,
+        None if arm.set_name is None else made,
     )
     n_real = len(frames["real"])
     frames["real"] = _limited(frames["real"], config, need)
     added = compose(arm, frames["real"], made, need == "label", config.seed)
-    frames["train"] = pd.concat([frames["real"], added], ignore_index=True).fillna(
+    real = frames["real"].iloc[:0] if arm.kind == SYNTHETIC_ONLY else frames["real"]
+    frames["train"] = pd.concat([real, added], ignore_index=True).fillna(
         {"patient_id": "", "lesion_id": ""}
     )
+    if len(unlabelled):
+        frames["unlabelled"] = unlabelled
     counts = {
         "n_train": len(frames["train"]),
-        "n_real": len(frames["real"]),
-        "n_synthetic": len(added) if arm.kind == "synthetic" else 0,
+        "n_real": len(real),
+        "n_synthetic": 0 if arm.set_name is None else len(added),
         "n_duplicates": len(added) if arm.kind == "duplicates" else 0,
+        "n_pseudo": 0,
         "n_available": {"real": n_real, "synthetic": 0 if made is None else len(made)},
         "n_val": len(frames["val"]),
         "n_test": len(frames["test"]),
         f"n_without_{need}": {"train" if k == "real" else k: n for k, n in without.items()},
     }
+    if arm.kind == SYNTHETIC_ONLY and need == "label":
+        never = sorted(set(frames["real"]["label"]) - set(frames["train"]["label"]))
+        counts["classes_not_learnt"] = never
+        if never:
+            LOGGER.warning(
+                "arm %s: no training image of %s, which it is tested on but cannot learn",
+                config.arm, ", ".join(never),
+            )  # fmt: skip
+    what = "repeated" if arm.set_name is None else "synthetic"
+    what = f"without a {need}" if len(unlabelled) else what
     LOGGER.info(
         "arm %s: %d real training images, %d %s added; %d validation, %d test",
-        config.arm, counts["n_real"], len(added),
-        "synthetic" if arm.kind == "synthetic" else "repeated", counts["n_val"], counts["n_test"],
+        config.arm, counts["n_real"], len(added) + len(unlabelled), what, counts["n_val"],
+        counts["n_test"],
     )  # fmt: skip
     return frames, counts
 
@@ -144,6 +206,42 @@ def state_folder(
     return config.state / digest.hexdigest()[:16]
 
 
+def first_outputs(
+    config: ArmConfig,
+    built: Built,
+    state: Path | None,
+    fit: Callable[[], Outcome],
+    unlabelled: pd.DataFrame,
+) -> Iterator[np.ndarray]:
+    """What the first network of arm `pseudo` gives for images without a label, a batch at a time.
+
+    `fit` trains it in place, unless its state has it trained: an interruption later on costs
+    nothing of it. Raises: ValueError for weights there that do not fit; as `fit`.
+    """
+    kept = None if state is None else state / FIRST
+    if kept is not None and kept.is_file():
+        LOGGER.info("the first network was found trained in %s", state)
+        try:
+            load_model(built.model, kept)
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"{kept}: no weights of this network ({error}); delete the file to train it anew"
+            ) from error
+    else:
+        LOGGER.info("two trainings: the first network, then one that learns from its labels too")
+        fit()
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(kept) as temporary:
+                save_model(built.model, str(temporary))
+    device = default_device()
+    built.model.to(device)
+    precision = arithmetic(config.precision, device)
+    for first in range(0, len(unlabelled), EVALUATION_BATCH):
+        rows = unlabelled.iloc[first : first + EVALUATION_BATCH].reset_index(drop=True)
+        yield predict(built.model, build_unlabelled(rows, config.image_size), device, precision)
+
+
 def training_log(stage: str, config: ArmConfig, out: Path, state: Path | None) -> Log:
     """The log of an arm's training. Raises: `MissingExtra`."""
     run = f"{stage}-{config.arm}-seed{config.seed}"
@@ -155,7 +253,8 @@ def finish_state(state: Path | None) -> None:
     """Remove the state of a training whose results are written, and nothing else in its folder."""
     if state is not None and state.is_dir() and not state.is_symlink():
         remove_leftovers(state)
-        (state / JUDGE).unlink(missing_ok=True)
+        for name in (JUDGE, FIRST):
+            (state / name).unlink(missing_ok=True)
         remove_states(state)
 
 

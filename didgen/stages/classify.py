@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from didgen.downstream.classic import classic
 from didgen.downstream.classifiers import (
+    Built,
     ClassifierCard,
     Loss,
     build_classifier,
@@ -19,7 +20,7 @@ from didgen.downstream.classifiers import (
     weighted_loss,
 )
 from didgen.downstream.datasets import ImageSet, build, class_codes, keep_in_memory
-from didgen.downstream.training import predict, seeded, train
+from didgen.downstream.training import Outcome, predict, seeded, train
 from didgen.metrics.classification import (
     DECIDING,
     expected_calibration_error,
@@ -29,7 +30,14 @@ from didgen.metrics.classification import (
 from didgen.runtime.precision import default_device
 from didgen.settings.arms import parse_arm
 from didgen.settings.classify import Config
-from didgen.stages.arm_training import grid_of, train_arm, training_log, write_results
+from didgen.stages.arm_training import (
+    first_outputs,
+    grid_of,
+    train_arm,
+    training_log,
+    write_results,
+)
+from didgen.training.log import Log
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,7 +49,7 @@ def run(config: Config) -> None:
     Raises: ValueError for leaks between splits, unusable images, an unknown model or weights of
     another; `TrainingStopped`.
     """
-    train_arm(config, "classify", "label", _train)
+    train_arm(config, "classify", "label", _train, _label)
 
 
 def _train(
@@ -52,27 +60,10 @@ def _train(
     counts: dict[str, Any],
 ) -> None:
     log = training_log("classify", config, out, state)
-    # Real images alone name the classes, so every arm has the same ones.
-    classes = class_codes([frames["real"], frames["val"], frames["test"]])
+    classes = _classes(frames)
     sets = {k: build(frames[k], config.image_size, classes) for k in ("train", "val", "test")}
-    size = sets["train"].image_size
-    with seeded(config.seed):
-        built = build_classifier(
-            config.model, len(classes), size, config.pretrained, config.weights
-        )
-    LOGGER.info("%s, weights: %s", built.name, built.weights)
-    keep_in_memory(list(sets.values()), config.memory_gb)
-
-    def score(outputs: np.ndarray, data: ImageSet) -> float:
-        return DECIDING[config.classification_metric](data.true_classes(), outputs.argmax(1))
-
-    kind = parse_arm(config.arm).kind
-    balanced = {"sampling": "balanced"} if kind == "oversampled" else {}
-    outcome = train(
-        built.model, sets["train"], sets["val"], _loss(kind, sets["train"], len(classes)), score,
-        config.model_copy(update=balanced), config.seed,
-        stronger=classic if kind == "classic" else None, state=state, log=log,
-    )  # fmt: skip
+    built = _build(config, sets["train"], len(classes))
+    outcome = _fit(config, built, sets, len(classes), state, log)
     logits = predict(built.model, sets["test"], default_device(), outcome.precision)
     probabilities = softmaxed(logits)
     test = summarize(sets["test"].true_classes(), probabilities, classes)
@@ -102,6 +93,66 @@ def _train(
     table = predictions(sets["test"], probabilities, classes)
     tables = {"predictions.csv": table}
     write_results(config, out, "classification", built, outcome, details, tables)
+
+
+def _label(
+    config: Config,
+    out: Path,
+    state: Path | None,
+    frames: dict[str, pd.DataFrame],
+    masks: Path,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The images without a diagnosis with the likeliest one each, and how many of each class."""
+    log = training_log("classify-first", config, out / "first", state)
+    classes = _classes(frames)
+    labelled = {"train": frames["real"], "val": frames["val"]}
+    sets = {k: build(frame, config.image_size, classes) for k, frame in labelled.items()}
+    built = _build(config, sets["train"], len(classes))
+    batches = first_outputs(
+        config, built, state,
+        lambda: _fit(config, built, sets, len(classes), state, log), frames["unlabelled"],
+    )  # fmt: skip
+    labels = [classes[k] for outputs in batches for k in outputs.argmax(1)]
+    found = {code: labels.count(code) for code in classes}
+    LOGGER.info("labelled by the first network: %s", found)
+    return frames["unlabelled"].assign(label=labels), {"pseudo_classes": found}
+
+
+def _classes(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """The classes, named by real images alone, so that every arm has the same ones."""
+    return class_codes([frames["real"], frames["val"], frames["test"]])
+
+
+def _build(config: Config, data: ImageSet, n_classes: int) -> Built:
+    with seeded(config.seed):
+        built = build_classifier(
+            config.model, n_classes, data.image_size, config.pretrained, config.weights
+        )
+    LOGGER.info("%s, weights: %s", built.name, built.weights)
+    return built
+
+
+def _fit(
+    config: Config,
+    built: Built,
+    sets: dict[str, ImageSet],
+    n_classes: int,
+    state: Path | None,
+    log: Log,
+) -> Outcome:
+    """Train in place on "train", stopped by "val"."""
+    keep_in_memory(list(sets.values()), config.memory_gb)
+
+    def score(outputs: np.ndarray, data: ImageSet) -> float:
+        return DECIDING[config.classification_metric](data.true_classes(), outputs.argmax(1))
+
+    kind = parse_arm(config.arm).kind
+    balanced = {"sampling": "balanced"} if kind == "oversampled" else {}
+    return train(
+        built.model, sets["train"], sets["val"], _loss(kind, sets["train"], n_classes), score,
+        config.model_copy(update=balanced), config.seed,
+        stronger=classic if kind == "classic" else None, state=state, log=log,
+    )  # fmt: skip
 
 
 def _loss(kind: str, data: ImageSet, n_classes: int) -> Loss:

@@ -91,12 +91,12 @@ class Task:
 
     @property
     def treatments(self) -> list[str]:
-        """The arms with synthetic images."""
-        return [arm for arm, own in self.arms.items() if own.n_synthetic]
+        """The arms with synthetic images beside the real ones."""
+        return [arm for arm, own in self.arms.items() if own.treated]
 
     @property
     def controls(self) -> list[str]:
-        """The arms without, `original` first."""
+        """The arms without synthetic images, `original` first."""
         return [arm for arm, own in self.arms.items() if not own.n_synthetic]
 
     @property
@@ -231,8 +231,8 @@ def _tasks(config: Config) -> dict[str, Task]:
 
 def _check_named(arms: Arms, config: Config) -> None:
     """Raises: `VerdictError` unless treatment and control are there and fit each other."""
-    treated = [arm for arm, own in arms.items() if own.n_synthetic]
-    others = [arm for arm in arms if arm not in treated]
+    treated = [arm for arm, own in arms.items() if own.treated]
+    others = [arm for arm, own in arms.items() if not own.n_synthetic]
     for key, named, allowed in (
         ("treatment", config.treatment, treated), ("control", config.control, others),
     ):  # fmt: skip
@@ -410,6 +410,7 @@ def _arm(task: Task, arm: str) -> dict[str, Any]:
         "n_real": own.n_real,
         "n_synthetic": own.n_synthetic,
         "n_duplicates": own.n_duplicates,
+        "n_pseudo": own.n_pseudo,
         "synthetic_set": own.synthetic_set,
         "val_score": own.val_score,
     }

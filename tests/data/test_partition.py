@@ -42,7 +42,7 @@ STATED = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
 )
 def test_the_basis_of_the_splits_is_chosen_and_said(caplog, splits, requested, used, carve, said):
     with caplog.at_level(logging.INFO):
-        basis = choose_basis(table(splits), requested)
+        basis = choose_basis(table(splits), rule(requested))
     assert (basis.used, basis.carve) == (used, carve)
     assert pd.Series(" ".join(caplog.messages)).str.contains(said).all(), caplog.messages
 
@@ -57,7 +57,7 @@ def test_the_basis_of_the_splits_is_chosen_and_said(caplog, splits, requested, u
 )
 def test_splits_that_are_stated_in_part_are_refused(splits, requested, message):
     with pytest.raises(SourceError, match=message):
-        choose_basis(table(splits), requested)
+        choose_basis(table(splits), rule(requested))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,78 @@ def test_val_comes_out_of_train_in_whole_groups_and_test_stays():
     assert done.summary["val_from_train"] and done.summary["used"] == "official"
     assert done.summary["shares"]["val"] == {"requested": 0.2, "actual": 0.2}
     assert done.summary["shares"]["test"] == {"requested": None, "actual": 0.2}
+
+
+def thin_val(**columns):
+    """Of a diagnosis: 200 MEL and 80 NV to train, 30 MEL and 4 NV to validate, 20 each to test.
+
+    Two photographs a lesion. Of a mask alone: 40, 10 and 10.
+    """
+    counts = [("MEL", "train", 200), ("NV", "train", 80), ("MEL", "val", 30), ("NV", "val", 4),
+              ("MEL", "test", 20), ("NV", "test", 20), ("", "train", 40), ("", "val", 10),
+              ("", "test", 10)]  # fmt: skip
+    rows = [(label, split) for label, split, n in counts for _ in range(n)]
+    frame = table([split for _, split in rows], label=[label for label, _ in rows])
+    frame["id"] = [f"i{k:03d}" for k in range(len(frame))]
+    frame["lesion_id"] = [f"L{k // 2}" for k in range(len(frame))]
+    return frame.assign(**columns)
+
+
+@pytest.mark.parametrize("requested", ["official", "auto"])
+def test_a_stated_val_with_few_images_of_a_class_is_made_anew(caplog, requested):
+    frame, asked = thin_val(), rule(requested)
+    with caplog.at_level(logging.INFO):
+        found = check_before_pixels(frame, frame, asked, "here")
+    assert found.used == "official" and found.recarve and not found.carve
+    assert "its val has 4 of NV, expected 20 of each class" in caplog.text
+    done = partition(frame, frame, [], found, asked, "")
+    split, stated, labelled = done.frame["split"], frame["split"], frame["label"] != ""
+    assert done.keep.all()
+    assert ((split == "test") == (stated == "test")).all()
+    assert (split[~labelled] == stated[~labelled]).all()
+    assert (split.groupby(frame["lesion_id"]).nunique() == 1).all()
+    # 15 % of 230 and of 84.
+    in_val = frame.loc[labelled & (split == "val"), "label"].value_counts()
+    assert abs(in_val["MEL"] - 34.5) <= 4 and abs(in_val["NV"] - 12.6) <= 3
+    told = done.summary
+    assert told["val_from_train"] and sum(told["stated_val"].values()) == 34
+    assert told["stated_val"]["train"] == (labelled & (stated == "val") & (split == "train")).sum()
+    assert told["shares"]["val"]["requested"] == 0.15
+    assert told["shares"]["val"]["actual"] == pytest.approx(in_val.sum() / 314, abs=1e-4)
+    assert told["shares"]["test"] == {"requested": None, "actual": round(50 / 414, 4)}
+
+
+def test_relatives_without_a_diagnosis_follow_into_val_or_keep_theirs_there():
+    """No image gets a relative in another split that it had not."""
+    frame = thin_val()
+    # Each lesion to train on has a photograph with a mask alone, and so has one of val.
+    masks = frame.index[(frame["label"] == "") & (frame["split"] == "train")]
+    frame.loc[masks, "lesion_id"] = [f"L{k}" for k in range(len(masks))]
+    (mask, *_) = frame.index[(frame["label"] == "") & (frame["split"] == "val")]
+    (own, *_) = frame.index[(frame["label"] == "MEL") & (frame["split"] == "val")]
+    frame.loc[mask, "lesion_id"] = frame.loc[own, "lesion_id"]
+    asked = rule("official", on_leak="error")
+    done = partition(frame, frame, [], check_before_pixels(frame, frame, asked, ""), asked, "")
+    split = done.frame["split"]
+    assert split[own] == split[mask] == "val"
+    assert set(split[masks]) == {"train", "val"}
+
+
+@pytest.mark.parametrize(
+    ("frame", "asked"),
+    [
+        (thin_val(), rule("official", tasks=("segmentation",))),
+        # 2 % would be fewer than there are.
+        (thin_val(), rule("official", val=0.02)),
+        # The rarest class has enough.
+        (thin_val(label=["MEL", "NV"] * 207), rule("official")),
+    ],
+)
+def test_a_stated_val_that_can_decide_or_has_nothing_to_decide_is_kept(frame, asked):
+    found = check_before_pixels(frame, frame, asked, "here")
+    done = partition(frame, frame, [], found, asked, "")
+    assert done.frame["split"].tolist() == frame["split"].tolist()
+    assert not done.summary["val_from_train"] and done.summary["stated_val"] is None
 
 
 def chained():

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from didgen.downstream.arms import compose, proportionate
-from didgen.settings.arms import DEFAULT_ARMS, Arm, ArmError, of_task, parse_arm
+from didgen.settings.arms import DEFAULT_ARMS, Arm, ArmError, check_control, of_task, parse_arm
 
 
 def rows(name: str, **counts: int) -> pd.DataFrame:
@@ -17,6 +17,8 @@ REAL, MADE = rows("r", MEL=6, NV=14), rows("s", MEL=30, NV=10)
 
 def test_names_are_read():
     assert parse_arm("original") == Arm("original", "original")
+    assert parse_arm("synthetic_only") == Arm("synthetic_only", "synthetic_only", "synthetic")
+    assert parse_arm("pseudo_masks") == Arm("pseudo_masks", "pseudo")
     assert parse_arm("duplicates-2x") == Arm("duplicates-2x", "duplicates", None, 2.0)
     assert parse_arm("prefix_only") == Arm("prefix_only", "synthetic", "prefix_only")
     found = parse_arm("synthetic-0.25x")
@@ -24,7 +26,19 @@ def test_names_are_read():
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Synthetic", "a/b", "synthetic-x", "synthetic-0x", "classic-2x", "a-1.x", "a--1x"]
+    "name",
+    [
+        "",
+        "Synthetic",
+        "a/b",
+        "synthetic-x",
+        "synthetic-0x",
+        "classic-2x",
+        "pseudo-1x",
+        "synthetic_only-2x",
+        "a-1.x",
+        "a--1x",
+    ],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(ArmError, match="expected"):
@@ -37,13 +51,25 @@ def test_masks_have_no_classes_to_balance():
     assert left == {"oversampled", "weighted"}
 
 
+def test_what_is_lacking_in_one_task_alone_is_labelled_there_alone():
+    arms = ("original", "pseudo", "pseudo_labels", "pseudo_masks")
+    assert of_task(arms, "classification") == ["original", "pseudo", "pseudo_labels"]
+    assert of_task(arms, "segmentation") == ["original", "pseudo", "pseudo_masks"]
+    both = ("classification", "segmentation")
+    check_control("pseudo", "synthetic", both)
+    check_control("pseudo_masks", "synthetic", both[1:])
+    for control in ("pseudo_labels", "pseudo_masks"):
+        with pytest.raises(ValueError, match=f"found '{control}', which is for .* alone"):
+            check_control(control, "synthetic", both)
+
+
 def test_a_set_without_masks_has_no_segmenter():
     arms, sets = ("original", "duplicates", "pgan-0.5x", "both"), {"pgan": ("classification",)}
     assert of_task(arms, "classification", sets) == list(arms)
     assert of_task(arms, "segmentation", sets) == ["original", "duplicates", "both"]
 
 
-@pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted"])
+@pytest.mark.parametrize("name", ["original", "classic", "oversampled", "weighted", "pseudo"])
 def test_arms_of_real_images_add_nothing(name):
     assert len(compose(parse_arm(name), REAL, MADE, True, 0)) == 0
 
@@ -60,6 +86,13 @@ def test_duplicates_match_the_synthetic_set_in_every_class():
 def test_duplicates_without_classes_match_the_number_alone():
     added = compose(parse_arm("duplicates"), REAL, MADE, False, 0)
     assert len(added) == 40 and set(added["id"].value_counts()) == {2}
+
+
+def test_an_arm_of_synthetic_images_alone_takes_all_of_the_set():
+    added = compose(parse_arm("synthetic_only"), REAL, MADE, True, 0)
+    assert sorted(added["id"]) == sorted(MADE["id"])
+    with pytest.raises(ValueError, match="expected an arm without synthetic images"):
+        check_control("synthetic_only", "synthetic", ("classification",))
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "duplicates"])
@@ -87,7 +120,7 @@ def test_a_ratio_that_the_set_cannot_fill_is_refused():
 
 
 def test_missing_sets_and_classes_are_refused():
-    for name in ("duplicates", "ours"):
+    for name in ("duplicates", "ours", "synthetic_only"):
         with pytest.raises(ArmError, match="--synthetic metadata.csv"):
             compose(parse_arm(name), REAL, None, True, 0)
     with pytest.raises(ArmError, match="3 images of DF, of which there is no real"):

@@ -189,6 +189,18 @@ def test_one_control_needs_one_table_and_no_curve(own_run):
     assert "how much is added" not in page
 
 
+def test_arms_outside_the_comparisons_and_labels_of_a_model_are_told(many_arms):
+    arms = json.loads((many_arms / "verdict.json").read_text())["tasks"]["classification"]["arms"]
+    arms["synthetic_only"] = arms["synthetic"] | {"n_real": 0}
+    arms["pseudo"] = arms["original"] | {"n_pseudo": 123}
+    page = page_of(edited(many_arms, arms=arms))
+    assert page.count("(compared with none)") == 1
+    row = page[page.index('<th scope="row">synthetic_only') :]
+    assert row.index("(compared with none)") < row.index("</tr>")
+    row = page[page.index('<th scope="row">pseudo') :]
+    assert row.index(">123<") < row.index("</tr>")
+
+
 def test_broken_comparisons_are_named(many_arms):
     path = many_arms / "verdict.json"
     told = json.loads(path.read_text())

@@ -104,6 +104,31 @@ def test_the_original_arm_ignores_synthetic_images(data, tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
+def test_synthetic_images_alone_are_learnt_from_and_real_ones_tested_on(data, tmp_path, caplog):
+    """Also where the set lacks a diagnosis, which can then not be learnt."""
+    table = pd.read_csv(data["synthetic"], keep_default_na=False)
+    for labels, never in ((["MEL", "NV"] * 2, []), (["MEL"] * 4, ["NV"])):
+        write_manifest(table.assign(label=labels), data["synthetic"])
+        out = tmp_path / f"{len(never)}"
+        classify.run(config(classify, data, "synthetic_only", out, model="resnet10t"))
+        found = read_json(out / "metrics.json")
+        assert (found["n_train"], found["n_real"], found["n_synthetic"]) == (4, 0, 4)
+        assert (found["n_val"], found["n_test"]) == (4, 5)
+        assert (found["kind"], found["synthetic_set"]) == ("synthetic_only", "synthetic")
+        assert found["classes"] == list(CODES) and found["classes_not_learnt"] == never
+        assert found["training"]["steps"] == 2
+        assert ("no training image of NV" in caplog.text) is bool(never)
+        ids = set(pd.read_csv(out / "predictions.csv")["id"])
+        assert ids == {f"test_{k}" for k in range(5)}
+
+
+def test_synthetic_images_alone_must_not_come_from_held_out_ones(data, tmp_path):
+    table = pd.read_csv(data["synthetic"], keep_default_na=False)
+    write_manifest(table.assign(parent_ids="test_0"), data["synthetic"])
+    with pytest.raises(ValueError, match="made from test images"):
+        segment.run(config(segment, data, "synthetic_only", tmp_path / "out"))
+
+
 def test_pairs_teach_no_classifier(data, tmp_path):
     """Neither do the copies that match the set in number count them."""
     from didgen.stages.arm_training import load_arm
@@ -156,7 +181,7 @@ def test_pairs_have_duplicates_and_classic_arms_but_none_for_classes(data, tmp_p
         for column in ("threshold_jaccard", "boundary_iou", "hd95"):
             assert table[column].mean() == pytest.approx(found["test"][column], abs=1e-3)
     for arm in ("oversampled", "weighted"):
-        with pytest.raises(ValueError, match="masks have none"):
+        with pytest.raises(ValueError, match="for classification alone"):
             config(segment, data, arm, tmp_path / "out")
 
 

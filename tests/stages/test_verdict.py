@@ -646,3 +646,41 @@ def test_seeds_of_one_generator_count_as_one_reader(results, tmp_path):
     assert "4 seeds of 2 generators" in nested["sentence"]
     assert "other generators trained on the same images" in nested["generalises"]
     assert "not to another generator" in flat["generalises"]
+
+
+def test_real_images_that_a_network_labelled_are_a_control(results):
+    """A treatment that only ties them does not beat every control."""
+    for seed in (0, 1):
+        table = predictions([True] * 16, LABELS)
+        put(results / "classify", "pseudo", seed, table, n_train=60, n_pseudo=20)
+    task = judge(results, segment=None)["tasks"]["classification"]
+    told = task["arms"]["pseudo"]
+    assert (told["n_real"], told["n_pseudo"], told["n_synthetic"]) == (40, 20, 0)
+    assert (task["verdict"], task["control"]) == ("helps", "duplicates")
+    hardest = task["beats_every_control"]
+    assert (hardest["verdict"], hardest["control"]) == (False, "pseudo")
+
+
+def test_synthetic_images_alone_are_shown_and_compared_with_none(results):
+    expected = judge(results)
+    for seed in (0, 1):
+        counts = {"n_train": 40, "n_real": 0, "n_synthetic": 40, "synthetic_set": "synthetic"}
+        dice = np.linspace(0.1, 0.2, 20)
+        table = predictions([True] * 16, LABELS)
+        put(results / "classify", "synthetic_only", seed, table, **counts)
+        put(results / "segment", "synthetic_only", seed, scores(dice), **counts)
+    found = judge(results)
+    for name, task in found["tasks"].items():
+        told = task["arms"].pop("synthetic_only")
+        assert (told["n_real"], told["n_synthetic"]) == (0, 40)
+        assert told["mean"] == pytest.approx({"classification": 1, "segmentation": 0.15}[name])
+    assert found == expected
+    arms = pd.read_csv(results / "verdict" / "arms.csv")
+    assert (arms["arm"] == "synthetic_only").sum() == 2 * 2
+    for key in ("treatment", "control"):
+        with pytest.raises(VerdictError, match=f"{key}: found 'synthetic_only', expected one of"):
+            judge(results, **{key: "synthetic_only"})
+    table = scores(np.linspace(0.1, 0.2, 20))
+    put(results / "segment", "synthetic_only", 1, table, n_real=0, settings={"steps": 50})
+    with pytest.raises(VerdictError, match="synthetic_only/seed1 .*settings.steps: found 50"):
+        judge(results)

@@ -46,6 +46,10 @@ CONTROLS = {
     "classic": "the real images, changed more strongly by usual augmentation",
     "oversampled": "the real images, rare diagnoses shown more often",
     "weighted": "the real images, rare diagnoses counting more",
+    **dict.fromkeys(
+        ("pseudo", "pseudo_labels", "pseudo_masks"),
+        "the real images, and real ones that a first model diagnosed or outlined",
+    ),
 }
 FAMILIES = {
     "control": "Synthetic arms against the control named beforehand",
@@ -241,12 +245,20 @@ def _arm(path: Path, numbers: Any) -> dict[str, Any]:
         raise broken(path, f"{numbers!r} for an arm", "mean, sd and per_seed")
     spread = None if numbers.get("sd") is None else finite(path, numbers, "sd")
     return {
+        "alone": bool(numbers.get("n_synthetic")) and numbers.get("n_real") == 0,
         "mean": finite(path, numbers, "mean"),
         "sd": spread if len(numbers["per_seed"]) > 1 else None,
         "per_seed": [finite(path, {"per_seed": v}, "per_seed") for v in numbers["per_seed"]],
         **{
             key: numbers.get(key)
-            for key in ("n_real", "n_synthetic", "n_duplicates", "synthetic_set", "val_score")
+            for key in (
+                "n_real",
+                "n_synthetic",
+                "n_duplicates",
+                "n_pseudo",
+                "synthetic_set",
+                "val_score",
+            )
         },
     }
 
