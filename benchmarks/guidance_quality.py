@@ -33,7 +33,7 @@ from didgen.downstream.datasets import build, usable_rows
 from didgen.downstream.segmenters import build_segmenter, segmentation_loss
 from didgen.downstream.training import seeded, train
 from didgen.methods.didgen.sampler import DidgenSynthesizer
-from didgen.methods.protocol import Request, Sample
+from didgen.methods.protocol import Request, Sample, Synthesizer
 from didgen.metrics.segmentation import dice, iou
 from didgen.runtime.precision import default_device
 from didgen.settings.pairs import Settings as PairSettings
@@ -113,32 +113,38 @@ def train_judge(run: Path, steps: int) -> torch.nn.Module:
 
 
 def make(
-    backbone: Backbone, settings: dict[str, object], requests: Sequence[Request], batch: int
+    synthesizer: Synthesizer, requests: Sequence[Request], batch: int
 ) -> tuple[list[Sample], float]:
-    """The samples of one variant, and processor seconds."""
-    synthesizer = DidgenSynthesizer(backbone, PairSettings(**settings))
+    """The samples of all requests, and processor seconds."""
     start, samples = time.process_time(), []
     for first in range(0, len(requests), batch):
         samples += synthesizer.synthesize(requests[first : first + batch])
     return samples, time.process_time() - start
 
 
-def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, float]:
-    """The row of a variant but for its cost."""
+def judged_masks(samples: Sequence[Sample], judge: torch.nn.Module) -> np.ndarray:
+    """Where the judge sees a lesion in each sample, bool (N, H, W)."""
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     parts = to_float(images).to(default_device()).split(32)
     with torch.inference_mode():
-        judged = torch.cat([judge(part)[:, 0] > 0 for part in parts]).cpu().numpy()
+        return torch.cat([judge(part)[:, 0] > 0 for part in parts]).cpu().numpy()
+
+
+def with_interval(name: str, values: np.ndarray) -> dict[str, float]:
+    """The mean of values (N,) under a name, and its 95 % bootstrap interval, `low` to `high`."""
+    draws = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    low, high = np.quantile(values[draws].mean(1), [0.025, 0.975])
+    return {name: float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, float]:
+    """The row of a variant but for its cost."""
+    judged = judged_masks(samples, judge)
     sound = np.array([not sample.failure for sample in samples])
     annotated = np.stack([sample.mask for sample in samples])
     asked = np.stack([sample.request.mask for sample in samples])
-    mask = iou(annotated, judged) * sound
-    draws = np.random.default_rng(0).integers(0, len(mask), (2000, len(mask)))
-    low, high = np.quantile(mask[draws].mean(1), [0.025, 0.975])
     return {
-        "mask": float(mask.mean()),
-        "low": float(low),
-        "high": float(high),
+        **with_interval("mask", iou(annotated, judged) * sound),
         "layout": float((iou(judged, asked) * sound).mean()),
         "asked": float((iou(annotated, asked) * sound).mean()),
         "failed": int((~sound).sum()),
@@ -164,11 +170,12 @@ def main() -> None:
         if getattr(given, name) is not None:
             settings[name] = getattr(given, name)
     judge = train_judge(given.run, given.judge_steps)
-    make(backbone, {**settings, "steps": 5}, requests[: given.batch], given.batch)  # warm-up
+    warm_up = DidgenSynthesizer(backbone, PairSettings(**{**settings, "steps": 5}))
+    make(warm_up, requests[: given.batch], given.batch)
     rows: dict[str, dict[str, float]] = {}
     for name in ["unguided", *[n for n in given.variants if n != "unguided"]]:
-        options = {**settings, **VARIANTS[name]}
-        samples, seconds = make(backbone, options, requests, given.batch)
+        synthesizer = DidgenSynthesizer(backbone, PairSettings(**{**settings, **VARIANTS[name]}))
+        samples, seconds = make(synthesizer, requests, given.batch)
         base = rows["unguided"]["seconds"] if rows else seconds
         rows[name] = {"cost": seconds / base, "seconds": seconds, **scores_of(samples, judge)}
         print(pd.DataFrame([rows[name]], index=[name]).round(3).to_string(header=len(rows) == 1))

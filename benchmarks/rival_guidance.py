@@ -18,7 +18,6 @@ those of training images, so that choosing by `layout` takes nothing from the te
 
 import argparse
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,10 +25,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.guidance_quality import requests_of, run_settings, train_judge
-from didgen.downstream.augmentation import to_float
+from benchmarks.guidance_quality import (
+    judged_masks,
+    make,
+    requests_of,
+    run_settings,
+    train_judge,
+    with_interval,
+)
 from didgen.methods.didgen.sampler import DiffusionSynthesizer
-from didgen.methods.protocol import Request, Sample, Synthesizer, load_method
+from didgen.methods.protocol import Sample, Synthesizer, load_method
 from didgen.metrics.segmentation import iou
 from didgen.runtime.precision import default_device
 from didgen.runtime.reproducible import reproducible
@@ -63,33 +68,13 @@ def opened(run: Path, method: str, own: dict[str, object]) -> Synthesizer:
     return load_method(method).load(model, config, str(default_device()))
 
 
-def make(
-    synthesizer: Synthesizer, requests: Sequence[Request], batch: int
-) -> tuple[list[Sample], float]:
-    """The samples of all requests, and processor seconds."""
-    start, samples = time.process_time(), []
-    for first in range(0, len(requests), batch):
-        samples += synthesizer.synthesize(requests[first : first + batch])
-    return samples, time.process_time() - start
-
-
 def scores_of(samples: Sequence[Sample], judge: torch.nn.Module) -> dict[str, float]:
     """The row of a point but for its cost."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
-    parts = to_float(images).to(default_device()).split(32)
-    with torch.inference_mode():
-        judged = torch.cat([judge(part)[:, 0] > 0 for part in parts]).cpu().numpy()
+    judged = judged_masks(samples, judge)
     # A mask that annotation could not read is no fault of the image.
     sound = np.array([not sample.failure.startswith("diverged") for sample in samples])
     layout = iou(judged, np.stack([sample.request.mask for sample in samples])) * sound
-    draws = np.random.default_rng(0).integers(0, len(layout), (2000, len(layout)))
-    low, high = np.quantile(layout[draws].mean(1), [0.025, 0.975])
-    return {
-        "layout": float(layout.mean()),
-        "low": float(low),
-        "high": float(high),
-        "failed": int((~sound).sum()),
-    }
+    return {**with_interval("layout", layout), "failed": int((~sound).sum())}
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """The saved state of a training: written whole or not at all, and read back exactly.
 
-A folder `step-0000100` holds a safetensors file for each part of the training, and `state.json`
-with the numbers among them and a row for each step. No generator is saved: what a step draws
-follows from the seed and the step's number.
+A folder `step-0000100` holds a safetensors file for each part of the training, one more for the
+history, the numbers of each step, and `state.json` with what else there is. The history of a long
+training has millions of rows, which as JSON would take longer to write than many steps to train.
+No generator is saved: what a step draws follows from the seed and the step's number.
 """
 
 import contextlib
@@ -12,8 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -42,7 +46,8 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> object: ...
 
 
-# What a training changes, by name. Of a network, buffers and the weights that are trained are kept.
+# What a training changes, by name (not "history"). Of a network, buffers and the weights that are
+# trained are kept.
 Parts = Mapping[str, nn.Module | Optimizer | Stateful]
 
 
@@ -64,7 +69,9 @@ def save_state(parts: Parts, history: list[Row], folder: Path, writes: bool = Tr
             tensors = {key: _plain(v) for key, v in state.items() if isinstance(v, Tensor)}
             save_file(tensors, place / f"{name}.safetensors")
             numbers[name] = {key: v for key, v in state.items() if key not in tensors}
-        write_json(place / "state.json", {"history": history, "numbers": numbers})
+        names, columns = _columns(history)
+        save_arrays(columns, place / "history.safetensors")
+        write_json(place / "state.json", {"history": names, "numbers": numbers})
     # Older states go only after the new one has its name: a kill at any moment leaves one whole.
     for older in _saved(folder):
         if older != newest:
@@ -88,7 +95,7 @@ def resume_state(parts: Parts, folder: Path | None, steps: int) -> list[Row]:
         for name, part in parts.items():
             tensors = load_file(place / f"{name}.safetensors")
             _load(part, {**tensors, **kept["numbers"][name]})
-        history = kept["history"]
+        history = _rows(kept["history"], load_arrays(place / "history.safetensors"))
         if len(history) != int(place.name.removeprefix("step-")):
             raise ValueError(f"its history has {len(history)} steps")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -127,6 +134,36 @@ def _remove(place: Path) -> None:
     (place / "state.json").unlink()
     with contextlib.suppress(OSError):
         place.rmdir()
+
+
+def _columns(history: list[Row]) -> tuple[list[list[str]], dict[str, np.ndarray]]:
+    """The rows as columns: those that have the same names and types are a table.
+
+    Returns each table's names, and arrays: "table" (N,), the table of each row, and "0.loss" and
+    the like, int64 or float64.
+    """
+    tables: dict[tuple[object, ...], tuple[int, list[Row]]] = {}
+    order = []
+    for row in history:
+        number, rows = tables.setdefault((*row, *map(type, row.values())), (len(tables), []))
+        order.append(number)
+        rows.append(row)
+    names = [list(rows[0]) for _, rows in tables.values()]
+    columns = {
+        f"{number}.{name}": np.array([row[name] for row in rows])
+        for number, rows in tables.values()
+        for name in rows[0]
+    }
+    return names, {"table": np.array(order, np.int32), **columns}
+
+
+def _rows(names: list[list[str]], columns: dict[str, np.ndarray]) -> list[Row]:
+    """The rows that `_columns` was given."""
+    history = np.empty(len(columns["table"]), object)
+    for number, own in enumerate(names):
+        values = zip(*(columns[f"{number}.{name}"].tolist() for name in own), strict=True)
+        history[columns["table"] == number] = [dict(zip(own, row, strict=True)) for row in values]
+    return history.tolist()
 
 
 def _state_of(part: nn.Module | Optimizer | Stateful) -> dict[str, Any]:

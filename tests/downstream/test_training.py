@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from didgen.downstream.classifiers import classification_loss
-from didgen.downstream.datasets import ImageSet, build, usable_rows
+from didgen.downstream.datasets import ImageSet, PixelReader, build, usable_rows
 from didgen.downstream.segmenters import segmentation_loss
-from didgen.downstream.training import arithmetic, draws, predict, train
+from didgen.downstream.training import arithmetic, draws, predict, predict_each, train
 from didgen.runtime.memory import OutOfMemory
 from didgen.settings.schedule import Schedule
 from didgen.training.optimization import NonFiniteLoss
@@ -54,6 +54,22 @@ def test_it_learns_eight_images(labelled):
     assert outcome.best_score == 1
     assert accuracy(predict(model, labelled, CPU, precision="float32"), labelled) == 1
     assert outcome.curves[-1]["train_loss"] < outcome.curves[0]["train_loss"]
+
+
+def test_several_networks_see_each_image_once(labelled, monkeypatch):
+    networks = [(small_classifier(seed), "float32") for seed in range(3)]
+    alone = [predict(model, labelled, CPU, precision="float32") for model, _ in networks]
+    read, batches = PixelReader.read, []
+
+    def noted(reader: PixelReader, indices: np.ndarray) -> np.ndarray:
+        batches.append(indices)
+        return read(reader, indices)
+
+    monkeypatch.setattr(PixelReader, "read", noted)
+    together = predict_each(networks, labelled, CPU)
+    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
+    assert not np.array_equal(alone[0], alone[1])
+    assert np.concatenate(batches).tolist() == list(range(len(labelled)))
 
 
 def test_it_learns_masks(image_set):

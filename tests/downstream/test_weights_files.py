@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from didgen.downstream import weights as weights_module
-from didgen.downstream.classifiers import FROM_SCRATCH, build_classifier
+from didgen.downstream.classifiers import (
+    FROM_SCRATCH,
+    ClassifierCard,
+    build_classifier,
+    load_classifier,
+    save_classifier,
+)
 from didgen.downstream.segmenters import (
     SegmenterCard,
     build_segmenter,
@@ -41,6 +47,20 @@ def test_a_file_fills_all_but_the_last_layer(published):
     told = f"file {NAME}.safetensors, SHA-256 {digest}; last layer from scratch"
     assert built.describe()["weights"] == told
     assert built.describe()["input"] == "ImageNet mean and deviation"
+
+
+def test_a_saved_classifier_sees_images_as_it_did(published, tmp_path):
+    built = build_classifier(NAME, 2, 64, weights=str(published), pretrained=True)
+    card = ClassifierCard(
+        name=NAME, classes=("MEL", "NV"), image_size=None, shape=(48, 64), weights=built.weights,
+        standardized=built.standardized, precision="bfloat16",
+    )  # fmt: skip
+    save_classifier(tmp_path / "a.safetensors", built.model, card)
+    loaded, told = load_classifier(tmp_path / "a.safetensors", "classify")
+    images = torch.rand(1, 3, 48, 64) * 2 - 1
+    assert told == card and loaded.describe() == built.describe() and not loaded.model.training
+    with torch.inference_mode():
+        assert torch.equal(built.model.eval()(images), loaded.model(images))
 
 
 def test_a_transformer_fits_its_positions_to_the_size(tmp_path):

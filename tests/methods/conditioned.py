@@ -1,17 +1,22 @@
-"""A miniature fine-tuned backbone in a folder, and requests with masks, for methods on it."""
+"""A miniature fine-tuned backbone, and requests with masks, for methods on it."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
-from didgen.methods.protocol import Request
+from didgen.methods.protocol import Request, Synthesizer, load_method
 from didgen.settings.pairs import RivalConfig
 from didgen.tiny.architecture import MINIATURE, build
 
 SIDE = 128
+PROMPT = "An image of <lesion> on <skin>."
+# Of the two tokens in it.
+POSITIONS = [4, 6]
 
 
 def backbone() -> Backbone:
@@ -30,6 +35,18 @@ def disk(column: int = 50, radius: int = 30) -> np.ndarray:
     """A round lesion, bool (SIDE, SIDE)."""
     y, x = np.mgrid[:SIDE, :SIDE]
     return (y - 60) ** 2 + (x - column) ** 2 < radius**2
+
+
+def disks(count: int) -> Tensor:
+    """Lesions one after the other, each further right, bool (count, 1, SIDE, SIDE)."""
+    return torch.from_numpy(np.stack([disk(50 + 5 * n) for n in range(count)]))[:, None]
+
+
+def inputs(backbone: Backbone, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """What a guide gets at a step: latents, timestep and embeddings."""
+    latents = torch.randn(batch, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return latents, torch.tensor(500), backbone.embed([PROMPT] * batch)
 
 
 def request(seed: int, mask: bool = True) -> Request:
@@ -51,3 +68,10 @@ def config(method: str, folder: Path, own: dict | None = None, **changes) -> Riv
     }
     own = {"conditions": "training"} | (own or {})
     return RivalConfig(method=method, own=own, **values | changes)
+
+
+def opened(method: str, folder: Path, own: dict | None = None, **changes) -> Synthesizer:
+    """A method without training over the backbone in `folder`."""
+    return load_method(method).load(
+        folder / "backbone", config(method, folder, own, **changes), "cpu"
+    )

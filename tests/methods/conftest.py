@@ -5,7 +5,22 @@ import pytest
 from didgen.backbone.handle import Backbone
 from didgen.backbone.placeholder import add_placeholder_tokens
 from didgen.tiny.architecture import MINIATURE, build
+from tests.methods import conditioned
 from tests.methods.made_up import POSITIONS, PREFIX, made_up_cache, made_up_settings
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """A backbone for guides, which leave it as it is."""
+    return conditioned.backbone()
+
+
+@pytest.fixture(scope="module")
+def folder(backbone, tmp_path_factory):
+    """A folder with that backbone in it."""
+    place = tmp_path_factory.mktemp("guided")
+    backbone.save(place / "backbone")
+    return place
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Attention Refocusing: each branch of its losses by hand, its schedule, and its moves."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,46 +18,21 @@ from didgen.methods.attention_refocusing import (
     plan_of,
     word_maps,
 )
-from didgen.methods.protocol import load_method
 from didgen.settings.attention_refocusing import Settings
 from didgen.settings.methods import check_trains
 from didgen.tiny.architecture import MINIATURE, build
 from tests.methods import conditioned
+from tests.methods.conditioned import POSITIONS, inputs
 
-PROMPT = "An image of <lesion> on <skin>."
-POSITIONS = [4, 6]
-TIMESTEP = torch.tensor(500)
 LEFT = torch.tensor([[True, False], [True, False]])[None, None]
 
 
-@pytest.fixture(scope="module")
-def backbone():
-    return conditioned.backbone()
-
-
-@pytest.fixture(scope="module")
-def folder(backbone, tmp_path_factory):
-    place = tmp_path_factory.mktemp("refocusing")
-    backbone.save(place / "backbone")
-    return place
-
-
-def opened(folder, own=None, **changes):
-    config = conditioned.config("attention_refocusing", folder, own, **changes)
-    return load_method("attention_refocusing").load(folder / "backbone", config, "cpu")
+opened = partial(conditioned.opened, "attention_refocusing")
 
 
 def guide_of(backbone, batch=1, **changes):
-    masks = np.stack([conditioned.disk(50 + 5 * n) for n in range(batch)])
-    return RefocusingGuide(
-        backbone.unet, torch.from_numpy(masks)[:, None], POSITIONS, Settings(**changes)
-    )
-
-
-def inputs(backbone, batch=1):
-    latents = torch.randn(batch, 4, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        return latents, TIMESTEP, backbone.embed([PROMPT] * batch)
+    masks = conditioned.disks(batch)
+    return RefocusingGuide(backbone.unet, masks, POSITIONS, Settings(**changes))
 
 
 def losses_of(backbone, guide, latents, timestep, embeddings, step_index=0):

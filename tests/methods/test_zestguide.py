@@ -1,6 +1,7 @@
 """ZestGuide: its maps and losses by hand, its steps, and samples that do not meet."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from torch.nn import functional as F
 
 from didgen.backbone.sampling import AfterStep, sample
 from didgen.methods import zestguide
-from didgen.methods.protocol import load_method
 from didgen.methods.zestguide import (
     ZestGuide,
     ZestRecorder,
@@ -23,40 +23,14 @@ from didgen.settings.methods import check_trains
 from didgen.settings.zestguide import Settings
 from didgen.tiny.architecture import MINIATURE, build
 from tests.methods import conditioned
+from tests.methods.conditioned import POSITIONS, PROMPT, inputs
 
-PROMPT = "An image of <lesion> on <skin>."
-POSITIONS = [4, 6]
-TIMESTEP = torch.tensor(500)
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return conditioned.backbone()
-
-
-@pytest.fixture(scope="module")
-def folder(backbone, tmp_path_factory):
-    place = tmp_path_factory.mktemp("zestguide")
-    backbone.save(place / "backbone")
-    return place
-
-
-def opened(folder, own=None, **changes):
-    config = conditioned.config("zestguide", folder, own, **changes)
-    return load_method("zestguide").load(folder / "backbone", config, "cpu")
+opened = partial(conditioned.opened, "zestguide")
 
 
 def guide_of(backbone, batch=1, steps=4, **changes):
-    masks = np.stack([conditioned.disk(50 + 5 * n) for n in range(batch)])
-    alphas = backbone.scheduler.alphas_cumprod
-    stacked = torch.from_numpy(masks)[:, None]
-    return ZestGuide(backbone.unet, stacked, POSITIONS, steps, Settings(**changes), alphas)
-
-
-def inputs(backbone, batch=1):
-    latents = torch.randn(batch, 4, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        return latents, TIMESTEP, backbone.embed([PROMPT] * batch)
+    masks, alphas = conditioned.disks(batch), backbone.scheduler.alphas_cumprod
+    return ZestGuide(backbone.unet, masks, POSITIONS, steps, Settings(**changes), alphas)
 
 
 def test_the_layers_are_those_of_the_authors():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from didgen.training import state as saving
@@ -49,6 +50,24 @@ def test_a_state_comes_back_exactly_and_without_pickles(tmp_path):
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
     (folder,) = tmp_path.iterdir()
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_rows_come_back_with_their_names_and_types_in_their_order(tmp_path):
+    rows = [
+        {"step": 1, "loss": 0.1 + 0.2, "level": 0, "seconds": 5e-324},
+        {"step": 2, "penalty": -0.0, "loss": 1, "level": 0, "seconds": 1e300},
+        {"step": 3, "loss": 1.0, "level": 2**53 + 1, "seconds": 0.3},
+    ]
+    save_state({}, rows, tmp_path)
+    back = resume_state({}, tmp_path, 3)
+    assert [[*map(repr, row.items())] for row in back] == [[*map(repr, r.items())] for r in rows]
+
+
+def test_a_history_is_a_few_bytes_a_number(tmp_path):
+    rows = [{"step": n, "loss": n / 3, "seconds": n / 7} for n in range(1, 20_001)]
+    save_state({}, rows, tmp_path)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert size < 20_000 * (3 * 8 + 4) + 1000 and resume_state({}, tmp_path, 20_000) == rows
 
 
 def test_the_optimisers_own_settings_stay(tmp_path):
@@ -126,8 +145,12 @@ def damage(folder, what: str) -> None:
         file.write_bytes(file.read_bytes()[:100])
     elif what == "no json":
         (folder / "state.json").write_text("{")
-    elif what == "a part is missing":
-        (folder / "average.safetensors").unlink()
+    elif what.endswith("is missing"):
+        (folder / f"{what.split()[1]}.safetensors").unlink()
+    elif what == "rows too few":
+        path = folder / "history.safetensors"
+        columns = load_file(path)
+        save_file(columns | {"0.loss": columns["0.loss"][:1]}, path)
     elif what == "an older layout":
         for file in folder.iterdir():
             file.rename(folder / f"old-{file.name}.st")
@@ -136,7 +159,16 @@ def damage(folder, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["cut", "no json", "a part is missing", "an older layout", "another step"]
+    "what",
+    [
+        "cut",
+        "no json",
+        "part average is missing",
+        "the history is missing",
+        "rows too few",
+        "an older layout",
+        "another step",
+    ],
 )
 def test_an_unreadable_state_is_named_with_what_to_do(tmp_path, what):
     save_state(parts(), history(2), tmp_path)
