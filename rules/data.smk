@@ -83,6 +83,7 @@ rule external_data:
         unpack(source_files),
         train=rules.data.output.train,
         val=rules.data.output.val,
+        sets=foreign_sets(),
     output:
         manifests=expand(f"{RUN}/external_data/{{name}}/test.csv", name=EXTERNAL),
         summary=f"{RUN}/external_data/summary.json",
@@ -103,10 +104,11 @@ rule external_data:
         seed=config["seed"],
         files=lambda wildcards: [own_files(), *external_files()],
         listing=lambda wildcards, input: flag("--listing", input.get("listing")),
+        sets=lambda wildcards, input: flag("--sets", input.sets),
         out=lambda wildcards, output: folder(output.summary),
     message:
         "Preparing the external test sets"
     shell:
         "python -m didgen external_data --settings {params.settings:q} --seed {params.seed:q}"
-        " {params.listing:q} --train {input.train:q} --val {input.val:q}"
+        " {params.listing:q} {params.sets:q} --train {input.train:q} --val {input.val:q}"
         " --workers {threads} --out {params.out:q} 2>&1 | tee {log:q}"

@@ -108,6 +108,7 @@ rule external_test:
     """Every network of every arm, tested on the external sets."""
     input:
         external=rules.external_data.output.manifests,
+        summary=rules.external_data.output.summary,
         classify=for_task(
             "classification",
             expand(
@@ -121,6 +122,8 @@ rule external_test:
             ),
         ),
     output:
+        predictions=f"{RUN}/external_test/predictions.csv",
+        scores=f"{RUN}/external_test/scores.csv",
         config=f"{RUN}/external_test/config.json",
     log:
         f"{RUN}/logs/external_test.log",
@@ -139,7 +142,7 @@ rule external_test:
             {},
             seeds=SEEDS,
             external=f"{RUN}/external_data",
-            memory_gb=config["classify"]["memory_gb"],
+            memory_gb=max(config[stage]["memory_gb"] for stage in ("classify", "segment")),
             classify=for_task("classification", f"{RUN}/classify") or None,
             classify_arms=for_task("classification", CLASSIFY_ARMS),
             segment=for_task("segmentation", f"{RUN}/segment") or None,
@@ -157,7 +160,7 @@ rule verdict:
     """Do the synthetic data help? Per task: difference, interval, p and a sentence."""
     input:
         test=rules.data.output.test,
-        external=rules.external_test.output.config if EXTERNAL else [],
+        external=list(rules.external_test.output) if EXTERNAL else [],
         classify=for_task(
             "classification",
             expand(

@@ -281,6 +281,11 @@ def mirror_files(wildcards):
     return local_archives(config["data"])
 
 
+def foreign_sets():
+    """The synthetic sets from elsewhere that arms learn from."""
+    return [own["metadata"] for own in config["sets"].values()]
+
+
 def for_task(task, files):
     """The files where the run is judged on that task, else none: their rules then have no job."""
     return files if task in config["data"]["tasks"] else []

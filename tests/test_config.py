@@ -72,6 +72,7 @@ def test_the_paper_is_configured_as_printed():
         ({"pairs": {"count": 0}}, "greater than or equal to 1"),
         ({"seeds": [1, 1]}, "different numbers"),
         ({"seeds": [1, 2, 3], "generator_seeds": 2}, "a divisor of their number"),
+        ({"seed": 2**31 - 1, "seeds": [1, 2], "generator_seeds": 2}, "lower `seed`"),
         ({"run": "../x"}, "pattern"),
         ({"arms": ["original", "duplicates", "synthetic", "prefx"]}, "which `sets` does not name"),
         ({"arms": ["original", "synthetic"]}, r"arms: .*expected \['duplicates', 'original', 'syn"),

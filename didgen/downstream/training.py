@@ -106,7 +106,7 @@ def predict_each(
     """What `predict` gives for each network and its precision; every image is read once."""
     outputs: list[list[np.ndarray]] = [[] for _ in networks]
     for model, _ in networks:
-        model.eval()
+        model.to(device).eval()
     rows = np.split(np.arange(len(data)), range(EVALUATION_BATCH, len(data), EVALUATION_BATCH))
     with torch.inference_mode(), contextlib.closing(read_ahead(data, rows)) as batches:
         for pixels, _ in batches:

@@ -15,11 +15,15 @@ Measures = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 class Halved(NamedTuple):
-    """A measure of two whole sets, its mean over random halves of both, and half its interval."""
+    """A measure of two whole sets, its mean over random halves of both, and half its interval.
+
+    sizes: of the whole sets, and on average of the halves, the sum of 1 / N of the two.
+    """
 
     value: float
     of_halves: float
     reach: float
+    sizes: tuple[float, float]
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -30,9 +34,11 @@ class Halved(NamedTuple):
     def extrapolated(self) -> tuple[float, float, float]:
         """Value, low and high for infinitely many images, where the bias falls as 1 / N.
 
-        The line in 1 / N through the whole sets and their halves (Chong and Forsyth 2020).
+        The line in 1 / N through the whole sets and their halves (Chong and Forsyth 2020). It may
+        fall below 0 where the true value is near it.
         """
-        value = 2 * self.value - self.of_halves
+        whole, halves = self.sizes
+        value = self.value - whole * (self.of_halves - self.value) / (halves - whole)
         return value, value - self.reach, value + self.reach
 
 
@@ -72,13 +78,16 @@ def half_sample_intervals(
     rng = np.random.default_rng([seed, 4])
     values = measures(real, synthetic)
     samples = {name: [] for name in values}
+    of_halves = []
     for _ in range(repeats):
         kept = half(clusters, rng), half(np.arange(len(synthetic)), rng)
+        of_halves.append(1 / kept[0].sum() + 1 / kept[1].sum())
         for name, value in measures(real[kept[0]], synthetic[kept[1]]).items():
             samples[name].append(value)
     z = float(stats.norm.ppf(0.5 + confidence / 2))
+    sizes = 1 / len(real) + 1 / len(synthetic), float(np.mean(of_halves))
     return {
-        name: Halved(values[name], float(np.mean(each)), z * float(np.std(each, ddof=1)))
+        name: Halved(values[name], float(np.mean(each)), z * float(np.std(each, ddof=1)), sizes)
         for name, each in samples.items()
     }
 

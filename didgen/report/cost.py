@@ -3,6 +3,7 @@
 import csv
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ WATTS_A_CORE = 10.0
 MAKING = ("train", "images", "pairs")
 GPU_STAGES = (
     *(*MAKING, "finetune", "filter", "maps"),
-    *("fidelity", "label_judges", "label_fidelity", "classify", "segment"),
+    *("fidelity", "label_judges", "label_fidelity", "classify", "segment", "external_test"),
 )
 COLUMNS = ("s", "max_rss", "cpu_time")
 
@@ -46,6 +47,8 @@ def jobs(run_dir: Path) -> list[Job]:
     measured = []
     for path in sorted(folder.rglob("*.tsv")):
         parts = path.relative_to(folder).with_suffix("").parts
+        # Jobs of further generators lie in a folder of each.
+        parts = parts[1:] if re.fullmatch(r"generator\d+", parts[0]) else parts
         of_method = parts[0] == "methods" and len(parts) > 2
         method, stage = parts[1:3] if of_method else (DIDGEN, parts[0])
         gpu = stage in GPU_STAGES

@@ -121,6 +121,15 @@ def check_output_file(path: Path | str, expected: str, is_earlier: Callable[[str
         )
 
 
+def check_outside(out: Path | str, folder: Path | str) -> None:
+    """Raises: OutputError for an output in a folder all of which is read as images."""
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
+        raise OutputError(
+            f"{out} lies in {folder}, whose folders are all read as images; choose another folder "
+            "for the output"
+        )
+
+
 def check_above(path: Path) -> None:
     """Raises: OutputError where something else than a folder lies above a file to write."""
     above = next(place for place in path.absolute().parents if os.path.lexists(place))

@@ -41,7 +41,8 @@ Words = Annotated[dict[str, str | None], BeforeValidator(_words_as_text)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # No library that draws takes larger ones.
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+LARGEST_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 def _as_path(value: Any) -> Any:

@@ -12,4 +12,7 @@ class Config(ReadSource):
 
     train: Path = Field(description="manifest of the training images")
     val: Path = Field(description="manifest of the validation images")
+    sets: tuple[Path, ...] = Field(
+        (), description="metadata.csv of synthetic sets from elsewhere, which networks learn from"
+    )
     out: Path = Field(description="folder to write: of each set <name>/test.csv, its images, masks")

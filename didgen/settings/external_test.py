@@ -10,7 +10,9 @@ from didgen.settings.base import Seed, SettingsSection
 class Config(SettingsSection):
     """Paths of the stage, which has no settings of its own."""
 
-    external: Path = Field(description="folder of the sets: <name>/test.csv, as of external_data")
+    external: Path = Field(
+        description="folder that external_data wrote: summary.json, <name>/test.csv"
+    )
     classify: Path | None = Field(
         None, description="folder of <arm>/seed<s>/classifier.safetensors; null: no classifiers"
     )

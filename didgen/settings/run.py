@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from didgen.settings.arms import DEFAULT_ARMS, check_control, parse_arm, with_methods
 from didgen.settings.augment import Settings as AugmentSettings
-from didgen.settings.base import Place, Seed, Seeded
+from didgen.settings.base import LARGEST_SEED, Place, Seed, Seeded
 from didgen.settings.caption import Settings as CaptionSettings
 from didgen.settings.classify import Settings as ClassifySettings
 from didgen.settings.data import Settings as DataSettings
@@ -143,6 +143,11 @@ class RunConfig(Seeded):
                 f"generator_seeds: found {self.generator_seeds} for {len(self.seeds)} seeds, "
                 "expected a divisor of their number: each generator has as many seeds"
             )
+        if self.seed + self.generator_seeds - 1 > LARGEST_SEED:
+            raise ValueError(
+                f"generator_seeds: found {self.generator_seeds} with seed {self.seed}, expected "
+                f"seeds of generators up to {LARGEST_SEED}; lower `seed`"
+            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected different numbers")
         return self
@@ -165,6 +170,11 @@ class RunConfig(Seeded):
             raise ValueError(
                 f"arms: found {pseudo}, which label images without a diagnosis or a mask, but "
                 "source phantoms has both for every image; leave them out"
+            )
+        if self.generator_seeds > 1 and parse_arm(self.verdict.treatment).set_name in self.sets:
+            raise ValueError(
+                f"generator_seeds: found {self.generator_seeds}, but verdict.treatment is "
+                f"{self.verdict.treatment!r}, a set from elsewhere, of one generator; set it to 1"
             )
         tasks = {name: own.tasks for name, own in self.sets.items()}
         taught = {name: tasks_taught(name) for name in methods}

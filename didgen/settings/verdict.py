@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from didgen.settings.base import Seed, Seeded
 from didgen.settings.metrics import ClassificationMetric, SegmentationMetric
@@ -86,3 +86,14 @@ class Config(Settings):
         description="folder to write: arms.csv, comparisons.csv, tests.csv, groups.csv, "
         "external.csv"
     )
+
+    @model_validator(mode="after")
+    def _generators_share_the_seeds_evenly(self) -> "Config":
+        if self.generator_seeds > 1 and (
+            self.seeds is None or len(self.seeds) % self.generator_seeds
+        ):
+            raise ValueError(
+                f"generator_seeds: found {self.generator_seeds} with seeds {self.seeds}, expected "
+                "`seeds` in the order of the run, a multiple of it in number"
+            )
+        return self

@@ -19,6 +19,7 @@ COUNTS = ("n_train", "n_synthetic", "n_duplicates", "n_pseudo", "n_real")
 # What all trainings must share, or a difference between arms may come from it; of the last two,
 # each part by itself.
 ALIKE = ("n_real", "n_val", "classes", "images_seen_at", "model", "settings")
+AGAIN = "run external_test again"
 IDENTITY = ("id", "lesion_id", "patient_id", "cluster", "label")
 
 
@@ -116,7 +117,7 @@ def read_arms(
             f"expected one that does and at least one without any, each with a {name} below "
             "<arm>/seed<number>; train them first"
         )
-    _check_matched(folder, name, results)
+    _check_matched(results, f"{folder}, {name}", "train the arms again")
     _check_alike(folder, results)
     return results
 
@@ -172,11 +173,11 @@ def read_external(path: Path, arms: Arms) -> dict[str, Arms]:
             if absent:
                 raise VerdictError(
                     f"{path}: found no rows of set {name} by arm {arm}, seeds {absent}, expected "
-                    "those of every network that is compared; run external_test again"
+                    f"those of every network that is compared; {AGAIN}"
                 )
             tables = {s: of_arm[arm][str(s)].reset_index(drop=True) for s in inside.tables}
             own[arm] = ArmResults(arm, tables, inside.metrics)
-        _check_matched(path, str(name), own)
+        _check_matched(own, f"{path}, set {name}", AGAIN)
     return results
 
 
@@ -186,20 +187,23 @@ def _table(path: Path, stage: str | None = None, of_each: tuple[str, ...] = ()) 
     stage = stage or ("classify" if classified else "segment")
     columns = ("label", "prediction") if classified else ("dice", "iou")
     table = read_csv(path, stage, ("id", *of_each, *columns), of_each)
+    if of_each and table.empty:
+        return table
+    remedy = AGAIN if of_each else "train the arm again"
     numbers = [name for name in table if name.startswith("p_")] if classified else ["dice", "iou"]
     table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
     unfit = table.loc[~table[numbers].apply(lambda own: own.between(0, 1)).all(axis=1), "id"]
     if len(unfit):
         raise VerdictError(
             f"{path}: {len(unfit)} rows ({', '.join(unfit[:5])}) whose {', '.join(numbers)} are "
-            "not all numbers from 0 to 1; train the arm again"
+            f"not all numbers from 0 to 1; {remedy}"
         )
     codes = {name.removeprefix("p_") for name in numbers}
     named = {*table["label"], *table["prediction"]} if classified else set()
     if odd := sorted(named - codes):
         raise VerdictError(
-            f"{path}: found classes {odd}, expected those with a column p_, {sorted(codes)}; train "
-            "the arm again"
+            f"{path}: found classes {odd}, expected those with a column p_, {sorted(codes)}; "
+            f"{remedy}"
         )
     if classified:
         predicted = pd.Index(numbers).get_indexer("p_" + table["prediction"])
@@ -209,7 +213,7 @@ def _table(path: Path, stage: str | None = None, of_each: tuple[str, ...] = ()) 
         if len(unlike):
             raise VerdictError(
                 f"{path}: {len(unlike)} rows ({', '.join(unlike[:5])}) whose prediction is not the "
-                "class of the highest probability; train the arm again"
+                f"class of the highest probability; {remedy}"
             )
     return table.sort_values("id", ignore_index=True)
 
@@ -240,25 +244,26 @@ def _metrics(table: Path) -> dict[str, Any]:
     return metrics
 
 
-def _check_matched(folder: Path, name: str, results: Arms) -> None:
+def _check_matched(results: Arms, place: str, remedy: str) -> None:
+    """Refuse tables of other seeds, columns or images than those of the first arm."""
     seeds = {arm: list(own.tables) for arm, own in results.items()}
     if len({tuple(each) for each in seeds.values()}) > 1:
-        raise VerdictError(f"{folder}: found seeds {seeds}, expected the same in every arm")
+        raise VerdictError(f"found seeds {seeds}, expected the same in every arm; {remedy}")
     first = first_table(results)
     same = [column for column in IDENTITY if column in first]
     classes = [column for column in first if column.startswith("p_")]
     for arm, own in results.items():
         for seed, table in own.tables.items():
+            where = f"{place}, {arm}/seed{seed}"
             if (columns := [name for name in table if name.startswith("p_")]) != classes:
                 raise VerdictError(
-                    f"{folder}/{arm}/seed{seed}/{name}: found columns {columns}, expected "
-                    f"{classes} as in {next(iter(results))}; train the arms again"
+                    f"{where}: found columns {columns}, expected {classes} as in "
+                    f"{next(iter(results))}; {remedy}"
                 )
             if not table[same].equals(first[same]):
                 raise VerdictError(
-                    f"{folder}/{arm}/seed{seed}/{name}: other test images than in "
-                    f"{next(iter(results))}, expected the same ids, lesions, patients and labels; "
-                    "train the arms again"
+                    f"{where}: other test images than in {next(iter(results))}, expected the same "
+                    f"ids, lesions, patients and labels; {remedy}"
                 )
 
 

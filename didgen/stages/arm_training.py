@@ -187,7 +187,7 @@ def state_folder(
     if config.state is None:
         return None
     # The classifier of another stage's settings is a section of its own.
-    exclude: Any = {**dict.fromkeys(FREE, True), "classifier": {"report_to"}}
+    exclude: Any = {**dict.fromkeys(FREE, True), "classifier": {"report_to", "memory_gb"}}
     settings = config.model_dump_json(exclude=exclude)
     versions = f"{didgen.__version__}/{torch.__version__}/{timm.__version__}"
     digest = hashlib.sha256(f"{settings}/{versions}".encode())

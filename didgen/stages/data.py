@@ -1,7 +1,6 @@
 """Read the source, prepare its images, split them without leaks, write manifests and the audit."""
 
 import logging
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,7 @@ from didgen.data.selection import choose_records, identities
 from didgen.data.sources.opening import source_records
 from didgen.data.summary import summary
 from didgen.runtime.files import write_json, write_text
-from didgen.runtime.outputs import output_folder, paths_read
+from didgen.runtime.outputs import check_outside, output_folder, paths_read
 from didgen.settings.data import Config
 
 LOGGER = logging.getLogger(__name__)
@@ -34,12 +33,8 @@ def run(config: Config) -> None:
     """
     archives = config.archives if config.source == "isic2018" else None
     read = paths_read(config, config.folder, config.table, config.mirror, archives)
-    out = Path(os.path.realpath(config.out))
-    if config.folder and out.is_relative_to(os.path.realpath(config.folder)):
-        raise ValueError(
-            f"{config.out} lies in {config.folder}, whose folders are all read as images; choose "
-            "another folder for the output"
-        )
+    if config.folder:
+        check_outside(config.out, config.folder)
     with output_folder(config.out, "data", read) as out:
         _prepare(config, out)
 

@@ -44,7 +44,7 @@ EDITION = 2
 ORIGINAL, DUPLICATES = "original", "duplicates"
 METHOD = (
     "multi-reader multi-case t test (Obuchowski and Rockette, degrees of freedom by Hillis): "
-    "training seeds are the readers, lesions or patients the cases; two-sided"
+    "{readers} are the readers, lesions or patients the cases; two-sided"
 )
 EXTERNAL_TABLES = {"classification": "predictions.csv", "segmentation": "scores.csv"}
 # Groups with fewer test images say too little.
@@ -356,7 +356,12 @@ def _entry(
 ) -> dict[str, Any]:
     lead = rows["control"][0]
     n_seeds, n_test = task.values[lead["arm"]].shape
+    n_generators = 1 if task.readers is None else len(np.unique(task.readers))
     if lead["reach"]:
+        # What an estimate counts as trainings are generators, where there are several.
+        if n_generators > 1 and lead["reach"]["seeds"]:
+            lead["reach"]["generators"] = lead["reach"]["seeds"]
+            lead["reach"]["seeds"] *= n_seeds // n_generators
         images = lead["reach"]["lesions"]
         share = n_test / len(np.unique(task.clusters))
         lead["reach"]["images"] = images and math.ceil(images * share)
@@ -373,11 +378,15 @@ def _entry(
         },
         "confidence": config.confidence,
         "margin": config.margin,
-        "test": METHOD,
+        "test": METHOD.format(
+            readers="training seeds"
+            if task.readers is None
+            else "generators, by the mean of the seeds that learn from their images,"
+        ),
         "n_test": n_test,
         "n_clusters": len(np.unique(task.clusters)),
         "n_seeds": n_seeds,
-        "n_generators": 1 if task.readers is None else len(np.unique(task.readers)),
+        "n_generators": n_generators,
         "generalises": _generalises(task, lead["arm"], n_seeds),
         "comparisons": rows,
     }
@@ -537,18 +546,15 @@ def _by_group(task: Task, groups: pd.DataFrame, config: Config) -> dict[str, Any
 
 def _external(task: Task, config: Config) -> list[dict[str, Any]]:
     """The treatment's difference to the control on each external test set: secondary claims."""
-    path = config.external and config.external / EXTERNAL_TABLES[task.name]
-    if path is None or not path.is_file():
+    if config.external is None:
         return []
     rows = []
+    path = config.external / EXTERNAL_TABLES[task.name]
     for name, arms in read_external(path, task.arms).items():
         outside = Task.of(task.name, task.metric, task.rule, arms, task.readers)
-        try:
-            estimate = difference(
-                outside.tally(config.treatment), outside.tally(config.control), outside.clusters
-            )
-        except ValueError as error:
-            raise VerdictError(f"{task.name}, external set {name}: {error}") from error
+        estimate = difference(
+            outside.tally(config.treatment), outside.tally(config.control), outside.clusters
+        )
         rows.append({
             "set": name,
             "n": len(outside.ids),
@@ -641,8 +647,12 @@ def _sentence(entry: dict[str, Any]) -> str:
 
 def _needed(reach: dict[str, Any]) -> str:
     """How many seeds or test images a plan needs, in words."""
-    ways = [f"{reach[key]} {word}" for key, word in (("seeds", "seeds"), ("images", "test images"))
-            if reach[key]]  # fmt: skip
+    of = f" of {reach['generators']} generators" if "generators" in reach else ""
+    ways = [
+        f"{reach[key]} {word}"
+        for key, word in (("seeds", f"seeds{of}"), ("images", "test images"))
+        if reach[key]
+    ]
     return " or ".join(ways) or "more seeds and more test images together"
 
 

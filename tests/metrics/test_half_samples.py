@@ -55,15 +55,18 @@ def test_the_width_is_that_of_the_known_error():
 
 
 def test_what_falls_as_one_over_n_is_extrapolated_exactly():
+    """Also where lesions have different numbers of images, so that halves have."""
+
     def biased(real, synthetic):
-        return {"biased": 3 + 40 / len(real)}
+        return {"biased": 3 + 40 / len(real) + 40 / len(synthetic)}
 
     vectors = np.zeros((80, 1))
-    own = half_sample_intervals(
-        biased, vectors, vectors, np.arange(80), repeats=10, confidence=0.95, seed=0
-    )["biased"]
-    assert (own.value, own.of_halves) == (3.5, 4)
-    assert own.extrapolated == pytest.approx((3, 3, 3))
+    for lesions in (np.arange(80), np.repeat(np.arange(20), [1, 2, 3, 10] * 5)):
+        own = half_sample_intervals(
+            biased, vectors, vectors, lesions, repeats=10, confidence=0.95, seed=0
+        )["biased"]
+        assert own.value == 4
+        assert own.extrapolated[0] == pytest.approx(3)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from didgen.data.manifest import read_manifest
+from didgen.data.manifest import read_manifest, write_manifest
 from didgen.data.sources.records import SourceError
 from didgen.settings.data import Settings
 from didgen.settings.external_data import Config
@@ -39,9 +39,8 @@ def test_a_published_set_is_prepared_as_the_run_s_own_images(clinic, tmp_path):
     assert own["label"].tolist() == ["NV", "NV", "MEL"] * 2
     assert set(own["split"]) == {"test"} and set(own["width"]) == {32}
     assert (summary["n_images"], summary["n_with_mask"]) == (6, 6)
-    assert summary["left_out"] == {
-        "other classes": 0, "related to training or validation images": 0
-    }  # fmt: skip
+    assert summary["tasks"] == ["classification", "segmentation"]
+    assert set(summary["left_out"].values()) == {0}
 
 
 def copied(folder, frame, elsewhere):
@@ -62,7 +61,8 @@ def test_copies_of_learned_images_are_left_out_and_those_of_test_images_stay(cli
     place = folder / "external/copies"
     assert read_manifest(place / "test.csv")["id"].tolist() == expected
     assert sorted(path.stem for path in (place / "images").iterdir()) == expected
-    assert summary["left_out"]["related to training or validation images"] == 24 - len(expected)
+    assert summary["left_out"]["related to images that networks learn from"] == 24 - len(expected)
+    assert summary["related_by"] == {"id": 0, "lesion": 0, "patient": 0, "look": 24 - len(expected)}
 
 
 def test_a_patient_of_a_learned_image_that_another_set_relates_is_left_out(clinic, tmp_path):
@@ -82,10 +82,42 @@ def test_a_patient_of_a_learned_image_that_another_set_relates_is_left_out(clini
     assert sorted(kept) == sorted(f"n{k}" for k in range(2, 24))
 
 
+def test_what_a_synthetic_set_from_elsewhere_copies_or_was_made_from_is_left_out(clinic, tmp_path):
+    folder, frame = clinic
+    own = copied(folder, frame[frame["split"] == "test"], tmp_path / "elsewhere")
+    names = pd.read_csv(own["table"])["id"].tolist()
+    made = tmp_path / "made"
+    (made / "images").mkdir(parents=True)
+    rows = read_manifest(folder / "out/test.csv").iloc[:1].assign(id="made_0", image="images/a.png")
+    # The photograph of the first itself, under another name; it says to be made from the second.
+    shutil.copy(tmp_path / "elsewhere" / frame.loc[names[0][5:], "image"], made / "images/a.png")
+    rows = rows.assign(mask="", split="train", parent_ids=f"{names[1]};other")
+    write_manifest(rows, made / "metadata.csv")
+    prepare_sets(folder, own, sets=(made / "metadata.csv",))
+    kept = read_manifest(folder / "external/copies/test.csv")["id"]
+    assert kept.tolist() == names[2:]
+
+
+def test_a_relation_through_an_image_of_another_class_counts(clinic, tmp_path):
+    folder, frame = clinic
+    own = copied(folder, frame[frame["split"] != "val"], tmp_path / "elsewhere")
+    table = pd.read_csv(own["table"]).assign(patient_id="")
+    split = table["id"].str.removeprefix("copy_").map(frame["split"])
+    learned, tested = (table.index[split == name][0] for name in ("train", "test"))
+    # A patient has a copy of a training image, called by a class that the run leaves out.
+    table.loc[learned, "label"] = "DF"
+    table.loc[[learned, tested], "patient_id"] = "P1"
+    table.to_csv(own["table"], index=False)
+    prepare_sets(folder, own)
+    kept = read_manifest(folder / "external/copies/test.csv")["id"].tolist()
+    assert table.loc[tested, "id"] not in kept
+    assert len(kept) == (split == "test").sum() - 1
+
+
 def test_nothing_left_is_an_error_and_leaves_no_output(clinic, tmp_path):
     folder, frame = clinic
     learned = copied(folder, frame[frame["split"] != "test"], tmp_path / "elsewhere")
-    with pytest.raises(SourceError, match="all .* related to training or validation images"):
+    with pytest.raises(SourceError, match="copies: 1. of 1. images are related .* rename them"):
         prepare_sets(folder, learned)
     assert not (folder / "external").exists()
 

@@ -5,10 +5,12 @@ import pytest
 
 from didgen.data.manifest import read_manifest, write_manifest
 from didgen.downstream.saved import SavedNetworkError
+from didgen.runtime.files import write_json
 from didgen.stages import classify, external_test, segment
 from tests.stages.test_judges import config, discs
 
 ARMS = ("original", "synthetic")
+TASKS = ["classification", "segmentation"]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,7 @@ def trained(tmp_path_factory):
     for name, stage in (("classify", classify), ("segment", segment)):
         for arm in ARMS:
             stage.run(config(stage, data, arm, folder / name / arm / "seed0"))
+    sets = {}
     for name in ("same", "unlabelled", "unmasked"):
         (folder / "sets" / name).mkdir(parents=True)
         for kind in ("images", "masks"):
@@ -34,6 +37,9 @@ def trained(tmp_path_factory):
         if name == "unmasked":
             rows["mask"] = ""
         write_manifest(rows, folder / "sets" / name / "test.csv")
+        tasks = {"unlabelled": TASKS[1:], "unmasked": TASKS[:1]}.get(name, TASKS)
+        sets[name] = {"tasks": tasks}
+    write_json(folder / "sets/summary.json", sets)
     return folder
 
 
@@ -74,13 +80,14 @@ def test_a_set_without_labels_tests_segmenters_alone_and_one_without_masks_class
     assert sets == [{"same", "unmasked"}, {"same", "unlabelled"}]
 
 
-def test_one_task_alone_writes_one_table(trained, tmp_path):
+def test_the_table_of_a_task_without_networks_has_no_row(trained, tmp_path):
     external_test.run(settings(trained, tmp_path / "out", segment=None, segment_arms=()))
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.csv")) == ["predictions.csv"]
+    assert pd.read_csv(tmp_path / "out/scores.csv").empty
+    assert not pd.read_csv(tmp_path / "out/predictions.csv").empty
 
 
 def test_what_is_not_there_is_named(trained, tmp_path):
-    with pytest.raises(ValueError, match="found no <name>/test.csv"):
+    with pytest.raises(ValueError, match="summary.json"):
         external_test.run(settings(trained, tmp_path / "out", external=tmp_path))
     with pytest.raises(SavedNetworkError, match="no such file; run the classify stage"):
         external_test.run(settings(trained, tmp_path / "out", seeds=(0, 1)))

@@ -605,6 +605,16 @@ def test_external_sets_are_judged_by_the_same_rules(results):
     assert {"external: near", "external: far"} <= families
 
 
+def test_a_task_that_no_external_set_can_test_has_none_and_a_missing_table_is_an_error(results):
+    place = put_external(results)
+    head = pd.read_csv(place / "scores.csv")[:0]
+    write_csv(place / "scores.csv", head)
+    assert judge(results, external=place)["tasks"]["segmentation"]["external"] == []
+    (place / "scores.csv").unlink()
+    with pytest.raises(ValueError, match="run the external_test stage first"):
+        judge(results, external=place)
+
+
 def test_without_external_sets_nothing_is_said_of_them(results):
     assert judge(results)["tasks"]["classification"]["external"] == []
 
@@ -646,6 +656,13 @@ def test_seeds_of_one_generator_count_as_one_reader(results, tmp_path):
     assert "4 seeds of 2 generators" in nested["sentence"]
     assert "other generators trained on the same images" in nested["generalises"]
     assert "not to another generator" in flat["generalises"]
+    assert nested["test"].replace("generators, by", "") != flat["test"]
+    # What it would take is said in seeds, of as many generators as that needs.
+    reach = nested["reach"]
+    assert reach["seeds"] == 2 * reach["generators"]
+    assert f"{reach['seeds']} seeds of {reach['generators']} generators" in nested["sentence"]
+    with pytest.raises(ValueError, match="a multiple of it in number"):
+        judge(results, **own, seeds=(3, 0, 7), generator_seeds=2)
 
 
 def test_real_images_that_a_network_labelled_are_a_control(results):

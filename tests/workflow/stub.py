@@ -38,7 +38,7 @@ FILES = {
     ),
     "segment": ("metrics.json", "scores.csv", "segmenter.safetensors", "curves.csv", "config.json"),
     "external_data": ("summary.json", "config.json"),
-    "external_test": ("config.json",),
+    "external_test": ("predictions.csv", "scores.csv", "config.json"),
 }  # fmt: skip
 VERDICT = {"run": "smoke", "tasks": {"classification": {"sentence": "They help."}}}
 

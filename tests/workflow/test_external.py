@@ -49,6 +49,7 @@ def test_every_network_is_tested_and_the_verdict_reads_what_it_said(
 def test_without_external_sets_there_is_no_job_for_them(unfinished: Path, snakemake, jobs) -> None:
     configure(unfinished)
     left = jobs(snakemake(unfinished, "-n").stdout)
+    assert "verdict" in left
     assert not {"external_data", "external_test"} & set(left)
 
 

@@ -132,6 +132,7 @@ def _task(path: Path, name: str, task: Any) -> dict[str, Any]:
         },
         "n_test": task.get("n_test", "not given"),
         "n_seeds": task.get("n_seeds", "not given"),
+        "n_generators": task.get("n_generators", 1),
         "generalises": str(task.get("generalises", "")),
         "interval_chart": interval_chart(
             f"interval-{name}",
@@ -179,10 +180,12 @@ def _plain(
     change = amount(abs(after - before))
     images = plural(task.get("n_test", 0), "real image")
     lesions = plural(task.get("n_clusters", 0), "lesion or patient", "lesions or patients")
+    times, generators = "once" if seeds == 1 else f"{seeds} times", task.get("n_generators", 1)
+    made = f", with the images of {generators} generators in turn" if generators > 1 else ""
     compared = (
         "Models that learned from the real images and the synthetic ones were compared with models "
         f"that learned from {others}. All were tested on the same {images} of {lesions}. Chance "
-        f"plays a part in training; each was done {'once' if seeds == 1 else f'{seeds} times'}."
+        f"plays a part in training; each was done {times}{made}."
     )
     result = (
         f"{metric[0].upper()}{metric[1:]} ({explanation}) {moved}"
@@ -228,7 +231,8 @@ def _meaning(path: Path, task: dict[str, Any], amount: Any, points: str) -> str:
         )
     ways = []
     if reach.get("seeds"):
-        ways.append(f"each training {reach['seeds']} times")
+        of = f", with {reach['generators']} generators" if "generators" in reach else ""
+        ways.append(f"each training {reach['seeds']} times{of}")
     if reach.get("images"):
         ways.append(f"tests on {reach['images']} images")
     needed = " or ".join(ways) or "both more trainings and more test images"
