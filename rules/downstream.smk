@@ -37,7 +37,7 @@ rule classify_job:
     resources:
         gpu=gpus,
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        runtime=lambda wildcards, attempt: 480 * trainings_of(wildcards.arm) * attempt,
     params:
         code=revision("classify"),
         settings=as_json(
@@ -85,7 +85,7 @@ rule segment_job:
     resources:
         gpu=gpus,
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        runtime=lambda wildcards, attempt: 480 * trainings_of(wildcards.arm) * attempt,
     params:
         code=revision("segment"),
         settings=as_json(

@@ -307,6 +307,11 @@ def synthetic_data(wildcards):
     return f"{RUN}/{generator}{PLACES[name]}augment/metadata.csv"
 
 
+def trainings_of(arm):
+    """How many networks an arm trains, one after the other."""
+    return 2 if parse_arm(arm).kind == "pseudo" else 1
+
+
 def package_folder():
     """Where jobs look for the package, if their interpreter may not have it.
 

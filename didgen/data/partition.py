@@ -107,7 +107,7 @@ def choose_basis(frame: pd.DataFrame, rule: SplitRule) -> Basis:
     if basis.carve:
         LOGGER.info("splits: the source has no val; it is taken out of train, by group")
     if basis.recarve:
-        LOGGER.info(
+        LOGGER.warning(
             "splits: the images with a diagnosis get another val, taken out of the source's train "
             "and val by group; its test stays"
         )

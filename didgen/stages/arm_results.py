@@ -37,8 +37,8 @@ class ArmResults:
 
     @property
     def n_synthetic(self) -> int:
-        """Synthetic training images."""
-        return int(self._first["n_synthetic"])
+        """Synthetic training images: the mean over seeds, whose generators may differ."""
+        return self._mean("n_synthetic")
 
     @property
     def alone(self) -> bool:
@@ -52,8 +52,8 @@ class ArmResults:
 
     @property
     def n_duplicates(self) -> int:
-        """Copies of real training images."""
-        return int(self._first.get("n_duplicates", 0))
+        """Copies of real training images: the mean over seeds."""
+        return self._mean("n_duplicates")
 
     @property
     def n_pseudo(self) -> int:
@@ -83,6 +83,10 @@ class ArmResults:
         """Mean over seeds of the score of the best evaluation on the validation images."""
         scores = [float(own["training"]["best_score"]) for own in self.metrics.values()]
         return sum(scores) / len(scores)
+
+    def _mean(self, count: str) -> int:
+        counts = [int(own.get(count, 0)) for own in self.metrics.values()]
+        return round(sum(counts) / len(counts))
 
     @property
     def _first(self) -> dict[str, Any]:

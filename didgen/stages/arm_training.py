@@ -87,6 +87,12 @@ def train_arm(
         if "unlabelled" in frames:
             labelled, told = label(config, out, states[0], frames, Path(made))
             frames["train"] = pd.concat([frames["real"], labelled], ignore_index=True)
+            if labelled.empty:
+                raise ArmError(
+                    f"arm {config.arm!r}: the first network sees a lesion in none of "
+                    f"{len(frames['unlabelled'])} images without a mask, expected masks to learn "
+                    "from; train for more steps, or leave the arm out"
+                )
             counts |= told | {"n_pseudo": len(labelled), "n_train": len(frames["train"])}
             learnt = {"train": frames["train"], "val": frames["val"]}
             states.append(state_folder(config, learnt, config.weights))

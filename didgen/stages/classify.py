@@ -103,15 +103,16 @@ def _label(
     masks: Path,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The images without a diagnosis with the likeliest one each, and how many of each class."""
-    log = training_log("classify-first", config, out / "first", state)
     classes = _classes(frames)
     labelled = {"train": frames["real"], "val": frames["val"]}
     sets = {k: build(frame, config.image_size, classes) for k, frame in labelled.items()}
     built = _build(config, sets["train"], len(classes))
-    batches = first_outputs(
-        config, built, state,
-        lambda: _fit(config, built, sets, len(classes), state, log), frames["unlabelled"],
-    )  # fmt: skip
+
+    def fit() -> Outcome:
+        log = training_log("classify-first", config, out / "first", state)
+        return _fit(config, built, sets, len(classes), state, log)
+
+    batches = first_outputs(config, built, state, fit, frames["unlabelled"])
     labels = [classes[k] for outputs in batches for k in outputs.argmax(1)]
     found = {code: labels.count(code) for code in classes}
     LOGGER.info("labelled by the first network: %s", found)

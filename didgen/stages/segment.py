@@ -95,13 +95,15 @@ def _label(
 
     Those in which it sees no lesion are left out and counted: no image is without one.
     """
-    log = training_log("segment-first", config, out / "first", state)
     labelled = {"train": frames["real"], "val": frames["val"]}
     sets = {k: build(frame, config.image_size) for k, frame in labelled.items()}
     built = _build(config, sets["train"])
-    batches = first_outputs(
-        config, built, state, lambda: _fit(config, built, sets, state, log), frames["unlabelled"]
-    )
+
+    def fit() -> Outcome:
+        log = training_log("segment-first", config, out / "first", state)
+        return _fit(config, built, sets, state, log)
+
+    batches = first_outputs(config, built, state, fit, frames["unlabelled"])
     paths = []
     for mask in (mask for outputs in batches for mask in outputs[:, 0] > 0):
         paths.append(masks / f"{len(paths)}.png" if mask.any() else None)

@@ -178,3 +178,22 @@ def test_sheet_shows_every_class_and_split_and_prefers_other_sources(own_run: Pa
     clinic = next(tile for tile in tiles if tile["source"] == "clinic")
     assert clinic["outline"] is None and "without a mask" in clinic["picture"].alt
     assert data.section(own_run, Settings(samples_per_class=0)).content["sheet"] == []
+
+
+def test_external_test_sets_are_listed_with_what_was_left_out(own_run):
+    own = {
+        "n_images": 180, "n_with_label": 170, "n_with_mask": 160,
+        "left_out": {"other classes": 0, "related to images that networks learn from": 20},
+        "sources": [{"name": "PH2", "licence": "for <research>", "citation": "Mendonca", "n": 180}],
+    }  # fmt: skip
+    path = own_run / "external_data" / "summary.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"ph2": own}))
+    (row,) = data.section(own_run, Settings()).content["external"].rows
+    assert row.heading == "ph2"
+    assert [cell.value for cell in row.cells[:3]] == [180, 170, 160]
+    assert row.cells[3].text == "20 related to images that networks learn from"
+    assert row.cells[4].text == "for <research> Mendonca"
+    path.write_text(json.dumps({"ph2": {"n_images": 180}}))
+    with pytest.raises(BrokenResult, match="an external set as it is written"):
+        data.section(own_run, Settings())

@@ -229,3 +229,29 @@ def test_doses_are_drawn_in_rising_order_with_each_seed():
     # Two seeds and the mean of each line.
     assert chart.svg.count("<polyline") == 6
     assert dose_chart("k", "t", "Dice", {k: arms[k] for k in ("original", "synthetic")}) is None
+
+
+def test_other_data_sets_have_a_table_and_every_arm_s_scores(own_run):
+    row = {
+        "set": "ph2", "n": 200, "n_clusters": 180, "classes": ["MEL", "NV"], "arm": "synthetic",
+        "control": "duplicates", "difference": 0.03, "interval": [0.01, 0.05], "p": 0.01,
+        "verdict": "helps", "arms": {"original": 0.7, "duplicates": 0.71, "synthetic": 0.74},
+    }  # fmt: skip
+    edited(own_run, external=[row, row | {"set": "<clinic>", "verdict": "inconclusive"}])
+    compared, everyone = verdict.section(own_run, Settings()).content["tasks"][0]["external"]
+    assert [row.heading for row in compared.rows] == ["ph2", "<clinic>"]
+    assert [cell.value for cell in compared.rows[0].cells[:4]] == [200, 180, 0.71, 0.74]
+    assert compared.rows[0].cells[-1].text == "helps"
+    assert "ph2: MEL and NV" in compared.note
+    assert everyone.columns == ("ph2", "<clinic>")
+    assert [row.heading for row in everyone.rows] == ["original", "duplicates", "synthetic"]
+    assert "<clinic>" not in page_of(own_run) and "&lt;clinic&gt;" in page_of(own_run)
+
+
+def test_several_generators_are_told(own_run):
+    reach = {"effect": 0.05, "power": 0.8, "seeds": 20, "generators": 10, "images": None}
+    edited(own_run, arms=ARMS, verdict="inconclusive", reach=reach, n_seeds=6, n_generators=3)
+    told = plain(own_run)
+    assert "each was done 6 times, with the images of 3 generators in turn." in told
+    assert "takes each training 20 times, with 10 generators." in told
+    assert "Generators: 3." in page_of(own_run)

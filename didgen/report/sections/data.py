@@ -62,6 +62,7 @@ def section(run_dir: Path, options: Options) -> Section:
     missing = [f"There is no {split} split in this run." for split in SPLITS if split not in frames]
     frame = pd.concat(frames.values(), ignore_index=True)
     origin, lacks = _origin(data / "summary.json", frame)
+    external = _external(run_dir / "external_data" / "summary.json")
     missing += lacks
     leaks = _leaks(data, frame)
     if leaks["search"] is None:
@@ -82,6 +83,7 @@ def section(run_dir: Path, options: Options) -> Section:
         "classes": count_table("Images by class and split", "class", _by_class(frame)),
         "groups": _groups(frame),
         "origin": origin,
+        "external": external,
         "leaks": leaks,
         "skin": skin,
         "sheet": _sheet(data, frame, options),
@@ -92,6 +94,31 @@ def section(run_dir: Path, options: Options) -> Section:
         "captions": captions,
     }
     return Section("data", "Data", content, tuple(missing))
+
+
+def _external(path: Path) -> Table | None:
+    """The external test sets: what they hold, what was left out, and on which terms."""
+    sets = json_file(path)
+    if not sets:
+        return None
+    rows = []
+    for name, own in sets.items():
+        try:
+            licences = [
+                f"{each['licence'] or 'licence not recorded'} {each['citation']}".strip()
+                for each in own["sources"]
+            ]
+            left = [f"{count} {why}" for why, count in own["left_out"].items() if count]
+        except (AttributeError, LookupError, TypeError) as error:
+            raise broken(path, f"{own!r} of {name}", "an external set as it is written") from error
+        numbers = (_count(path, own, key) for key in ("n_images", "n_with_label", "n_with_mask"))
+        cells = (*(Cell(value=number, places=0) for number in numbers),)
+        rows.append(
+            Row(str(name), (*cells, Cell(text=listed(left)), Cell(text="; ".join(licences))))
+        )
+    columns = ("images", "with a diagnosis", "with a mask", "left out", "licence and citation")
+    note = "Nothing is trained on these; the verdict says how the networks do on them."
+    return Table("External test sets", "set", columns, tuple(rows), note)
 
 
 def _by_class(frame: "pd.DataFrame") -> dict[str, dict[str, int]]:

@@ -413,10 +413,10 @@ def _groups_table(
 
 def _external_table(
     path: Path, metric: str, sets: list[dict[str, Any]], level: str
-) -> Table | None:
-    """The difference on each data set that nothing was trained on."""
+) -> tuple[Table, ...]:
+    """The difference on each data set that nothing was trained on, and every arm's scores there."""
     if not sets:
-        return None
+        return ()
     treatment, control = (str(sets[0][key]) for key in ("arm", "control"))
     rows = [
         Row(
@@ -436,9 +436,21 @@ def _external_table(
     columns = ("images", "lesions", control, treatment, difference, "p", "verdict")
     note = (
         "The same networks, tested on data sets that nothing was trained on and from which "
-        "relatives of training and validation images were left out. Secondary and uncorrected."
+        "relatives of what networks learn from were left out. Secondary and uncorrected."
     )
-    return Table("Other data sets", "data set", columns, tuple(rows), note)
+    if any(each["classes"] for each in sets):
+        kinds = "; ".join(f"{each['set']}: {listed(each['classes'])}" for each in sets)
+        note += f" Diagnoses: {kinds}."
+    everyone = Table(
+        f"{metric[0].upper()}{metric[1:]} of each arm on other data sets", "trained on",
+        tuple(str(each["set"]) for each in sets),
+        tuple(
+            Row(arm, tuple(Cell(value=finite(path, each["arms"], arm)) for each in sets))
+            for arm in sets[0]["arms"]
+        ),
+        "Mean over seeds.",
+    )  # fmt: skip
+    return Table("Other data sets", "data set", columns, tuple(rows), note), everyone
 
 
 def _slopes(path: Path, metric: str, slopes: list[dict[str, Any]], level: str) -> str:
