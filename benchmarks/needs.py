@@ -1,16 +1,20 @@
 """What each stage needs at the scale of a configuration: GPU memory, RAM, disk, hours. Estimates.
 
 Run: python -m benchmarks.needs [--config config/isic2018.yaml] [--card a100] [--cores 8]
+        [--gpu gpu.json]
 Nothing is trained or sampled. Operations and activations are counted on networks of the published
 shapes without weights (PyTorch's meta device); the rest is arithmetic on the configuration, on the
-rates of docs/results.md and on the assumptions below. Prints the table of docs/cluster.md.
+rates of docs/results.md and on the assumptions below. With `--gpu`, what `benchmarks.gpu` measured
+on a card takes the place of what is counted: hours of fine-tuning, images and pairs, and the memory
+of fine-tuning. Prints the table of docs/cluster.md.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -180,6 +184,73 @@ def generation(config: RunConfig, model: Model, flops_s: float) -> list[Need]:
     ]  # fmt: skip
 
 
+def measured(needs: list[Need], config: RunConfig, rows: list[Mapping[str, Any]]) -> list[Need]:
+    """The needs with what `rows` of `benchmarks.gpu` measured in place of what was counted.
+
+    Of the batches that were measured the largest that is no larger than the configuration's counts,
+    or else the smallest. A stage without such a row stays as it was counted.
+    """
+    values = {(row["part"], row["name"], row["unit"]): row["value"] for row in rows}
+
+    def nearest(part: str, name: str, unit: str, batch: int) -> tuple[int, float] | None:
+        """The batch, and the value of the row `name` with it in place of `{}`."""
+        there = {n: value for n in (1, 4, 16)
+                 if (value := values.get((part, name.format(n), unit))) is not None}  # fmt: skip
+        if not there:
+            return None
+        chosen = max((n for n in there if n <= batch), default=min(there))
+        return chosen, there[chosen]
+
+    tuned, images, pairs = config.finetune, config.images, config.pairs
+    option = "gradient_checkpointing" if tuned.gradient_checkpointing else ""
+    option = f"lora_rank {tuned.lora_rank}" if tuned.lora_rank else option
+    precision = "float32" if tuned.precision == "float32" else "bfloat16"
+    training = ", ".join(filter(None, (precision, "batch {}", option)))
+    speeds = {
+        "finetune": nearest("finetuning", training, "images/s", tuned.batch_size),
+        "images": _sampled(images.scheduler, images.steps, images.batch_size, nearest),
+        "pairs": _sampled(pairs.scheduler, pairs.steps, pairs.batch_size, nearest),
+    }
+    reuse = str(pairs.reuse_prediction).lower()
+    guided = f"guide_every {pairs.guide_every}, reuse_prediction {reuse}, batch {{}}"
+    ratio = nearest("pairs", guided, "ratio", pairs.batch_size)
+    count = len(images.classes or config.data.classes) * images.per_class
+    seconds = {
+        stage: made / speed[1]
+        for stage, made in (
+            ("finetune", tuned.steps * tuned.batch_size), ("images", count), ("pairs", pairs.count),
+        )
+        if (speed := speeds[stage]) is not None
+    }  # fmt: skip
+    # The ratio was measured with half of the steps guided.
+    if ratio is None:
+        seconds.pop("pairs", None)
+    elif "pairs" in seconds:
+        seconds["pairs"] *= 1 + (ratio[1] - 1) * pairs.guided_fraction / 0.5
+    peak = nearest("finetuning", training, "GB at most", tuned.batch_size)
+    result = []
+    for need in needs:
+        if need.stage in seconds:
+            batch = speeds[need.stage][0]
+            how = f"measured, batch {batch}"
+            need = replace(need, hours=seconds[need.stage] / 3600, how=how)
+        if need.stage == "finetune" and peak is not None:
+            need = replace(need, gpu_gb=peak[1] + CONTEXT_GB)
+        result.append(need)
+    return result
+
+
+def _sampled(
+    scheduler: str, steps: int, batch: int, nearest: Callable[..., tuple[int, float] | None]
+) -> tuple[int, float] | None:
+    """Batch and images/s of a sampler, in proportion to the steps of which it was measured."""
+    known = {"ddim": 50, "dpm++": 20}.get(scheduler)
+    if known is None:
+        return None
+    speed = nearest("sampling", f"{scheduler} {known}, batch {{}}", "images/s", batch)
+    return speed and (speed[0], speed[1] * known / steps)
+
+
 def downstream(config: RunConfig, flops_s: float, cores: int, arms: int) -> list[Need]:
     """One training of each task, and all of them: to its last step, without early stop."""
     needs = []
@@ -231,6 +302,7 @@ def main() -> None:
     parser.add_argument("--card", default="a100", choices=tuple(CARDS))
     parser.add_argument("--cores", type=int, default=8)
     parser.add_argument("--arms", type=int, default=2)
+    parser.add_argument("--gpu", type=Path, help="what benchmarks.gpu wrote")
     given = parser.parse_args()
     config = RunConfig.model_validate(yaml.safe_load(given.config.read_text()))
     model = measure_model(config.data.size)
@@ -239,7 +311,11 @@ def main() -> None:
     print(f"pass and image, {model.activation_bytes / GB:.2f} GB kept for its backward pass")
     needs = data(config, given.cores) + generation(config, model, peak)
     needs += downstream(config, peak, given.cores, given.arms)
-    print(f"Estimates for one {given.card}:\n\n{table(needs)}")
+    card = given.card
+    if given.gpu is not None:
+        known = json.loads(given.gpu.read_text())
+        needs, card = measured(needs, config, known["rows"]), known["machine"].get("name", "card")
+    print(f"Estimates for one {card}:\n\n{table(needs)}")
 
 
 if __name__ == "__main__":

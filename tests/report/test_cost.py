@@ -48,6 +48,14 @@ def test_a_method_without_a_network_holds_no_gpu(tmp_path: Path) -> None:
     assert energy == {"pairs": 0.7, "pairs, warp": 0.0, "train, warp": 0.0, "all": 0.7}
 
 
+def test_jobs_of_further_generators_count_with_those_of_the_first(tmp_path: Path) -> None:
+    for name in ("finetune", "generator1/finetune", "generator12/methods/warp/pairs/1-of-1"):
+        benchmark(tmp_path, name, 10, 100, 5)
+    found = {job.stage: job.gpu for job in jobs(tmp_path)}
+    assert found == {"finetune": True, "pairs, warp": False}
+    assert len(jobs(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("unknown", ["-", "NA", ""])
 def test_a_job_too_short_to_be_measured_is_counted_and_said(tmp_path: Path, unknown: str) -> None:
     benchmark(tmp_path, "report", 0.2, unknown, unknown)

@@ -1,0 +1,51 @@
+"""What a run needs: measurements of a card take the place of estimates, by hand."""
+
+import pytest
+
+from benchmarks.needs import Need, measured
+from didgen.settings.run import RunConfig
+
+CONFIG = RunConfig.model_validate({
+    "data": {"source": "isic2018", "size": 512},
+    "finetune": {"backbone": "x", "steps": 20_000, "batch_size": 4, "precision": "bfloat16"},
+    "images": {"per_class": 1000, "steps": 25, "batch_size": 8, "scheduler": "ddim"},
+    "pairs": {"count": 2500, "steps": 50, "batch_size": 1, "scheduler": "ddim",
+              "guide_every": 2, "reuse_prediction": True, "guided_fraction": 0.25},
+})  # fmt: skip
+NEEDS = [
+    Need(stage, 20.0, 1, 1, 9.0, "counted") for stage in ("data", "finetune", "images", "pairs")
+]
+
+
+def row(part, name, value, unit):
+    return {"part": part, "name": name, "value": value, "unit": unit, "note": ""}
+
+
+ROWS = [
+    row("finetuning", "bfloat16, batch 4", 20.0, "images/s"),
+    row("finetuning", "bfloat16, batch 4", 17.0, "GB at most"),
+    row("finetuning", "bfloat16, batch 16", 40.0, "images/s"),
+    row("sampling", "ddim 50, batch 1", 0.5, "images/s"),
+    row("sampling", "ddim 50, batch 4", 2.0, "images/s"),
+    row("sampling", "ddim 50, batch 16", None, "images/s"),
+    row("pairs", "guide_every 2, reuse_prediction true, batch 1", 1.2, "ratio"),
+]
+
+
+def test_measurements_take_the_place_of_what_is_counted():
+    data, finetune, images, pairs = measured(NEEDS, CONFIG, ROWS)
+    assert data == NEEDS[0]
+    assert finetune.hours == pytest.approx(20_000 * 4 / 20 / 3600)
+    assert finetune.gpu_gb == pytest.approx(18)
+    # Seven classes; batch 4 is the largest of those measured up to 8, and half the steps take half.
+    assert images.hours == pytest.approx(7000 / 4 / 3600)
+    assert images.how == "measured, batch 4"
+    # A quarter of the steps guided costs half of what a half did.
+    assert pairs.hours == pytest.approx(2500 / 0.5 * 1.1 / 3600)
+    assert pairs.gpu_gb == 20.0
+
+
+def test_what_was_not_measured_stays_as_counted():
+    assert measured(NEEDS, CONFIG, []) == NEEDS
+    without = [own for own in ROWS if own["part"] != "pairs"]
+    assert measured(NEEDS, CONFIG, without)[3] == NEEDS[3]
