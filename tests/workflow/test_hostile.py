@@ -27,13 +27,15 @@ ADDRESS = (
     "http://localhost/$(touch${IFS}F)`touch${IFS}F`|touch${IFS}F&'\"\\*[a-z]~%s\N{SNOWMAN}{}{input}"
 )
 # Of inputs: Snakemake has no way to escape their braces, and each file must exist.
-FILES = {("data", "table"), ("sets", "*", "metadata")}
-FOLDERS = {("data", "folder"), ("data", "mirror"), ("mirror",)}
+EXTERNAL = ("data", "external", "[]")
+FILES = {("data", "table"), ("sets", "*", "metadata"), (*EXTERNAL, "table")}
+FOLDERS = {("data", "folder"), ("data", "mirror"), ("mirror",), (*EXTERNAL, "folder")}
 # A hostile value is an error in the configuration.
 REFUSED = {
     ("run",),
     ("arms", "[]"),
     ("sets", "(name)"),
+    (*EXTERNAL, "name"),
     ("caption", "api_key_variable"),
     ("verdict", "control"),
     ("verdict", "treatment"),
@@ -45,18 +47,29 @@ STAGES = {
     "data": "data",
     "data.mirror": "fetch",
     "data.archives": "fetch",
+    "data.external": "external_data",
     "sets": "classify",
 }
 RUNS = {
     "table": {
-        "data": {"source": "table", "table": "own.csv", "size": 128},
+        "data": {
+            "source": "table",
+            "table": "own.csv",
+            "size": 128,
+            "external": [{"source": "table", "table": "outside.csv"}],
+        },
         "caption": {"captioner": "llama_cpp", "model": "a.gguf", "mmproj": "b.gguf"},
         "images": {"per_class": 1, "prompts": "llm"},
         "arms": ["original", "duplicates", "synthetic", "other"],
         "sets": {"other": {"metadata": "other.csv"}},
     },
     "folder": {
-        "data": {"source": "folder", "folder": "own", "size": 128},
+        "data": {
+            "source": "folder",
+            "folder": "own",
+            "size": 128,
+            "external": [{"source": "folder", "folder": "outside"}],
+        },
         "caption": {"captioner": "openai", "model": "c"},
     },
     "isic2018": {
@@ -65,7 +78,9 @@ RUNS = {
     },
     "mirror": {"data": {"source": "isic2018"}},
 }
-TARGETS = {"table": ["all", "weights"], "mirror": ["fetch"]}
+TARGETS = {
+    "table": ["all", "weights"], "folder": ["caption", "external_data"], "mirror": ["fetch"]
+}  # fmt: skip
 
 
 def texts(node: dict, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -96,6 +111,8 @@ def runs(name: str, stage: str) -> bool:
     """Whether one of the runs has a stage."""
     if stage == "fetch":
         return RUNS[name]["data"]["source"] == "isic2018"
+    if stage == "external_data":
+        return "external" in RUNS[name]["data"]
     return name == "table" or (name != "mirror" and stage in ("data", "caption"))
 
 
@@ -113,11 +130,15 @@ def planted(config: dict, place: tuple[str, ...], value: str) -> dict:
                 node[name] = value
             else:
                 node = node.setdefault(name, {})
+        elif here == "[]":
+            node = next(iter(node), {})
         elif after is None:
             node[here] = value
-        elif after == "[]":
+        elif after == "[]" and here == place[-2]:
             node[here] = [*node.get(here, ()), value]
             break
+        elif after == "[]":
+            node = node.setdefault(here, [])
         else:
             node = node.setdefault(here, {})
     return config
@@ -227,6 +248,9 @@ def test_braces_in_the_name_of_an_input_are_an_error(unfinished: Path, snakemake
         "data.table": {"data": {"source": "table", "table": "{input}/own.csv"}},
         "data.folder": {"data": {"source": "folder", "folder": "{input}"}},
         "data.mirror": {"data": {"source": "isic2018", "mirror": "{input}"}},
+        "data.external.folder": {
+            "data": smoke["data"] | {"external": [{"source": "ph2", "folder": "{input}"}]}
+        },
         "sets.other.metadata": {
             "sets": sets,
             "arms": ["original", "duplicates", "synthetic", "other"],
