@@ -41,6 +41,7 @@ STAGES = {
     "report": "Write the report: one self-contained HTML page.",
 }
 TOOLS = {
+    "export": "Write a run's images, or a submission to ISIC 2018, in another tool's format.",
     "weights": "Bring a run's weights into the local cache, for nodes without a network.",
     "pretrain-tiny": "Pretrain the tiny backbone on phantoms (its result comes with DiDGen).",
     "schema": "Write the JSON schema and config/README.md from the settings, or check them.",
