@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from didgen.exports import imagefolder
+from didgen.exports import imagefolder, nnunet
 from didgen.exports.sets import REAL, Sets, attribution, read_sets, write_tables
 from didgen.runtime.files import write_text
 from didgen.runtime.outputs import check_output, output_folder, paths_read
@@ -13,6 +13,7 @@ from didgen.settings.export import Config
 LOGGER = logging.getLogger(__name__)
 WRITERS: dict[str, tuple[Callable[[Sets, Path], None], str]] = {
     "imagefolder": (imagefolder.write, imagefolder.ABOUT),
+    "nnunet": (nnunet.write, nnunet.ABOUT),
 }
 
 
@@ -25,6 +26,10 @@ def run(config: Config) -> None:
     check_output(config.out, "export", read)
     write, about = WRITERS[config.format]
     sets = read_sets(config.run_dir, config.set, config.real)
+    if config.format != "imagefolder":
+        n_images = len(sets.images)
+        sets = sets.with_masks()
+        LOGGER.info("%d images without a mask are left out", n_images - len(sets.images))
     with output_folder(config.out, "export", read) as out:
         write(sets, out)
         write_tables(sets, out)
