@@ -45,7 +45,7 @@ dataset.default_mask_targets = {{1: "lesion"}}
 
 
 def write(sets: Sets, out: Path) -> None:
-    """Write `nnUNet_raw/` (images, and labels of 0 and 1) and `nnUNet_preprocessed/` (the split)."""
+    """Write `nnUNet_raw/`, images and labels of 0 and 1, and `nnUNet_preprocessed/`, the split."""
     raw = out / "nnUNet_raw" / DATASET
     test = sets.images["split"] == "test"
     _write_part(sets.images[~test], "Tr", raw)
