@@ -22,9 +22,10 @@ def rings(mask: np.ndarray) -> list[np.ndarray]:
     for (dx, dy), (right, down) in _SIDES.items():
         # On the left of the side lies the pixel at (dy, -dx) from this one.
         beyond = padded[1 - dx : 1 - dx + height, 1 + dy : 1 + dy + width]
-        y, x = np.nonzero(mask & ~beyond)
+        rows, columns = np.nonzero(mask & ~beyond)
         edges |= {
-            (a + right, b + down, dx, dy) for a, b in zip(x.tolist(), y.tolist(), strict=True)
+            (x + right, y + down, dx, dy)
+            for x, y in zip(columns.tolist(), rows.tolist(), strict=True)
         }
     found = []
     while edges:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from didgen.exports import coco, imagefolder, nnunet
+from didgen.exports import coco, imagefolder, nnunet, yolo
 from didgen.exports.sets import REAL, Sets, attribution, read_sets, write_tables
 from didgen.runtime.files import write_text
 from didgen.runtime.outputs import check_output, output_folder, paths_read
@@ -15,6 +15,7 @@ WRITERS: dict[str, tuple[Callable[[Sets, Path], None], str]] = {
     "imagefolder": (imagefolder.write, imagefolder.ABOUT),
     "nnunet": (nnunet.write, nnunet.ABOUT),
     "coco": (coco.write, coco.ABOUT),
+    "yolo": (yolo.write, yolo.ABOUT),
 }
 
 

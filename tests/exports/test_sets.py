@@ -76,7 +76,7 @@ def test_a_set_that_cannot_be_trusted_is_refused(run_dir, tmp_path, values):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("format", ["imagefolder", "nnunet", "coco"])
+@pytest.mark.parametrize("format", ["imagefolder", "nnunet", "coco", "yolo"])
 @pytest.mark.parametrize("place", ["images", "masks"])
 def test_a_link_to_another_file_is_not_exported(run_dir, tmp_path, format, place):
     (tmp_path / "netrc").write_text("password hunter2")
