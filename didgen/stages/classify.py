@@ -169,10 +169,13 @@ def softmaxed(logits: np.ndarray) -> np.ndarray:
 
 
 def predictions(data: ImageSet, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """One row per image: who it is, its class, the predicted one, and all probabilities (N, K)."""
+    """One row per image: who it is, its class, the predicted one, and all probabilities (N, K).
+
+    These with every digit: rounded ones tie, which scorers count as wrong.
+    """
     table = data.identity()
     table["label"] = [classes[k] for k in data.true_classes()]
     table["prediction"] = [classes[k] for k in probabilities.argmax(1)]
     for k, code in enumerate(classes):
-        table[f"p_{code}"] = probabilities[:, k].round(6)
+        table[f"p_{code}"] = probabilities[:, k]
     return table

@@ -4,11 +4,18 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from didgen.exports import coco, imagefolder, nnunet, yolo
+import numpy as np
+import pandas as pd
+
+from didgen.downstream.datasets import build_unlabelled, usable_rows
+from didgen.downstream.segmenters import load_segmenter
+from didgen.downstream.training import predict
+from didgen.exports import coco, imagefolder, isic, nnunet, yolo
 from didgen.exports.sets import REAL, Sets, attribution, read_sets, write_tables
-from didgen.runtime.files import write_text
+from didgen.runtime.files import read_csv, read_object, write_text
 from didgen.runtime.outputs import check_output, output_folder, paths_read
-from didgen.settings.export import Config
+from didgen.runtime.precision import default_device
+from didgen.settings.export import SUBMISSIONS, Config
 
 LOGGER = logging.getLogger(__name__)
 WRITERS: dict[str, tuple[Callable[[Sets, Path], None], str]] = {
@@ -26,6 +33,13 @@ def run(config: Config) -> None:
     """
     read = paths_read(config)
     check_output(config.out, "export", read)
+    if config.format in SUBMISSIONS:
+        _submit(config, read)
+    else:
+        _export(config, read)
+
+
+def _export(config: Config, read: list[Path]) -> None:
     write, about = WRITERS[config.format]
     sets = read_sets(config.run_dir, config.set, config.real)
     if config.format != "imagefolder":
@@ -39,6 +53,59 @@ def run(config: Config) -> None:
             write_text(out / "ATTRIBUTION.md", attribution(sets.images))
         write_text(out / "README.md", _readme(config, sets, about))
     LOGGER.info("%s: %d images", config.out, len(sets.images))
+
+
+def _submit(config: Config, read: list[Path]) -> None:
+    network = f"{config.arm}/seed{config.seed}"
+    title = f"# Submission to ISIC 2018: {network}\n\n"
+    if config.format == "isic_task3":
+        path = config.run_dir / "classify" / network / "predictions.csv"
+        table = isic.probabilities(read_csv(path, "classify", ("id", "prediction")), path)
+        with output_folder(config.out, "export", read) as out:
+            isic.write_probabilities(table, out / "submission.csv")
+            write_text(out / "README.md", title + isic.TASK3)
+        LOGGER.info("%s: %d images", config.out, len(table))
+        return
+    rows = _scorable(config.run_dir / "data")
+    masks = _outlined(config.run_dir / "segment" / network, rows)
+    sizes = list(zip(rows["original_width"], rows["original_height"], strict=True))
+    with output_folder(config.out, "export", read) as out:
+        isic.write_masks(rows["id"].tolist(), masks, sizes, out / "submission.zip")
+        write_text(out / "README.md", title + isic.TASK1)
+    LOGGER.info("%s: %d images", config.out, len(rows))
+
+
+def _scorable(data: Path) -> pd.DataFrame:
+    """The test images with a mask, whose predictions can be brought to the photographs' size.
+
+    Raises: ValueError where they cannot, or their ids are none of the archive's.
+    """
+    fit = read_object(data / "config.json").get("fit")
+    if fit != "squash":
+        raise ValueError(
+            f"{data}: found images made square by fit: {fit}, expected squash, which alone keeps "
+            "the whole photograph and nothing else; a mask of its own size cannot be told from "
+            "others. Run with data: {fit: squash}"
+        )
+    rows, _ = usable_rows(data / "test.csv", "mask")
+    isic.check_ids(rows["id"].tolist())
+    for column in ("original_width", "original_height"):
+        sides = pd.to_numeric(rows.get(column, pd.Series("", rows.index)), errors="coerce")
+        if not (sides >= 1).all():
+            raise ValueError(
+                f"{data / 'test.csv'}: found no {column} of each image, expected the photograph's "
+                "size; run the data stage again"
+            )
+        rows[column] = sides.astype(int)
+    return rows
+
+
+def _outlined(folder: Path, rows: pd.DataFrame) -> np.ndarray:
+    """What a segmenter takes for lesion in images, bool (N, H, W), at the size at which it sees."""
+    model, card = load_segmenter(folder / "segmenter.safetensors")
+    precision = read_object(folder / "metrics.json")["training"]["precision"]
+    data = build_unlabelled(rows, card.image_size)
+    return predict(model, data, default_device(), precision)[:, 0] > 0
 
 
 def _readme(config: Config, sets: Sets, about: str) -> str:
