@@ -31,6 +31,7 @@ OTHERS = {
     "metrics/contrasts.py: lesions_for.power": "of a statistical test",
     "metrics/contrasts.py: p.margin": "the usual p",
     "metrics/contrasts.py: seeds_for.power": "of a statistical test",
+    "report/figures.py: interval_chart.arm": "a word of a picture; the key's is of an export",
     "runtime/devices.py: lease_gpus.count": "of GPUs; the key's is of pairs",
     "runtime/progress.py: track.label": "words before a progress bar",
 }
