@@ -83,9 +83,9 @@ def _scorable(data: Path) -> pd.DataFrame:
     fit = read_object(data / "config.json").get("fit")
     if fit != "squash":
         raise ValueError(
-            f"{data}: found images made square by fit: {fit}, expected squash, which alone keeps "
-            "the whole photograph and nothing else; a mask of its own size cannot be told from "
-            "others. Run with data: {fit: squash}"
+            f"{data}: found photographs made square by fit: {fit}, expected squash, which alone is "
+            "taken back to the whole photograph: of a cropped one the edges are not predicted, "
+            "and padding is not taken back here. Run with data: {fit: squash}"
         )
     rows, _ = usable_rows(data / "test.csv", "mask")
     isic.check_ids(rows["id"].tolist())
