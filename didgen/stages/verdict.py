@@ -54,7 +54,7 @@ TONES = {
     "intermediate": ("intermediate", "tan"),
     "dark": ("brown", "dark"),
 }
-# Tables keep six decimals; a probability of 0 there may be up to half of the last.
+# Smaller probabilities count as this one, or a single image would decide the mean log loss.
 LEAST_PROBABILITY = 5e-7
 
 
