@@ -187,8 +187,9 @@ def generation(config: RunConfig, model: Model, flops_s: float) -> list[Need]:
 def measured(needs: list[Need], config: RunConfig, rows: list[Mapping[str, Any]]) -> list[Need]:
     """The needs with what `rows` of `benchmarks.gpu` measured in place of what was counted.
 
-    Of the batches that were measured the largest that is no larger than the configuration's counts,
-    or else the smallest. A stage without such a row stays as it was counted.
+    Rows are of 512 px. Of the batches that were measured the largest that is no larger than what
+    the configuration computes at once counts, or else the smallest. A stage without such a row
+    stays as it was counted.
     """
     values = {(row["part"], row["name"], row["unit"]): row["value"] for row in rows}
 
@@ -202,12 +203,20 @@ def measured(needs: list[Need], config: RunConfig, rows: list[Mapping[str, Any]]
         return chosen, there[chosen]
 
     tuned, images, pairs = config.finetune, config.images, config.pairs
-    option = "gradient_checkpointing" if tuned.gradient_checkpointing else ""
-    option = f"lora_rank {tuned.lora_rank}" if tuned.lora_rank else option
+    if config.data.size != 512:
+        return needs
+    options = {
+        "compile": tuned.compile,
+        "channels_last": tuned.channels_last,
+        "adamw8bit": tuned.optimizer == "adamw8bit",
+        f"lora_rank {tuned.lora_rank}": tuned.lora_rank,
+        "gradient_checkpointing": tuned.gradient_checkpointing,
+    }
     precision = "float32" if tuned.precision == "float32" else "bfloat16"
-    training = ", ".join(filter(None, (precision, "batch {}", option)))
+    training = ", ".join([precision, "batch {}", *(name for name, on in options.items() if on)])
+    at_once = max(1, tuned.batch_size // tuned.accumulation // tuned.processes)
     speeds = {
-        "finetune": nearest("finetuning", training, "images/s", tuned.batch_size),
+        "finetune": nearest("finetuning", training, "images/s", at_once),
         "images": _sampled(images.scheduler, images.steps, images.batch_size, nearest),
         "pairs": _sampled(pairs.scheduler, pairs.steps, pairs.batch_size, nearest),
     }
@@ -227,15 +236,17 @@ def measured(needs: list[Need], config: RunConfig, rows: list[Mapping[str, Any]]
         seconds.pop("pairs", None)
     elif "pairs" in seconds:
         seconds["pairs"] *= 1 + (ratio[1] - 1) * pairs.guided_fraction / 0.5
-    peak = nearest("finetuning", training, "GB at most", tuned.batch_size)
+    peak = nearest("finetuning", training, "GB at most", at_once)
     result = []
     for need in needs:
         if need.stage in seconds:
             batch = speeds[need.stage][0]
             how = f"measured, batch {batch}"
-            need = replace(need, hours=seconds[need.stage] / 3600, how=how)
+            hours = seconds[need.stage] * config.generator_seeds / 3600
+            need = replace(need, hours=hours, how=how)
         if need.stage == "finetune" and peak is not None:
-            need = replace(need, gpu_gb=peak[1] + CONTEXT_GB)
+            # It was measured in GB of 2^30 bytes.
+            need = replace(need, gpu_gb=peak[1] * 2**30 / GB + CONTEXT_GB)
         result.append(need)
     return result
 

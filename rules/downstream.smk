@@ -111,15 +111,11 @@ rule external_test:
         summary=rules.external_data.output.summary,
         classify=for_task(
             "classification",
-            expand(
-                f"{RUN}/classify/{{arm}}/seed{{seed}}/metrics.json", arm=CLASSIFY_ARMS, seed=SEEDS
-            ),
+            expand(rules.classify_job.output.classifier, arm=CLASSIFY_ARMS, seed=SEEDS),
         ),
         segment=for_task(
             "segmentation",
-            expand(
-                f"{RUN}/segment/{{arm}}/seed{{seed}}/metrics.json", arm=SEGMENT_ARMS, seed=SEEDS
-            ),
+            expand(rules.segment_job.output.segmenter, arm=SEGMENT_ARMS, seed=SEEDS),
         ),
     output:
         predictions=f"{RUN}/external_test/predictions.csv",

@@ -28,9 +28,10 @@ def rings(mask: np.ndarray) -> list[np.ndarray]:
             for x, y in zip(columns.tolist(), rows.tolist(), strict=True)
         }
     found = []
-    while edges:
-        # From the first edge to the right: its start is a corner.
-        x, y, dx, dy = min(edge for edge in edges if edge[2:] == (1, 0))
+    # A ring begins at its first edge to the right, whose start is a corner.
+    for x, y, dx, dy in sorted(edge for edge in edges if edge[2:] == (1, 0)):
+        if (x, y, dx, dy) not in edges:
+            continue
         corners = []
         while (x, y, dx, dy) in edges:
             edges.remove((x, y, dx, dy))

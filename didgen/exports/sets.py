@@ -1,6 +1,9 @@
 """The images of an export, read from a run's folders and checked before anything is written."""
 
 import filecmp
+import html
+import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from didgen.data.images import check_kind, read_mask
+from didgen.data.leaks import ACCEPTED
 from didgen.data.manifest import (
     SPLITS,
     ManifestError,
@@ -18,11 +22,15 @@ from didgen.data.manifest import (
     resolve,
 )
 from didgen.data.sources.catalog import provenance
-from didgen.runtime.files import place_file, write_csv
+from didgen.data.sources.tables import check_ids
+from didgen.runtime.files import place_file, read_object, sha256_file, write_csv
 from didgen.settings.methods import METHODS
 from didgen.settings.sets import OWN
 
+LOGGER = logging.getLogger(__name__)
 SYNTHETIC, REAL = "synthetic", "real"
+# Sources whose names are the user's own words, whatever they resemble.
+OWN_SOURCES = ("table", "folder")
 # Of `images.csv`, in this order: those that a set has.
 COLUMNS = (
     "id", "origin", "split", "set", "label", "lesion_id", "caption", "method", "seed",
@@ -61,16 +69,26 @@ class Sets:
         )
 
 
-def read_sets(run_dir: Path, name: str, real: bool) -> Sets:
-    """The synthetic set `name` of a run, and its real images, to be written if `real`.
+def read_sets(run_dir: Path, name: str, generator: int, real: bool) -> Sets:
+    """The synthetic set `name` of a run's generator, and its real images, to be written if `real`.
 
+    Lesions are numbered anew: their ids may name a person. A pair has no label, for nobody has seen
+    in it what its mask's image shows.
     Raises: `ManifestError` for a damaged table, an id or lesion that stands twice, a synthetic
-    image outside train; `ImageError` or `ValueError` for an image that is no 8-bit RGB PNG of
-    its size, or a damaged mask.
+    image outside train; `SourceError` for ids that cannot be file names everywhere; `ImageError` or
+    `ValueError` for an image that is no 8-bit RGB PNG of its size, or another than its table says,
+    a damaged mask, a link out of the folder, or real pixels that nobody asked for.
     """
-    folder = run_dir if name == OWN else run_dir / "methods" / name
+    if name in METHODS and METHODS[name].real_pixels and not real:
+        raise ValueError(
+            f"set: found {name}, whose images hold parts of real photographs, expected real: true: "
+            "their licences and citations go with them, and decide whether they may be passed on"
+        )
+    folder = run_dir / f"generator{generator}" if generator else run_dir
+    folder = folder if name == OWN else folder / "methods" / name
     table = folder / "augment" / "metadata.csv"
     synthetic = _located(read_manifest(table), table)
+    synthetic.loc[synthetic.get("set", "") == "pairs", "label"] = ""
     strange = sorted(set(synthetic["split"]) - {"train"})
     if strange:
         raise ManifestError(
@@ -89,12 +107,25 @@ def read_sets(run_dir: Path, name: str, real: bool) -> Sets:
     frames = [read_manifest(path, check_files=real) for path in tables]
     if real:
         frames = [_located(frame, path) for frame, path in zip(frames, tables, strict=True)]
-    known = _sourced(pd.concat(frames, ignore_index=True))
+    described = run_dir / "data" / "config.json"
+    own = described.is_file() and read_object(described).get("source") in OWN_SOURCES
+    known = _sourced(pd.concat(frames, ignore_index=True), own)
     everything = pd.concat([synthetic, known], ignore_index=True)
     everything = everything.fillna({"lesion_id": "", "patient_id": ""})
-    check_identities(everything, f"{table} and {tables[0].parent}")
-    check_groups(everything, f"{table} and {tables[0].parent}")
-    images = everything if real else synthetic
+    where = f"{table} and {tables[0].parent}"
+    check_ids(everything["id"], where)
+    check_identities(everything, where)
+    accepted = everything.get("leak", pd.Series("", everything.index)) == ACCEPTED
+    if accepted.any():
+        LOGGER.warning("%d images have relatives in another split, by data.on_leak: warn",
+                       int(accepted.sum()))  # fmt: skip
+    check_groups(everything[~accepted], where)
+    lesions = pd.factorize(everything["lesion_id"])[0]
+    everything["lesion_id"] = [
+        f"lesion{number}" if lesion else ""
+        for number, lesion in zip(lesions, everything["lesion_id"], strict=True)
+    ]
+    images = everything if real else everything[everything["origin"] == SYNTHETIC]
     images = images.reset_index(drop=True).astype({"mask": object, "condition": object})
     images = images.where(images.notna(), None)
     for row in images.to_dict("records"):
@@ -103,11 +134,18 @@ def read_sets(run_dir: Path, name: str, real: bool) -> Sets:
 
 
 def _located(frame: pd.DataFrame, table: Path) -> pd.DataFrame:
-    """With absolute paths in place of names."""
+    """With absolute paths in place of names. Raises: ValueError for links out of the folder."""
     places = {
         column: pd.Series(resolve(table, frame.get(column, [""] * len(frame))), dtype=object)
         for column in ("image", "mask", "condition")
     }
+    root = os.path.realpath(table.parent)
+    for path in (path for paths in places.values() for path in paths if path is not None):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise ValueError(
+                f"{path}: found a link to {os.path.realpath(path)}, expected a file in {root}: an "
+                "export is made to be passed on; put the file itself there"
+            )
     return frame.assign(**places)
 
 
@@ -122,8 +160,9 @@ def _mask_source(method: str, mask: Path | None, condition: Path | None) -> str:
     return "exact" if METHODS[method].mask == "exact" else "read"
 
 
-def _sourced(frame: pd.DataFrame) -> pd.DataFrame:
-    facts = {source: provenance(source) for source in set(frame["source"])}
+def _sourced(frame: pd.DataFrame, own: bool) -> pd.DataFrame:
+    """With licence and citation of published sources; `own`: the images are the user's."""
+    facts = {source: None if own else provenance(source) for source in set(frame["source"])}
     frame["origin"] = REAL
     for column in ("licence", "citation"):
         words = {name: getattr(fact, column) if fact else "" for name, fact in facts.items()}
@@ -141,6 +180,10 @@ def _check_files(row: dict[str, Any]) -> None:
         raise ValueError(
             f"{row['image']}: found format, mode, width and height {found}, expected {expected} as "
             "its table says and the stages write it; make the set again"
+        )
+    if row["sha256"] and sha256_file(row["image"]) != row["sha256"]:
+        raise ValueError(
+            f"{row['image']}: found another file than its table's sha256 says; make the set again"
         )
     for path in (row["mask"], row["condition"]):
         if path is not None:
@@ -167,7 +210,7 @@ def attribution(images: pd.DataFrame) -> str:
     for source, rows in images[images["origin"] == REAL].groupby("source"):
         first = rows.iloc[0]
         lines += [
-            f"## {source}",
+            f"## {html.escape(str(source).replace('`', ''))}",
             "",
             f"- Images: {len(rows)}, cropped, padded or scaled to the run's size",
             f"- Licence: {first['licence'] or 'not known; ask the owner of the images'}",

@@ -26,6 +26,9 @@ class Config(SettingsSection):
         pattern=r"^[a-z][a-z0-9_]*$",
         description="synthetic set: `synthetic`, the run's own, or the name of a method",
     )
+    generator: int = Field(
+        0, ge=0, le=100, description="whose set: 0, the first, or one of `generator_seeds` more"
+    )
     real: bool = Field(
         False,
         description="write the run's real images too, with ATTRIBUTION.md; their licences decide "

@@ -22,6 +22,7 @@ class Method:
     or the run's `fine-tuned` one.
     models: how many are trained, `one` for all classes or one for `each class`.
     network: whether it computes with a network, on a GPU where there is one.
+    real_pixels: whether its images hold parts of real photographs, whose licences then hold.
     """
 
     makes: frozenset[Kind]
@@ -31,6 +32,7 @@ class Method:
     backbone: Literal["original", "fine-tuned"] | None
     models: Literal["one", "each class"] | None
     network: bool
+    real_pixels: bool = False
 
     @property
     def lacks(self) -> frozenset[str]:
@@ -89,6 +91,7 @@ METHODS = {
         backbone=None,
         models=None,
         network=False,
+        real_pixels=True,
     ),
     "attention_refocusing": _GUIDANCE,
     "controlnet": replace(_GUIDANCE, trained=True, models="one"),

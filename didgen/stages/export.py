@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def run(config: Config) -> None:
 
 def _export(config: Config, read: list[Path]) -> None:
     write, about = WRITERS[config.format]
-    sets = read_sets(config.run_dir, config.set, config.real)
+    sets = read_sets(config.run_dir, config.set, config.generator, config.real)
     if config.format != "imagefolder":
         n_images = len(sets.images)
         sets = sets.with_masks()
@@ -61,6 +62,7 @@ def _submit(config: Config, read: list[Path]) -> None:
     if config.format == "isic_task3":
         path = config.run_dir / "classify" / network / "predictions.csv"
         table = isic.probabilities(read_csv(path, "classify", ("id", "prediction")), path)
+        isic.check_ids(table.index.tolist())
         with output_folder(config.out, "export", read) as out:
             isic.write_probabilities(table, out / "submission.csv")
             write_text(out / "README.md", title + isic.TASK3)
@@ -80,7 +82,7 @@ def _scorable(data: Path) -> pd.DataFrame:
 
     Raises: ValueError where they cannot, or their ids are none of the archive's.
     """
-    fit = read_object(data / "config.json").get("fit")
+    fit = _read(data / "config.json", "data").get("fit")
     if fit != "squash":
         raise ValueError(
             f"{data}: found photographs made square by fit: {fit}, expected squash, which alone is "
@@ -103,9 +105,15 @@ def _scorable(data: Path) -> pd.DataFrame:
 def _outlined(folder: Path, rows: pd.DataFrame) -> np.ndarray:
     """What a segmenter takes for lesion in images, bool (N, H, W), at the size at which it sees."""
     model, card = load_segmenter(folder / "segmenter.safetensors")
-    precision = read_object(folder / "metrics.json")["training"]["precision"]
+    precision = _read(folder / "metrics.json", "segment")["training"]["precision"]
     data = build_unlabelled(rows, card.image_size)
     return predict(model, data, default_device(), precision)[:, 0] > 0
+
+
+def _read(path: Path, stage: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; run the {stage} stage first, or correct run_dir")
+    return read_object(path)
 
 
 def _readme(config: Config, sets: Sets, about: str) -> str:

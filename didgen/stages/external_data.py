@@ -80,6 +80,16 @@ def _prepare(config: Config, out: Path) -> None:
         if item.compared
     ]
     seen = {int(item.row["id"]): item for item in identify_images(looked_at, plan, config.workers)}
+    lost = [
+        item.record.id
+        for place, item in enumerate(everything)
+        if item.learned and item.compared and place not in seen
+    ]
+    if lost:
+        raise SourceError(
+            f"{len(lost)} images that networks learn from cannot be read ({', '.join(lost[:5])}), "
+            "so nothing can be said to be unlike them; restore the files"
+        )
     prepared = {
         name: prepare_images(choice.kept, replace(plan, out=out / name), config.workers)
         for name, choice in chosen.items()
@@ -147,6 +157,15 @@ def _foreign(config: Config) -> list[_Item]:
 def _parents(config: Config) -> pd.DataFrame:
     """The ids of what synthetic sets from elsewhere say that they were made from."""
     frames = [read_manifest(path, check_files=False) for path in config.sets]
+    for path, frame in zip(config.sets, frames, strict=True):
+        told = [frame[key] != "" for key in ("parent_ids", "checkpoint") if key in frame]
+        unknown = len(frame) - int(np.logical_or.reduce(told).sum()) if told else len(frame)
+        if unknown:
+            LOGGER.warning(
+                "%s: %d of %d images say neither what they were made from (parent_ids) nor by "
+                "which model (checkpoint): whether external images were among it cannot be seen",
+                path, unknown, len(frame),
+            )  # fmt: skip
     cells = [cell for frame in frames if "parent_ids" in frame for cell in frame["parent_ids"]]
     return pd.DataFrame(
         {"id": sorted({name for cell in cells for name in _names(cell)})}, dtype=str
@@ -176,7 +195,7 @@ def _write_set(
         raise SourceError(
             f"external set {folder.name}: {related.sum()} of {len(rows)} images are related to "
             f"images that networks learn from (directly: {told}; where two sources number their "
-            f"lesions or patients alike, rename them); of the others: {error}"
+            f"images, lesions or patients alike, rename them); of the others: {error}"
         ) from error
     write_manifest(frame, folder / "test.csv")
     here = [item for item, gone in zip(prepared, related, strict=True) if not gone]

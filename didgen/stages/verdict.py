@@ -552,9 +552,14 @@ def _external(task: Task, config: Config) -> list[dict[str, Any]]:
     path = config.external / EXTERNAL_TABLES[task.name]
     for name, arms in read_external(path, task.arms).items():
         outside = Task.of(task.name, task.metric, task.rule, arms, task.readers)
-        estimate = difference(
-            outside.tally(config.treatment), outside.tally(config.control), outside.clusters
-        )
+        try:
+            estimate = difference(
+                outside.tally(config.treatment), outside.tally(config.control), outside.clusters
+            )
+        except ValueError as error:
+            # One small set more takes nothing from the verdict.
+            LOGGER.warning("%s, external set %s: left out: %s", task.name, name, error)
+            continue
         rows.append({
             "set": name,
             "n": len(outside.ids),

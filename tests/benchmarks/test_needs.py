@@ -36,7 +36,7 @@ def test_measurements_take_the_place_of_what_is_counted():
     data, finetune, images, pairs = measured(NEEDS, CONFIG, ROWS)
     assert data == NEEDS[0]
     assert finetune.hours == pytest.approx(20_000 * 4 / 20 / 3600)
-    assert finetune.gpu_gb == pytest.approx(18)
+    assert finetune.gpu_gb == pytest.approx(17 * 1.073741824 + 1)
     # Seven classes; batch 4 is the largest of those measured up to 8, and half the steps take half.
     assert images.hours == pytest.approx(7000 / 4 / 3600)
     assert images.how == "measured, batch 4"
@@ -47,5 +47,9 @@ def test_measurements_take_the_place_of_what_is_counted():
 
 def test_what_was_not_measured_stays_as_counted():
     assert measured(NEEDS, CONFIG, []) == NEEDS
+    smaller = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"size": 256})})
+    assert measured(NEEDS, smaller, ROWS) == NEEDS
+    lora = CONFIG.finetune.model_copy(update={"lora_rank": 64})
+    assert measured(NEEDS, CONFIG.model_copy(update={"finetune": lora}), ROWS)[1] == NEEDS[1]
     without = [own for own in ROWS if own["part"] != "pairs"]
     assert measured(NEEDS, CONFIG, without)[3] == NEEDS[3]

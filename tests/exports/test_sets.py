@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from didgen.runtime.files import write_csv
+from didgen.runtime.files import write_csv, write_json
 from didgen.stages import export
 
 
@@ -37,11 +37,14 @@ def test_real_images_come_with_licences_and_citations(run_dir, tmp_path):
 
 
 def test_the_set_of_a_method_and_where_its_masks_come_from(run_dir, tmp_path):
-    exported(run_dir, tmp_path / "warp", set="warp")
+    # Its images hold parts of real photographs, whose licences go with them.
+    with pytest.raises(ValueError, match="parts of real photographs, expected real: true"):
+        exported(run_dir, tmp_path / "warp", set="warp")
+    exported(run_dir, tmp_path / "warp", set="warp", real=True)
     table = rows(tmp_path / "warp/images.csv")
-    assert table["mask_source"].to_dict() == {
-        "W_0": "exact", "W_1": "exact", "W_2": "exact", "W_image": "",
-    }  # fmt: skip
+    own = table.loc[table["origin"] == "synthetic", "mask_source"]
+    assert own.to_dict() == {"W_0": "exact", "W_1": "exact", "W_2": "exact", "W_image": ""}
+    assert (tmp_path / "warp/ATTRIBUTION.md").exists()
     exported(run_dir, tmp_path / "own")
     assert rows(tmp_path / "own/images.csv").loc["P_0", "mask_source"] == "read"
     made = run_dir / "augment"
@@ -76,6 +79,48 @@ def test_a_set_that_cannot_be_trusted_is_refused(run_dir, tmp_path, values):
     assert not (tmp_path / "out").exists()
 
 
+def test_lesions_are_numbered_anew_and_pairs_have_no_label(run_dir, tmp_path):
+    change(run_dir, set="pairs", label="MEL", lesion_id="MUELLER_1")
+    exported(run_dir, tmp_path / "out", real=True)
+    table = rows(tmp_path / "out/images.csv")
+    assert "MUELLER" not in (tmp_path / "out/images.csv").read_text()
+    assert table.loc["P_0", "label"] == "" and table.loc["0012", "label"] == "MEL"
+    assert table["lesion_id"].nunique() == len(table)
+
+
+def test_another_file_than_the_table_says_is_not_exported(run_dir, tmp_path):
+    for change_it in ("copy", "link"):
+        path = run_dir / "augment/images/P_0.png"
+        path.unlink()
+        real = run_dir / "data/images/0012.png"
+        path.symlink_to(real) if change_it == "link" else path.write_bytes(real.read_bytes())
+        message = {"copy": "another file than its table's sha256", "link": "found a link to"}
+        with pytest.raises(ValueError, match=message[change_it]):
+            exported(run_dir, tmp_path / "out")
+
+
+def test_an_own_source_is_no_published_one_whatever_its_name(run_dir, tmp_path):
+    for split in ("train", "val", "test"):
+        path = run_dir / f"data/{split}.csv"
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        write_csv(path, frame.assign(source="<img src=x>PH2`"))
+    write_json(run_dir / "data/config.json", {"source": "folder"})
+    exported(run_dir, tmp_path / "out", real=True)
+    text = (tmp_path / "out/ATTRIBUTION.md").read_text()
+    assert "## &lt;img src=x&gt;PH2\n" in text
+    assert "not known; ask the owner" in text and "Mendon" not in text
+
+
+def test_relatives_that_the_run_accepts_are_exported_with_a_warning(run_dir, tmp_path, caplog):
+    for split in ("train", "val"):
+        path = run_dir / f"data/{split}.csv"
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame.loc[0, "lesion_id"] = "both"
+        write_csv(path, frame.assign(leak=["accepted"] + [""] * (len(frame) - 1)))
+    exported(run_dir, tmp_path / "out")
+    assert "2 images have relatives in another split" in caplog.text
+
+
 @pytest.mark.parametrize("format", ["imagefolder", "nnunet", "coco", "yolo"])
 @pytest.mark.parametrize("place", ["images", "masks"])
 def test_a_link_to_another_file_is_not_exported(run_dir, tmp_path, format, place):
@@ -83,7 +128,7 @@ def test_a_link_to_another_file_is_not_exported(run_dir, tmp_path, format, place
     link = run_dir / f"augment/{place}/P_0.png"
     link.unlink()
     link.symlink_to(tmp_path / "netrc")
-    with pytest.raises(ValueError, match="cannot be read as an image"):
+    with pytest.raises(ValueError, match="found a link to"):
         exported(run_dir, tmp_path / "out", format=format)
     assert not (tmp_path / "out").exists()
 
