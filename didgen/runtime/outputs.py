@@ -234,6 +234,9 @@ def _read_marker(folder: Path) -> _Marker | None:
         marker = _Marker(**values)
         if not all(isinstance(name, str) for name in (marker.stage, *marker.files)):
             raise ValueError("its values have other types")
+    except FileNotFoundError:
+        # Its folder was renamed in between, by another process that is done.
+        return None
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(
             f"{path}: cannot be read ({error}), so nobody knows whose files these are; nothing was "

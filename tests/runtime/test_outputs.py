@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -444,3 +445,21 @@ def test_settings_name_what_a_stage_reads(tmp_path):
     assert outputs.paths_read(config) == [tmp_path / "a", tmp_path / "b"]
     config = verdict.Config(run="r", classify=tmp_path, out=tmp_path / "v", tables=tmp_path / "t")
     assert outputs.paths_read(config) == [tmp_path]
+
+
+def test_a_folder_that_another_process_renames_while_its_marker_is_read_is_no_fault(
+    tmp_path, monkeypatch
+):
+    work, read = tmp_path / ".out.unfinished", outputs.read_json
+    work.mkdir()
+    (work / MARKER).write_text("{}")
+
+    def renamed(path):
+        if path.parent == work:
+            shutil.rmtree(work)
+            monkeypatch.setattr(outputs, "read_json", read)
+        return read(path)
+
+    monkeypatch.setattr(outputs, "read_json", renamed)
+    write(tmp_path / "out", {"a": "1"})
+    assert (tmp_path / "out/a").read_text() == "1"
