@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def run(config: Config) -> None:
             tables = [
                 table
                 for title in able
-                for table in test(title, config.external / title / "test.csv", networks, config)
+                for table in _tables(
+                    title, networks, test(config.external / title / "test.csv", config)
+                )
             ]
             empty = pd.DataFrame(columns=COLUMNS[name])
             write_csv(out / name, pd.concat(tables) if tables else empty)
@@ -58,6 +61,8 @@ def run(config: Config) -> None:
 
 
 Network = tuple[str, int, Path]
+# From the folder of a network to its table.
+Test = Callable[[Path], pd.DataFrame]
 
 
 def _networks(config: Config, stage: str) -> list[Network]:
@@ -68,21 +73,21 @@ def _networks(config: Config, stage: str) -> list[Network]:
     return [(arm, seed, folder / arm / f"seed{seed}") for arm in arms for seed in config.seeds]
 
 
-def _marked(table: pd.DataFrame, title: str, arm: str, seed: int) -> pd.DataFrame:
-    return pd.concat(
-        [pd.DataFrame({"set": title, "arm": arm, "seed": seed}, table.index), table], axis=1
-    )
-
-
-def _classified(
-    title: str, path: Path, networks: list[Network], config: Config
-) -> list[pd.DataFrame]:
-    """What each classifier says of the images of a set."""
-    # As each kind of network sees the images: all of one run see them alike.
-    opened: dict[ClassifierCard, ImageSet] = {}
-    tables = []
+def _tables(title: str, networks: list[Network], test: Test) -> Iterator[pd.DataFrame]:
+    """What each network says of a set, with its arm and seed."""
     for arm, seed, folder in networks:
         LOGGER.info("%s: %s", title, folder)
+        table = test(folder)
+        where = pd.DataFrame({"set": title, "arm": arm, "seed": seed}, table.index)
+        yield pd.concat([where, table], axis=1)
+
+
+def _classified(path: Path, config: Config) -> Test:
+    """What a classifier says of the images of a set."""
+    # As each kind of network sees the images: all of one run see them alike.
+    opened: dict[ClassifierCard, ImageSet] = {}
+
+    def test(folder: Path) -> pd.DataFrame:
         built, card = load_classifier(folder / "classifier.safetensors", "classify")
         if card not in opened:
             rows, _ = usable_rows(path, "label")
@@ -92,26 +97,22 @@ def _classified(
             opened[card] = build(rows, card.image_size, card.classes)
             keep_in_memory([opened[card]], config.memory_gb)
         logits = predict(built.model, opened[card], default_device(), card.precision)
-        table = predictions(opened[card], softmaxed(logits), list(card.classes))
-        tables.append(_marked(table, title, arm, seed))
-    return tables
+        return predictions(opened[card], softmaxed(logits), list(card.classes))
+
+    return test
 
 
-def _segmented(
-    title: str, path: Path, networks: list[Network], config: Config
-) -> list[pd.DataFrame]:
-    """How well each segmenter finds the lesions of a set."""
+def _segmented(path: Path, config: Config) -> Test:
+    """How well a segmenter finds the lesions of a set."""
     opened: dict[int, ImageSet] = {}
-    tables = []
-    for arm, seed, folder in networks:
-        LOGGER.info("%s: %s", title, folder)
+
+    def test(folder: Path) -> pd.DataFrame:
         model, card = load_segmenter(folder / "segmenter.safetensors")
         if card.image_size not in opened:
-            rows, _ = usable_rows(path, "mask")
-            opened[card.image_size] = build(rows, card.image_size)
+            opened[card.image_size] = build(usable_rows(path, "mask")[0], card.image_size)
             keep_in_memory([opened[card.image_size]], config.memory_gb)
         data = opened[card.image_size]
         training: dict[str, Any] = read_object(folder / "metrics.json")["training"]
-        outputs = predict(model, data, default_device(), training["precision"])
-        tables.append(_marked(scores(outputs, data)[1], title, arm, seed))
-    return tables
+        return scores(predict(model, data, default_device(), training["precision"]), data)[1]
+
+    return test

@@ -1,7 +1,10 @@
 """What a run needs: measurements of a card take the place of estimates, by hand."""
 
+from dataclasses import asdict
+
 import pytest
 
+from benchmarks.gpu import Row
 from benchmarks.needs import Need, measured
 from didgen.settings.run import RunConfig
 
@@ -17,18 +20,17 @@ NEEDS = [
 ]
 
 
-def row(part, name, value, unit):
-    return {"part": part, "name": name, "value": value, "unit": unit, "note": ""}
-
-
 ROWS = [
-    row("finetuning", "bfloat16, batch 4", 20.0, "images/s"),
-    row("finetuning", "bfloat16, batch 4", 17.0, "GB at most"),
-    row("finetuning", "bfloat16, batch 16", 40.0, "images/s"),
-    row("sampling", "ddim 50, batch 1", 0.5, "images/s"),
-    row("sampling", "ddim 50, batch 4", 2.0, "images/s"),
-    row("sampling", "ddim 50, batch 16", None, "images/s"),
-    row("pairs", "guide_every 2, reuse_prediction true, batch 1", 1.2, "ratio"),
+    asdict(own)
+    for own in (
+        Row("finetuning", "bfloat16, batch 4", 20.0, "images/s"),
+        Row("finetuning", "bfloat16, batch 4", 17.0, "GB at most"),
+        Row("finetuning", "bfloat16, batch 16", 40.0, "images/s"),
+        Row("sampling", "ddim 50, batch 1", 0.5, "images/s"),
+        Row("sampling", "ddim 50, batch 4", 2.0, "images/s"),
+        Row("sampling", "ddim 50, batch 16", None, "images/s"),
+        Row("pairs", "guide_every 2, reuse_prediction true, batch 1", 1.2, "ratio"),
+    )
 ]
 
 

@@ -52,8 +52,8 @@ def settings(trained, out, **changes):
 
 
 @pytest.fixture(scope="module")
-def tested(trained, tmp_path_factory):
-    out = tmp_path_factory.mktemp("tested") / "out"
+def results(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "out"
     external_test.run(settings(trained, out))
     return out
 
@@ -65,8 +65,10 @@ def tested(trained, tmp_path_factory):
         ("segment", "scores.csv", ["id", "dice", "iou", "hd95"]),
     ],
 )
-def test_the_same_images_get_the_same_answers_as_in_training(trained, tested, stage, name, columns):
-    table = pd.read_csv(tested / name, dtype=str)
+def test_the_same_images_get_the_same_answers_as_in_training(
+    trained, results, stage, name, columns
+):
+    table = pd.read_csv(results / name, dtype=str)
     same = table[table["set"] == "same"]
     assert same.groupby(["arm", "seed"]).ngroups == 2
     for arm in ARMS:
@@ -75,8 +77,8 @@ def test_the_same_images_get_the_same_answers_as_in_training(trained, tested, st
         pd.testing.assert_frame_equal(rows, own[columns])
 
 
-def test_a_set_without_labels_tests_segmenters_alone_and_one_without_masks_classifiers(tested):
-    sets = [set(pd.read_csv(tested / name)["set"]) for name in ("predictions.csv", "scores.csv")]
+def test_a_set_without_labels_tests_segmenters_alone_and_one_without_masks_classifiers(results):
+    sets = [set(pd.read_csv(results / name)["set"]) for name in ("predictions.csv", "scores.csv")]
     assert sets == [{"same", "unmasked"}, {"same", "unlabelled"}]
 
 
