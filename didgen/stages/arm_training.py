@@ -213,16 +213,18 @@ def state_folder(
 
 
 def first_outputs(
+    stage: Literal["classify", "segment"],
     config: ArmConfig,
     built: Built,
+    out: Path,
     state: Path | None,
-    fit: Callable[[], Outcome],
+    fit: Callable[[Log], Outcome],
     unlabelled: pd.DataFrame,
 ) -> Iterator[np.ndarray]:
     """What the first network of arm `pseudo` gives for images without a label, a batch at a time.
 
-    `fit` trains it in place, unless its state has it trained: an interruption later on costs
-    nothing of it. Raises: ValueError for weights there that do not fit; as `fit`.
+    `fit` trains it in place, logged below `out`, unless its state has it trained: an interruption
+    later on costs nothing of it. Raises: ValueError for weights there that do not fit; as `fit`.
     """
     kept = None if state is None else state / FIRST
     if kept is not None and kept.is_file():
@@ -235,7 +237,7 @@ def first_outputs(
             ) from error
     else:
         LOGGER.info("two trainings: the first network, then one that learns from its labels too")
-        fit()
+        fit(training_log(f"{stage}-first", config, out / "first", state))
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(kept) as temporary:

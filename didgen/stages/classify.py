@@ -107,12 +107,10 @@ def _label(
     labelled = {"train": frames["real"], "val": frames["val"]}
     sets = {k: build(frame, config.image_size, classes) for k, frame in labelled.items()}
     built = _build(config, sets["train"], len(classes))
-
-    def fit() -> Outcome:
-        log = training_log("classify-first", config, out / "first", state)
-        return _fit(config, built, sets, len(classes), state, log)
-
-    batches = first_outputs(config, built, state, fit, frames["unlabelled"])
+    batches = first_outputs(
+        "classify", config, built, out, state,
+        lambda log: _fit(config, built, sets, len(classes), state, log), frames["unlabelled"],
+    )  # fmt: skip
     labels = [classes[k] for outputs in batches for k in outputs.argmax(1)]
     found = {code: labels.count(code) for code in classes}
     LOGGER.info("labelled by the first network: %s", found)

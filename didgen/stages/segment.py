@@ -98,12 +98,10 @@ def _label(
     labelled = {"train": frames["real"], "val": frames["val"]}
     sets = {k: build(frame, config.image_size) for k, frame in labelled.items()}
     built = _build(config, sets["train"])
-
-    def fit() -> Outcome:
-        log = training_log("segment-first", config, out / "first", state)
-        return _fit(config, built, sets, state, log)
-
-    batches = first_outputs(config, built, state, fit, frames["unlabelled"])
+    batches = first_outputs(
+        "segment", config, built, out, state,
+        lambda log: _fit(config, built, sets, state, log), frames["unlabelled"],
+    )  # fmt: skip
     paths = []
     for mask in (mask for outputs in batches for mask in outputs[:, 0] > 0):
         paths.append(masks / f"{len(paths)}.png" if mask.any() else None)
